@@ -1,0 +1,64 @@
+"""Fit images together: match, place and render, with plain functions on plain arrays.
+
+Images are arrays of shape (rows, cols) or (planes, rows, cols). Points are
+arrays of shape (n, ndim) in the order of the axes; the centre of the first
+pixel is at the origin. Every shift and every matrix leads from the moving image
+to the reference image, and from a tile to the mosaic.
+"""
+
+from ._links import grid_links, grid_positions, overlapping_links
+from ._outcomes import Outcome
+from ._pairs import PointMatches, refine_pair
+from ._pattern import camera_pattern
+from ._placement import Placement, solve_rigid
+from ._render import Composite, warp_composite
+from ._shifts import ShiftEstimate, phase_correlate
+from ._simulate import (
+    SimulatedPair,
+    SimulatedSeries,
+    SimulatedTiles,
+    simulate_pair,
+    simulate_series,
+    simulate_tiles,
+)
+from ._textures import gaussian_texture
+from ._tiles import TileMatches, match_tiles
+from ._transforms import (
+    apply_transform,
+    rotation,
+    swap_xy_matrix,
+    swap_xy_points,
+    translation,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Composite",
+    "Outcome",
+    "Placement",
+    "PointMatches",
+    "ShiftEstimate",
+    "SimulatedPair",
+    "SimulatedSeries",
+    "SimulatedTiles",
+    "TileMatches",
+    "apply_transform",
+    "camera_pattern",
+    "gaussian_texture",
+    "grid_links",
+    "grid_positions",
+    "match_tiles",
+    "overlapping_links",
+    "phase_correlate",
+    "refine_pair",
+    "rotation",
+    "simulate_pair",
+    "simulate_series",
+    "simulate_tiles",
+    "solve_rigid",
+    "swap_xy_matrix",
+    "swap_xy_points",
+    "translation",
+    "warp_composite",
+]

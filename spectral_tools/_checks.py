@@ -1,0 +1,245 @@
+"""Turn arguments into arrays, or say what is wrong with them (floor 0)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "as_coordinates",
+    "as_finite",
+    "as_image",
+    "as_matrices",
+    "as_matrix",
+    "as_point",
+    "as_points",
+    "as_positions",
+    "as_shape",
+    "as_shift",
+    "as_valid",
+    "check_count",
+    "check_fraction",
+    "check_not_negative",
+    "check_positive",
+    "check_same_ndim",
+    "check_same_shape",
+    "check_whitening",
+    "image_dtype",
+]
+
+Float = np.floating[Any]
+
+
+def image_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
+    """Return the dtype in which images of `dtype` are computed.
+
+    It is NumPy's own promotion with ``float32``: small integers and
+    ``float32`` become or stay ``float32``, wider types become ``float64``.
+    """
+    if dtype.kind not in "biuf":
+        message = f"`{name}` must hold real numbers; got dtype {dtype}."
+        raise TypeError(message)
+    if dtype.itemsize > 8:
+        return np.dtype(np.float64)
+    return np.result_type(dtype, np.float32)
+
+
+def as_image(image: ArrayLike, name: str) -> NDArray[Float]:
+    """Return `image` as a 2-D or 3-D array of at least single precision.
+
+    Values are never rescaled, and NaN and infinite pixels are let through:
+    they count as not valid wherever images are compared.
+    """
+    array = np.asarray(image)
+    if array.ndim not in (2, 3):
+        message = f"`{name}` must be a 2-D or 3-D image; got shape {array.shape}."
+        raise ValueError(message)
+    if array.size == 0:
+        message = f"`{name}` must have at least one pixel; got shape {array.shape}."
+        raise ValueError(message)
+    return array.astype(image_dtype(array.dtype, name), copy=False)
+
+
+def as_valid(
+    valid: ArrayLike | None, shape: tuple[int, ...], name: str
+) -> NDArray[np.bool_] | None:
+    """Return `valid` as a boolean array of the given shape, or None."""
+    if valid is None:
+        return None
+    array = np.asarray(valid)
+    if array.dtype.kind != "b":
+        message = f"`{name}` must be boolean; got dtype {array.dtype}."
+        raise TypeError(message)
+    if array.shape != tuple(shape):
+        message = f"`{name}` must have shape {tuple(shape)}; got {array.shape}."
+        raise ValueError(message)
+    return array
+
+
+def as_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return `values` as a finite ``float64`` array of any shape."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf" and array.size:
+        message = f"`{name}` must hold real numbers; got dtype {array.dtype}."
+        raise TypeError(message)
+    array = array.astype(np.float64, copy=False)
+    if not np.isfinite(array).all():
+        count = np.count_nonzero(~np.isfinite(array))
+        message = f"`{name}` must be finite; got {count} NaN or infinite values."
+        raise ValueError(message)
+    return array
+
+
+def as_points(
+    points: ArrayLike, name: str, *, ndim: int | None = None
+) -> NDArray[np.float64]:
+    """Return `points` as a finite ``float64`` array of shape (n, ndim)."""
+    array = as_finite(points, name)
+    wanted = (2, 3) if ndim is None else (ndim,)
+    if array.ndim != 2 or array.shape[1] not in wanted:
+        width = " or ".join(f"(n, {size})" for size in wanted)
+        message = f"`{name}` must have shape {width}; got {array.shape}."
+        raise ValueError(message)
+    return array
+
+
+def as_point(
+    point: ArrayLike, name: str, *, ndim: int | None = None
+) -> NDArray[np.float64]:
+    """Return `point` as a finite ``float64`` array of shape (ndim,)."""
+    array = as_finite(point, name)
+    wanted = (2, 3) if ndim is None else (ndim,)
+    if array.ndim != 1 or len(array) not in wanted:
+        width = " or ".join(f"({size},)" for size in wanted)
+        message = f"`{name}` must have shape {width}; got {array.shape}."
+        raise ValueError(message)
+    return array
+
+
+def as_coordinates(
+    points: ArrayLike, name: str, *, ndim: int | None = None
+) -> NDArray[np.float64]:
+    """Return `points` as a finite ``float64`` array of shape (..., ndim)."""
+    array = as_finite(points, name)
+    wanted = (2, 3) if ndim is None else (ndim,)
+    if array.ndim == 0 or array.shape[-1] not in wanted:
+        width = " or ".join(f"(..., {size})" for size in wanted)
+        message = f"`{name}` must have shape {width}; got {array.shape}."
+        raise ValueError(message)
+    return array
+
+
+def as_matrix(matrix: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return `matrix` as finite ``float64``, shape (ndim + 1, ndim + 1)."""
+    array = as_finite(matrix, name)
+    if array.shape not in ((3, 3), (4, 4)):
+        message = f"`{name}` must have shape (3, 3) or (4, 4); got {array.shape}."
+        raise ValueError(message)
+    return array
+
+
+def as_positions(
+    positions: ArrayLike, name: str, *, count: int, ndim: int
+) -> NDArray[np.float64]:
+    """Return `positions` as a finite ``float64`` array of shape (count, ndim)."""
+    array = as_finite(positions, name)
+    if array.shape != (count, ndim):
+        message = f"`{name}` must have shape {(count, ndim)}; got {array.shape}."
+        raise ValueError(message)
+    return array
+
+
+def as_matrices(
+    matrices: ArrayLike, name: str, *, count: int | None = None
+) -> NDArray[np.float64]:
+    """Return `matrices` as finite ``float64``, shape (n, ndim + 1, ndim + 1)."""
+    array = as_finite(matrices, name)
+    if array.ndim != 3 or array.shape[1:] not in ((3, 3), (4, 4)):
+        message = f"`{name}` must have shape (n, 3, 3) or (n, 4, 4); got {array.shape}."
+        raise ValueError(message)
+    if count is not None and len(array) != count:
+        message = f"`{name}` must hold one matrix for each of {count} tiles; got {len(array)}."
+        raise ValueError(message)
+    return array
+
+
+def as_shape(
+    shape: Sequence[int], name: str, *, ndim: int | None = None
+) -> tuple[int, ...]:
+    """Return `shape` as a tuple of positive integers, one for each axis."""
+    array = np.asarray(shape)
+    if array.dtype.kind not in "iu":
+        message = f"`{name}` must hold integers; got {shape!r}."
+        raise TypeError(message)
+    wanted = (2, 3) if ndim is None else (ndim,)
+    if array.ndim != 1 or len(array) not in wanted or (array < 1).any():
+        count = " or ".join(map(str, wanted))
+        message = f"`{name}` must hold {count} positive integers; got {shape!r}."
+        raise ValueError(message)
+    return tuple(array.tolist())
+
+
+def as_shift(shift: ArrayLike, ndim: int, name: str) -> NDArray[np.float64]:
+    """Return `shift` as ``float64`` of shape (ndim,); a number serves every axis."""
+    array = as_finite(shift, name)
+    if array.ndim == 0:
+        return np.full(ndim, float(array))
+    if array.shape != (ndim,):
+        message = f"`{name}` must be a number or have shape ({ndim},); got {array.shape}."
+        raise ValueError(message)
+    return array.copy()
+
+
+def check_same_shape(**arrays: NDArray[Any]) -> None:
+    """Raise if the named arrays differ in shape."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        listing = ", ".join(f"`{name}` {shape}" for name, shape in shapes.items())
+        message = f"Arrays must have the same shape; got {listing}."
+        raise ValueError(message)
+
+
+def check_same_ndim(**arrays: NDArray[Any]) -> None:
+    """Raise if the named arrays differ in their number of axes."""
+    if len({array.ndim for array in arrays.values()}) > 1:
+        listing = ", ".join(f"`{name}` {a.shape}" for name, a in arrays.items())
+        message = f"Images must have the same number of axes; got {listing}."
+        raise ValueError(message)
+
+
+def check_fraction(value: float, name: str) -> None:
+    """Raise unless 0 <= `value` <= 1."""
+    if not 0 <= value <= 1:
+        message = f"`{name}` must be between 0 and 1; got {value}."
+        raise ValueError(message)
+
+
+def check_not_negative(value: float, name: str) -> None:
+    """Raise unless `value` is finite and not below 0."""
+    if not 0 <= value < np.inf:
+        message = f"`{name}` must be finite and at least 0; got {value}."
+        raise ValueError(message)
+
+
+def check_positive(value: float, name: str) -> None:
+    """Raise unless `value` is finite and greater than 0."""
+    if not 0 < value < np.inf:
+        message = f"`{name}` must be finite and greater than 0; got {value}."
+        raise ValueError(message)
+
+
+def check_count(value: int, name: str) -> None:
+    """Raise unless `value` is a whole number of at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        message = f"`{name}` must be an integer; got {type(value).__name__}."
+        raise TypeError(message)
+    if value < 1:
+        message = f"`{name}` must be at least 1; got {value}."
+        raise ValueError(message)
+
+
+def check_whitening(value: float | None) -> None:
+    """Raise unless `value` is None or an exponent from 0 to 1."""
+    if value is not None:
+        check_fraction(value, "whitening")

@@ -1,0 +1,314 @@
+"""Find the whole-pixel shift of two images, and how likely chance is (floor 2).
+
+Two ways lead to the same answer. The exact one correlates prewhitened images
+at every shift that is allowed, with the means and variances of each overlap
+(Padfield 2012). The quick one looks at one circular correlation and is believed only
+if its peak is beyond doubt.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._fft import fast_shape, fftfreq, forward, inverse, rfftfreq
+from ._search_kernels import box_table, circular_peaks, local_maxima, score_lags
+from ._spectral_kernels import (
+    edge_taper,
+    extend_periodic,
+    flatten_modes,
+    ring_edges,
+    ring_power,
+    taper_block,
+    whiten_modes,
+)
+
+__all__ = ["Candidates", "circular_search", "exact_search"]
+
+Volume = NDArray[np.float32]
+Lags = NDArray[np.intp]
+
+# The least reach, in pixels, over which chance is measured.
+NULL_REACH = 12
+# A mode may stick out of its ring by this factor in amplitude, not more.
+LINE_LIMIT = 3.0
+# Two candidates are at least this far apart.
+SEPARATION = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """Shifts that may be right, best first."""
+
+    shifts: NDArray[np.float64]  # (n, 3), to about 0.1 px
+    scores: NDArray[np.float64]  # (n,), Fisher z in its own standard deviations
+    false_alarm: float
+    at_bound: bool
+
+
+def exact_search(
+    reference: Volume,
+    moving: Volume,
+    low: Lags,
+    high: Lags,
+    *,
+    least: float,
+    count: int,
+    exponent: float = -1.0,
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
+) -> Candidates | None:
+    """Score every lag from `low` to `high`, and as many more as chance needs."""
+    size0, size1 = np.array(reference.shape), np.array(moving.shape)
+    middle = (low + high) // 2
+    wide_low = np.maximum(np.minimum(low, middle - NULL_REACH), 1 - size1)
+    wide_high = np.minimum(np.maximum(high, middle + NULL_REACH), size0 - 1)
+    wide_low, wide_high = np.minimum(wide_low, low), np.maximum(wide_high, high)
+    need = np.maximum(np.maximum(size0 - wide_low, size1 + wide_high), np.maximum(size0, size1))
+    thin = (size0 == 1) & (size1 == 1)
+    shape = fast_shape(tuple(np.where(thin, 1, need + 0)))
+    pair = _whitened(reference, moving, shape, exponent, valid)
+    if pair is None:
+        return None
+    spectra = forward(pair[0]), forward(pair[1])
+    insides = [
+        pair[i][tuple(slice(0, n) for n in s)] for i, s in enumerate((size0, size1))
+    ]
+    direct = inverse(spectra[0] * spectra[1].conj(), shape)
+    mirror = inverse(spectra[0] * spectra[1], shape)
+    lags = wide_high - wide_low + 1
+    first = [box_table(insides[0], power, False) for power in (1, 2)]
+    zero = np.zeros(3, np.intp)
+    least = max(least, 16.0)
+    scores = score_lags(
+        direct, zero, wide_low, lags, *first,
+        *(box_table(insides[1], power, False) for power in (1, 2)), least,
+    )
+    null = score_lags(
+        mirror, size1 - 1, wide_low, lags, *first,
+        *(box_table(insides[1], power, True) for power in (1, 2)), least,
+    )
+    likeness = _self_likeness(spectra, shape)
+    return _judge(scores, null, likeness, (size0, size1), wide_low, low, high, count)
+
+
+def _self_likeness(
+    spectra: tuple[NDArray[np.complex64], NDArray[np.complex64]], shape: tuple[int, ...]
+) -> Volume:
+    """Return how alike the scene is to itself at each (circular) offset, at most 1."""
+    power = np.abs(spectra[0])
+    power *= np.abs(spectra[1])
+    likeness = inverse(power.astype(np.complex64), shape)
+    return likeness / likeness[0, 0, 0]
+
+
+def _whitened(
+    reference: Volume,
+    moving: Volume,
+    shape: tuple[int, ...],
+    exponent: float,
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+) -> NDArray[np.float32] | None:
+    """Return both images prewhitened, on zeros of the given shape."""
+    canvas = np.zeros((2, *shape), np.float32)
+    for image, out in zip((reference, moving), canvas, strict=True):
+        extend_periodic(image, out)
+    spectra = [forward(out) for out in canvas]
+    _whiten(spectra, shape, reference.shape, exponent)
+    for i, (image, spectrum) in enumerate(zip((reference, moving), spectra, strict=True)):
+        inside = tuple(slice(0, n) for n in image.shape)
+        filtered = inverse(spectrum, shape)[inside]
+        if valid is not None:
+            filtered = filtered * valid[i]
+        spread = float(filtered.std(dtype=np.float64))
+        if not spread > 0:
+            return None
+        canvas[i] = 0
+        canvas[i][inside] = (filtered - filtered.mean(dtype=np.float64)) / spread
+    return canvas
+
+
+def _frequencies(shape: tuple[int, ...]) -> list[NDArray[np.float64]]:
+    return [fftfreq(n) for n in shape[:-1]] + [rfftfreq(shape[-1])]
+
+
+def _whiten(
+    spectra: list[NDArray[np.complex64]],
+    shape: tuple[int, ...],
+    size: tuple[int, ...],
+    exponent: float,
+) -> None:
+    """Filter both spectra in place so that their product is weighted to detect.
+
+    The weight of a cross-spectrum that tells a match from none is S / (S + N)**2;
+    each image takes its root. The sum is the measured power of a ring; the
+    noise N is the lowest level that the power falls to.
+    """
+    if exponent >= 0:
+        for spectrum in spectra:
+            flatten_modes(spectrum, exponent)
+        return
+    freqs = _frequencies(shape)
+    width = math.exp(-np.log([n for n in size if n > 1]).mean())
+    share = math.prod(size) / math.prod(shape)
+    edges = ring_edges(np.array(shape), width, share, 8.0, 0.1)
+    even = shape[-1] % 2 == 0
+    cap = np.full((len(edges), 2), np.inf)
+    for _ in range(2):
+        table = ring_power(spectra[0], spectra[1], *freqs, even, edges, cap)
+        power = table[:, 1:] / np.maximum(table[:, :1], 1)
+        cap = LINE_LIMIT**2 / 2 * power
+    power = np.maximum(power, 1e-12 * power.max(axis=0) + 1e-30)
+    full = table[:, 0] * share >= 8
+    noise = power[full].min(axis=0) if full.any() else power.min(axis=0)
+    signal = np.maximum(power - noise, 0.02 * power)
+    common = np.sqrt(np.sqrt(signal[:, 0] * signal[:, 1]))
+    for index, spectrum in enumerate(spectra):
+        gain = common / power[:, index]
+        limit = LINE_LIMIT * np.sqrt(power[:, index])
+        whiten_modes(spectrum, *freqs, edges, gain, limit)
+
+
+def _judge(
+    scores: Volume, null: Volume, likeness: Volume, sizes: tuple[Lags, Lags], origin: Lags, low: Lags, high: Lags, count: int
+) -> Candidates | None:
+    """Rank the lags that are allowed, and hold the best against chance."""
+    where, height = local_maxima(scores, np.float32(0.0))
+    lags = np.stack(np.unravel_index(where, scores.shape), axis=1) + origin
+    allowed = ((lags >= low) & (lags <= high)).all(axis=1)
+    if not allowed.any():
+        return None
+    order = np.argsort(-height[allowed], kind="stable")
+    lags_in, height_in = lags[allowed][order], height[allowed][order]
+    chosen = _apart(lags_in, count + 1)
+    best = lags_in[0]
+    far = np.abs(lags - best).max(axis=1) > 2 * SEPARATION
+    # A scene that repeats itself lifts other peaks with the right one: what
+    # its own likeness explains is not chance.
+    offset = tuple((lags[far] - best).T % np.array(likeness.shape)[:, None])
+    match = math.tanh(float(height_in[0]) / math.sqrt(_common(best, sizes)))
+    alike = likeness[offset] / match
+    rest = height[far] - height_in[0] * np.where(alike > 0.4, np.minimum(alike, 1), 0)
+    chance = np.concatenate([local_maxima(null, np.float32(0.0))[1], rest[rest > 0]])
+    alarm, sigma = chance_level(float(height_in[0]), chance, int(allowed.sum()))
+    moved = np.array([_parabola(scores, lag - origin) for lag in lags_in[chosen]])
+    inner = (low < high) & ((best == low) | (best == high))
+    return Candidates(
+        shifts=lags_in[chosen] + moved,
+        scores=height_in[chosen] / sigma,
+        false_alarm=alarm,
+        at_bound=bool(inner.any()),
+    )
+
+
+def chance_level(
+    height: float, chance: NDArray[np.floating[Any]], trials: int
+) -> tuple[float, float]:
+    """Return the probability that the best of `trials` chance maxima is as high.
+
+    The tail of the chance maxima falls like a normal law, exp(-h**2 / 2 s**2);
+    its scale s is measured on those that exceed a high level, and is returned too.
+    """
+    square = np.sort(np.square(chance.astype(np.float64)))[::-1]
+    if len(square) < 8:
+        return 1.0, max(math.sqrt(float(square.mean())), 1e-9) if len(square) else 1.0
+    kept = int(np.clip(0.1 * len(square), 6, 200))
+    level = square[kept]
+    # The error of the mean of few excesses is put on the safe side.
+    excess = (square[:kept].mean() - level) * (1 + 1 / math.sqrt(kept))
+    sigma = math.sqrt(max(excess / 2, 1e-18))
+    expected = trials * kept / len(square)
+    if height * height > level:
+        expected *= math.exp(max(-(height * height - level) / excess, -700.0))
+    else:
+        expected = float(trials * (square > height * height).mean())
+    return -math.expm1(-expected), sigma
+
+
+def _common(lag: Lags, sizes: tuple[Lags, Lags]) -> float:
+    """Return the number of pixels that two images share at a lag."""
+    common = np.minimum(sizes[0], sizes[1] + lag) - np.maximum(0, lag)
+    return float(common.prod())
+
+
+def _apart(lags: Lags, count: int) -> list[int]:
+    """Return the first `count` rows that keep their distance from each other."""
+    chosen: list[int] = []
+    for row in range(min(len(lags), 2000)):
+        if all(np.abs(lags[row] - lags[other]).max() > SEPARATION for other in chosen):
+            chosen.append(row)
+            if len(chosen) == count:
+                break
+    return chosen
+
+
+def _parabola(surface: Volume, index: Lags) -> NDArray[np.float64]:
+    """Return the offset of the top of a parabola through the neighbours."""
+    offset = np.zeros(3)
+    for axis in range(3):
+        size = surface.shape[axis]
+        if size < 3:
+            continue
+        step = np.zeros(3, np.intp)
+        step[axis] = 1
+        before, after = index - step, index + step
+        if before[axis] < 0 or after[axis] >= size:
+            continue
+        left, top, right = (float(surface[tuple(at)]) for at in (before, index, after))
+        if min(left, right) < -1e8:
+            continue
+        bend = left - 2 * top + right
+        if bend < 0:
+            offset[axis] = np.clip(0.5 * (left - right) / bend, -0.5, 0.5)
+    return offset
+
+
+def circular_search(
+    reference: Volume, moving: Volume, *, count: int, exponent: float = -1.0
+) -> Candidates | None:
+    """Look at one circular correlation; its shifts are known but for the wrap.
+
+    Shifts come back with the smaller of the two values that each axis allows.
+    """
+    size = np.maximum(reference.shape, moving.shape)
+    shape = fast_shape(tuple(size))
+    spectra = []
+    zero = np.zeros(3, np.intp)
+    for image in (reference, moving):
+        out = np.zeros(shape, np.float32)
+        tapers = [edge_taper(n, min(max(0.04 * n, 4.0), n / 4), 0.0) for n in image.shape]
+        taper_block(image, zero, np.array(image.shape), *tapers, out)
+        spectra.append(forward(out))
+    _whiten(spectra, shape, shape, exponent)
+    np.conj(spectra[1], out=spectra[1])
+    spectra[0] *= spectra[1]
+    surface = inverse(spectra[0], shape)
+    spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
+    if not spread > 0:
+        return None
+    where, height = circular_peaks(surface, np.float32(2.0 * spread))
+    if len(where) < 8:
+        return None
+    order = np.argsort(-height, kind="stable")[: 50 * count]
+    period = np.array(shape)
+    lags = np.stack(np.unravel_index(where[order], shape), axis=1)
+    signed = (lags + period // 2) % period - period // 2
+    apart = np.abs((signed - signed[0] + period // 2) % period - period // 2).max(axis=1)
+    chance = np.delete(height, order[apart <= 2 * SEPARATION])
+    # All maxima under the floor are chance too; they only enter the count.
+    alarm, sigma = chance_level(float(height[order[0]]), chance, 2 ** int((period > 1).sum()) * len(height))
+    chosen = _apart(signed, count + 1)
+    moved = np.array([_parabola_circular(surface, lags[row]) for row in chosen])
+    return Candidates(
+        shifts=signed[chosen] + moved,
+        scores=height[order][chosen] / sigma,
+        false_alarm=alarm,
+        at_bound=False,
+    )
+
+
+def _parabola_circular(surface: Volume, index: Lags) -> NDArray[np.float64]:
+    period = np.array(surface.shape)
+    around = [np.arange(i - 1, i + 2) % n if n > 1 else np.zeros(1, np.intp) for i, n in zip(index, period, strict=True)]
+    return _parabola(surface[np.ix_(*around)], (period > 1).astype(np.intp))

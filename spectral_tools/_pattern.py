@@ -1,0 +1,142 @@
+"""What the camera, not the sample, puts into every tile (floor 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import as_image, image_dtype
+
+__all__ = ["CameraPattern", "camera_pattern", "measure_pattern", "steady_pattern"]
+
+# Fewer tiles than this, beside the two of a link, give no useful pattern.
+FEWEST = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CameraPattern:
+    """A pattern for each of the two tiles of a link.
+
+    # Strategy: an estimate of the pattern carries the noise and the scenes of
+    # the tiles that went into it. Taken off both tiles of a link, this error
+    # would agree at shift zero like the pattern itself. So the tiles are
+    # dealt into two halves, one half for either tile of a link, and the two tiles
+    # themselves go into neither: the two errors are then independent.
+    """
+
+    sums: tuple[NDArray[np.float32], NDArray[np.float32]]
+    counts: tuple[int, int]
+    tiles: Sequence[Any] | None
+
+    def seen(self, i: int, j: int, side: int) -> NDArray[np.float32]:
+        """Return the pattern for tile `i` (side 0) or `j` (side 1) of a link."""
+        if self.tiles is None:
+            return self.sums[side]
+        total, count = self.sums[side].copy(), self.counts[side]
+        for tile in (i, j):
+            if tile % 2 == side:
+                total -= _centred(self.tiles[tile])
+                count -= 1
+        return total / np.float32(count)
+
+
+def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
+    """Estimate what a camera adds to every tile.
+
+    It is the mean of the tiles, each less its own mean: what does not move with
+    the scene stays, what does averages out. The tiles should show different
+    places; a dozen leaves about a third of the scene's amplitude.
+
+    Parameters
+    ----------
+    tiles : sequence of array_like of shape (rows, cols) or (planes, rows, cols)
+        Tiles of one shape. NaN and infinite pixels count as the tile's mean.
+
+    Returns
+    -------
+    ndarray of the shape of a tile
+        The pattern, of mean zero, in grey values.
+
+    Raises
+    ------
+    ValueError
+        If there are no tiles, or their shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> rng = np.random.default_rng(0)
+    >>> dust = rng.normal(size=(64, 64))
+    >>> tiles = [dust + rng.normal(size=(64, 64)) for _ in range(30)]
+    >>> found = spt.camera_pattern(tiles)
+    >>> bool(np.corrcoef(found.ravel(), dust.ravel())[0, 1] > 0.95)
+    True
+    """
+    if len(tiles) == 0:
+        message = "`tiles` must hold at least one tile; got none."
+        raise ValueError(message)
+    images = [as_image(tile, f"tiles[{n}]") for n, tile in enumerate(tiles)]
+    if len({image.shape for image in images}) > 1:
+        message = (
+            "`tiles` must all have the same shape; "
+            f"got {sorted({image.shape for image in images})}."
+        )
+        raise ValueError(message)
+    total = np.zeros(images[0].shape, np.float64)
+    for image in images:
+        total += _centred(image)
+    return (total / len(images)).astype(np.float32)
+
+
+def measure_pattern(
+    tiles: Sequence[Any], shapes: list[tuple[int, ...]], links: NDArray[np.intp]
+) -> CameraPattern | None:
+    """Return the pattern that tiles of one shape share, or None if too few do."""
+    linked = np.unique(links)
+    if len(shapes) < FEWEST + 2 or len({shapes[tile] for tile in linked}) > 1:
+        return None
+    if len(set(shapes)) > 1:
+        return None
+    sums = np.zeros((2, *shapes[0]), np.float32)
+    counts = [0, 0]
+    for number in range(len(shapes)):
+        sums[number % 2] += _centred(tiles[number])
+        counts[number % 2] += 1
+    return CameraPattern(sums=(sums[0], sums[1]), counts=(counts[0], counts[1]), tiles=tiles)
+
+
+def steady_pattern(
+    pattern: ArrayLike | None, shapes: list[tuple[int, ...]]
+) -> CameraPattern | None:
+    """Return a pattern that was given, or None for none."""
+    if pattern is None:
+        return None
+    given = np.asarray(pattern)
+    if given.ndim == 0 and given == 0:
+        return None
+    given = as_image(given, "pattern")
+    different = [shape for shape in shapes if shape != given.shape]
+    if different:
+        message = f"`pattern` must have the shape of every tile, {different[0]}; got {given.shape}."
+        raise ValueError(message)
+    if not np.isfinite(given).all():
+        count = np.count_nonzero(~np.isfinite(given))
+        message = f"`pattern` must be finite; got {count} NaN or infinite pixels."
+        raise ValueError(message)
+    single = given.astype(np.float32)
+    return CameraPattern(sums=(single, single), counts=(1, 1), tiles=None)
+
+
+def _centred(tile: Any) -> NDArray[np.float32]:
+    """Return a tile less its mean; pixels that are not finite become the mean."""
+    image = np.asarray(tile[...] if hasattr(tile, "__getitem__") else tile)
+    image = image.astype(image_dtype(image.dtype, "tiles"), copy=False)
+    finite = np.isfinite(image)
+    if finite.all():
+        return (image - image.mean(dtype=np.float64)).astype(np.float32)
+    if not finite.any():
+        return np.zeros(image.shape, np.float32)
+    return np.where(finite, image - image[finite].mean(dtype=np.float64), 0).astype(np.float32)

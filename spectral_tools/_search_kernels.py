@@ -1,0 +1,152 @@
+"""Compiled passes over correlation surfaces (floor 1).
+
+Volumes have three axes, as in `_spectral_kernels`.
+"""
+
+import math
+
+import numpy as np
+
+from ._compiled import compiled
+
+__all__ = ["box_table", "circular_peaks", "local_maxima", "score_lags"]
+
+
+@compiled
+def box_table(image, power, flip):
+    """Return the summed-area table of ``image ** power``, of the flipped image if asked."""
+    n0, n1, n2 = image.shape
+    table = np.zeros((n0 + 1, n1 + 1, n2 + 1))
+    for p in range(n0):
+        for r in range(n1):
+            run = 0.0
+            for c in range(n2):
+                if flip:
+                    value = np.float64(image[n0 - 1 - p, n1 - 1 - r, n2 - 1 - c])
+                else:
+                    value = np.float64(image[p, r, c])
+                run += value if power == 1 else value * value
+                table[p + 1, r + 1, c + 1] = (
+                    run + table[p + 1, r, c + 1] + table[p, r + 1, c + 1] - table[p, r, c + 1]
+                )
+    return table
+
+
+@compiled
+def _box(table, p0, p1, r0, r1, c0, c1):
+    far = table[p1, r1, c1] - table[p1, r0, c1] - table[p1, r1, c0] + table[p1, r0, c0]
+    near = table[p0, r1, c1] - table[p0, r0, c1] - table[p0, r1, c0] + table[p0, r0, c0]
+    return far - near
+
+
+@compiled
+def score_lags(surface, offset, low, shape, sums0, squares0, sums1, squares1, least):
+    """Turn circular correlations into Fisher z over the overlap, at each lag.
+
+    Returns z (unit: the standard deviation that independent pixels would
+    give) and marks lags with an overlap of fewer than `least` pixels by -1e9.
+    """
+    a0, a1, a2 = sums0.shape[0] - 1, sums0.shape[1] - 1, sums0.shape[2] - 1
+    b0, b1, b2 = sums1.shape[0] - 1, sums1.shape[1] - 1, sums1.shape[2] - 1
+    m0, m1, m2 = surface.shape
+    score = np.full((shape[0], shape[1], shape[2]), np.float32(-1e9))
+    for i in range(shape[0]):
+        s0 = low[0] + i
+        p0, p1 = max(0, s0), min(a0, b0 + s0)
+        if p1 <= p0:
+            continue
+        for j in range(shape[1]):
+            s1 = low[1] + j
+            r0, r1 = max(0, s1), min(a1, b1 + s1)
+            if r1 <= r0:
+                continue
+            line = surface[(s0 + offset[0]) % m0, (s1 + offset[1]) % m1]
+            for k in range(shape[2]):
+                s2 = low[2] + k
+                c0, c1 = max(0, s2), min(a2, b2 + s2)
+                if c1 <= c0:
+                    continue
+                count = np.float64(p1 - p0) * (r1 - r0) * (c1 - c0)
+                if count < least or count < 4:
+                    continue
+                first = _box(sums0, p0, p1, r0, r1, c0, c1)
+                second = _box(sums1, p0 - s0, p1 - s0, r0 - s1, r1 - s1, c0 - s2, c1 - s2)
+                var0 = _box(squares0, p0, p1, r0, r1, c0, c1) - first * first / count
+                var1 = (
+                    _box(squares1, p0 - s0, p1 - s0, r0 - s1, r1 - s1, c0 - s2, c1 - s2)
+                    - second * second / count
+                )
+                if var0 <= 1e-6 * count or var1 <= 1e-6 * count:
+                    score[i, j, k] = 0.0
+                    continue
+                ratio = (line[(s2 + offset[2]) % m2] - first * second / count) / math.sqrt(
+                    var0 * var1
+                )
+                ratio = min(max(ratio, -0.999999), 0.999999)
+                score[i, j, k] = math.atanh(ratio) * math.sqrt(count)
+    return score
+
+
+@compiled
+def local_maxima(score, floor):
+    """Return the flat indices and heights of the local maxima above `floor`."""
+    n0, n1, n2 = score.shape
+    where = np.empty(score.size // 2 + 1, np.int64)
+    height = np.empty(score.size // 2 + 1, np.float32)
+    found = 0
+    for p in range(n0):
+        for r in range(n1):
+            for c in range(n2):
+                value = score[p, r, c]
+                if value <= floor:
+                    continue
+                highest = True
+                for q in range(max(p - 1, 0), min(p + 2, n0)):
+                    for s in range(max(r - 1, 0), min(r + 2, n1)):
+                        for t in range(max(c - 1, 0), min(c + 2, n2)):
+                            other = score[q, s, t]
+                            # Of equal neighbours the first counts.
+                            if other > value or (
+                                other == value
+                                and (q * n1 + s) * n2 + t < (p * n1 + r) * n2 + c
+                            ):
+                                highest = False
+                if highest and found < len(where):
+                    where[found] = (p * n1 + r) * n2 + c
+                    height[found] = value
+                    found += 1
+    return where[:found].copy(), height[:found].copy()
+
+
+@compiled
+def circular_peaks(surface, floor):
+    """Return indices and heights of the local maxima of a periodic surface."""
+    n0, n1, n2 = surface.shape
+    where = np.empty(surface.size // 2 + 1, np.int64)
+    height = np.empty(surface.size // 2 + 1, np.float32)
+    found = 0
+    for p in range(n0):
+        for r in range(n1):
+            line = surface[p, r]
+            for c in range(n2):
+                value = line[c]
+                if value <= floor:
+                    continue
+                if line[c - 1] > value or line[(c + 1) % n2] >= value:
+                    continue
+                highest = True
+                for q in range(p - 1, p + 2):
+                    for s in range(r - 1, r + 2):
+                        other = surface[q % n0, s % n1]
+                        if n0 == 1 and q != p:
+                            continue
+                        if s == r and q == p:
+                            continue
+                        for t in range(c - 1, c + 2):
+                            if other[t % n2] > value:
+                                highest = False
+                if highest:
+                    where[found] = (p * n1 + r) * n2 + c
+                    height[found] = value
+                    found += 1
+    return where[:found].copy(), height[:found].copy()

@@ -1,0 +1,390 @@
+"""Estimate the shift between two images, and how far it can be trusted (floor 3)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import (
+    as_image,
+    as_shift,
+    as_valid,
+    check_count,
+    check_fraction,
+    check_same_ndim,
+    check_whitening,
+)
+from ._detection import Candidates, circular_search, exact_search
+from ._outcomes import Outcome
+from ._subpixel import ShiftFit, fit_shift, overlap_block
+
+__all__ = ["ShiftEstimate", "phase_correlate"]
+
+# A match is believed below this chance of a false alarm.
+BELIEVED = 1e-3
+# A second peak this close to the first leaves the answer open.
+AMBIGUOUS = 0.85
+# The quick search is believed only far beyond doubt.
+CERTAIN, ALONE, COHERENT = 1e-6, 0.7, 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShiftEstimate:
+    """A shift and how far it can be trusted.
+
+    Attributes
+    ----------
+    shift : ndarray of shape (ndim,)
+        Translation in the order of the axes, in pixels, from moving to
+        reference: ``reference_point = moving_point + shift``.
+    covariance : ndarray of shape (ndim, ndim)
+        Covariance of `shift` in square pixels, if the peak is the right one.
+        Infinite where nothing is known.
+    correlation : float
+        Zero-mean normalised cross-correlation over the overlap, -1 to 1.
+    false_alarm : float
+        Probability that chance alone gives a peak this good anywhere
+        that was searched, 0 to 1.
+    overlap : float
+        Share of the smaller image that lies on the other one, 0 to 1.
+    alternatives : ndarray of shape (peaks, ndim)
+        Shifts that may be right, best first; the first is `shift`, the others
+        are good to about a tenth of a pixel. Where there are fewer, the last is repeated.
+    outcome : Outcome
+        What happened, in words.
+    """
+
+    shift: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    correlation: float
+    false_alarm: float
+    overlap: float
+    alternatives: NDArray[np.float64]
+    outcome: Outcome
+
+
+def phase_correlate(
+    reference: ArrayLike,
+    moving: ArrayLike,
+    *,
+    guess: ArrayLike | None = None,
+    max_shift: ArrayLike | None = None,
+    min_overlap: float = 0.02,
+    reference_valid: ArrayLike | None = None,
+    moving_valid: ArrayLike | None = None,
+    whitening: float | None = None,
+    peaks: int = 3,
+) -> ShiftEstimate:
+    """Estimate the shift that lays one image over another.
+
+    The whole pixel is found by the exact correlation coefficient of each overlap
+    [1]_ of prewhitened images; the fraction by the maximum-likelihood
+    fit to the phases of the cross-spectrum, weighted by the coherence that the
+    pair itself shows [2]_. The images may be cut from a larger scene: only
+    what both show is compared.
+
+    Parameters
+    ----------
+    reference, moving : array_like of shape (rows, cols) or (planes, rows, cols)
+        Images, of any real dtype; the shapes may differ. NaN and infinite
+        pixels do not count.
+    guess : array_like of shape (ndim,), optional
+        Expected shift. Zero by default.
+    max_shift : float or array_like of shape (ndim,), optional
+        How far the shift may be from `guess`, in pixels. By default every shift with
+        enough overlap is searched.
+    min_overlap : float, optional
+        Smallest overlap that is considered, as a fraction of the smaller image.
+    reference_valid, moving_valid : array_like of bool, optional
+        True where a pixel counts.
+    whitening : float, optional
+        By default the weights are measured from the pair. A number is the
+        classical exponent: 0 cross-correlation, 1 phase correlation.
+    peaks : int, optional
+        Number of alternatives to report.
+
+    Returns
+    -------
+    ShiftEstimate
+        The shift, its covariance and the chance that it is a false alarm.
+
+    Raises
+    ------
+    ValueError
+        If the images differ in their number of axes, have none or too many, or
+        an option is out of range.
+    TypeError
+        If an image does not hold real numbers.
+
+    See Also
+    --------
+    refine_pair : Match two images around given pairs of points.
+    match_tiles : Match many tiles along their links.
+
+    References
+    ----------
+    .. [1] Padfield (2012). Masked object registration in the Fourier domain.
+       :doi:`10.1109/TIP.2011.2181402`
+    .. [2] Knapp & Carter (1976). The generalized correlation method for
+       estimation of time delay. :doi:`10.1109/TASSP.1976.1162830`
+
+    Examples
+    --------
+    Two crops of one picture, of which the second starts 12 rows further down
+    and 7 columns further left:
+
+    >>> from skimage import data
+    >>> import spectral_tools as spt
+    >>> picture = data.camera()
+    >>> found = spt.phase_correlate(picture[50:250, 90:290], picture[62:262, 83:283])
+    >>> found.shift.round(2)
+    array([12., -7.])
+    >>> found.outcome
+    <Outcome.MATCHED: 'matched'>
+
+    Images that have nothing in common are not believed:
+
+    >>> other = spt.phase_correlate(picture[:100, :100], picture[300:400, 300:400])
+    >>> bool(other.false_alarm > 0.001)
+    True
+    """
+    images = as_image(reference, "reference"), as_image(moving, "moving")
+    check_same_ndim(reference=images[0], moving=images[1])
+    ndim = images[0].ndim
+    masks = (
+        as_valid(reference_valid, images[0].shape, "reference_valid"),
+        as_valid(moving_valid, images[1].shape, "moving_valid"),
+    )
+    centre = np.zeros(ndim) if guess is None else as_shift(guess, ndim, "guess")
+    reach = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
+    if reach is not None and (reach < 0).any():
+        message = f"`max_shift` must not be negative; got {max_shift}."
+        raise ValueError(message)
+    check_fraction(min_overlap, "min_overlap")
+    check_whitening(whitening)
+    check_count(peaks, "peaks")
+    return correlate_images(images, masks, centre, reach, min_overlap, whitening, peaks)
+
+
+def correlate_images(
+    images: tuple[NDArray[Any], NDArray[Any]],
+    masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None],
+    guess: NDArray[np.float64],
+    reach: NDArray[np.float64] | None,
+    min_overlap: float,
+    whitening: float | None,
+    peaks: int,
+) -> ShiftEstimate:
+    """Do the work of `phase_correlate` on arguments that are known to be good."""
+    ndim = images[0].ndim
+    low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
+    nothing = _nothing(guess, ndim, peaks)
+    if (low > high).any():
+        return nothing(Outcome.NOT_FOUND)
+    # Only what the two images can share at a shift that is allowed is looked at.
+    parts = reachable_parts(images[0].shape, images[1].shape, low, high)
+    prepared = [
+        _prepare(image[part], None if mask is None else mask[part])
+        for image, mask, part in zip(images, masks, parts, strict=True)
+    ]
+    if any(volume is None for volume, _ in prepared):
+        return nothing(Outcome.NO_TEXTURE)
+    (first, valid0), (second, valid1) = prepared
+    valid = None if valid0 is None and valid1 is None else (
+        _all_valid(first) if valid0 is None else valid0,
+        _all_valid(second) if valid1 is None else valid1,
+    )
+    origin = np.array([p0.start - p1.start for p0, p1 in zip(*parts, strict=True)])
+    pad = (0,) * (3 - ndim)
+    low3, high3 = (np.array(pad + tuple(lag - origin), np.intp) for lag in (low, high))
+    exponent = -1.0 if whitening is None else float(whitening)
+    smaller = min(math.prod(images[0].shape), math.prod(images[1].shape))
+    options = {"count": peaks, "exponent": exponent}
+    found = None
+    fit = None
+    if valid is None and _worth_a_quick_look(first.shape, second.shape, low3, high3):
+        found, fit = _quick(first, second, low3, high3, min_overlap * smaller, options)
+    if found is None:
+        found = exact_search(
+            first, second, low3, high3, least=min_overlap * smaller, valid=valid, **options
+        )
+        if found is None:
+            return nothing(Outcome.NO_TEXTURE)
+        fit = fit_shift(first, second, found.shifts[0], exponent=exponent, valid=valid)
+    return _estimate(found, fit, images, origin, ndim, peaks)
+
+
+def lag_bounds(
+    shape0: tuple[int, ...],
+    shape1: tuple[int, ...],
+    guess: NDArray[np.float64],
+    reach: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the lowest and highest whole shift to search; low > high if none."""
+    low, high = 1 - np.array(shape1), np.array(shape0) - 1
+    if reach is not None:
+        nearest = np.rint(guess)
+        low = np.maximum(low, np.minimum(np.ceil(guess - reach), nearest)).astype(np.intp)
+        high = np.minimum(high, np.maximum(np.floor(guess + reach), nearest)).astype(np.intp)
+    return low, high
+
+
+def reachable_parts(
+    shape0: tuple[int, ...],
+    shape1: tuple[int, ...],
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the parts of two images that can overlap at shifts `low` to `high`."""
+    first = tuple(
+        slice(max(0, int(a)), min(n, m + int(b)))
+        for n, m, a, b in zip(shape0, shape1, low, high, strict=True)
+    )
+    second = tuple(
+        slice(max(0, -int(b)), min(m, n - int(a)))
+        for n, m, a, b in zip(shape0, shape1, low, high, strict=True)
+    )
+    return first, second
+
+
+def _prepare(
+    image: NDArray[Any], mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
+    """Return an image as a float32 volume of zero mean and unit spread.
+
+    The volume is None if the image shows nothing. A mask comes back only if
+    there are pixels that do not count; they are zero in the volume.
+    """
+    volume = image.reshape((1,) * (3 - image.ndim) + image.shape)
+    if mask is not None:
+        mask = mask.reshape(volume.shape)
+    finite = True
+    if volume.dtype.kind == "f":
+        finite = bool(np.isfinite(volume.sum(dtype=np.float64))) and bool(
+            np.abs(volume).max() < volume.dtype.type(1e30)
+        )
+        if not finite:
+            usable = np.isfinite(volume)
+            mask = usable if mask is None else mask & usable
+    if mask is not None and mask.all():
+        mask = None
+    if mask is None:
+        lowest, highest = float(volume.min()), float(volume.max())
+    elif not mask.any():
+        return None, mask
+    else:
+        inside = volume[mask]
+        lowest, highest = float(inside.min()), float(inside.max())
+    span = highest - lowest
+    if not span > 8 * np.finfo(volume.dtype).eps * max(abs(lowest), abs(highest)):
+        return None, mask
+    if not np.isfinite(span):
+        return None, mask
+    scaled = (volume - volume.dtype.type(lowest)).astype(np.float32, copy=False)
+    scaled *= np.float32(1 / span) if span > 1e-30 else 1.0
+    if mask is not None:
+        scaled[~mask] = 0
+        mean = scaled.sum(dtype=np.float64) / mask.sum()
+    else:
+        mean = scaled.mean(dtype=np.float64)
+    scaled -= np.float32(mean)
+    if mask is not None:
+        scaled[~mask] = 0
+    return scaled, mask
+
+
+def _all_valid(volume: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.ones(volume.shape, np.bool_)
+
+
+def _worth_a_quick_look(
+    shape0: tuple[int, ...], shape1: tuple[int, ...], low: NDArray[np.intp], high: NDArray[np.intp]
+) -> bool:
+    size = np.maximum(shape0, shape1)
+    need = np.maximum(np.array(shape0) - low, np.array(shape1) + high)
+    long = size[size > 1]
+    return bool(len(long) and long.min() >= 32 and need.prod() > 1.5 * size.prod())
+
+
+def _quick(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+    least: float,
+    options: dict[str, Any],
+) -> tuple[Candidates | None, ShiftFit | None]:
+    """Return the answer of one circular correlation if it is beyond doubt."""
+    found = circular_search(first, second, **options)
+    if found is None or found.false_alarm > CERTAIN:
+        return None, None
+    if len(found.scores) > 1 and found.scores[1] > ALONE * found.scores[0]:
+        return None, None
+    whole = np.rint(found.shifts[0]).astype(np.intp)
+    if ((whole < low) | (whole > high)).any():
+        return None, None
+    block = overlap_block(np.array(first.shape), np.array(second.shape), whole)[2]
+    if block.prod() < max(least, 0.3 * min(first.size, second.size)):
+        return None, None
+    fit = fit_shift(first, second, found.shifts[0], exponent=options["exponent"])
+    if fit is None or fit.significance < COHERENT:
+        return None, None
+    return found, fit
+
+
+def _estimate(
+    found: Candidates,
+    fit: ShiftFit | None,
+    images: tuple[NDArray[Any], NDArray[Any]],
+    origin: NDArray[np.intp],
+    ndim: int,
+    peaks: int,
+) -> ShiftEstimate:
+    """Put what was found into the words of the result."""
+    axes = slice(3 - ndim, 3)
+    options = found.shifts[:, axes] + origin
+    shift = options[0]
+    # Without a fit nothing is known but the pixel.
+    covariance, correlation = np.diag(np.full(ndim, 1 / 3)), 0.0
+    if fit is not None:
+        shift = fit.shift[axes] + origin
+        covariance, correlation = fit.covariance[axes, axes], fit.correlation
+    options = np.concatenate([shift[None], options[1 : peaks]])
+    rows = np.minimum(np.arange(peaks), len(options) - 1)
+    shapes = [np.array(image.shape) for image in images]
+    common = np.minimum(shapes[0], shapes[1] + shift) - np.maximum(0, shift)
+    overlap = float(np.maximum(common, 0).prod() / min(shapes[0].prod(), shapes[1].prod()))
+    if found.false_alarm >= BELIEVED or fit is None:
+        outcome = Outcome.NOT_FOUND
+    elif found.at_bound:
+        outcome = Outcome.BEYOND_BOUND
+    elif len(found.scores) > 1 and found.scores[1] > AMBIGUOUS * found.scores[0]:
+        outcome = Outcome.AMBIGUOUS
+    else:
+        outcome = Outcome.MATCHED
+    return ShiftEstimate(
+        shift=shift,
+        covariance=covariance,
+        correlation=correlation,
+        false_alarm=float(found.false_alarm),
+        overlap=min(overlap, 1.0),
+        alternatives=options[rows],
+        outcome=outcome,
+    )
+
+
+def _nothing(guess: NDArray[np.float64], ndim: int, peaks: int) -> Any:
+    def nothing(outcome: Outcome) -> ShiftEstimate:
+        return ShiftEstimate(
+            shift=guess.copy(),
+            covariance=np.diag(np.full(ndim, np.inf)),
+            correlation=0.0,
+            false_alarm=1.0,
+            overlap=0.0,
+            alternatives=np.tile(guess, (peaks, 1)),
+            outcome=outcome,
+        )
+
+    return nothing

@@ -1,0 +1,111 @@
+"""The one door to scipy.sparse: networks of tiles as sparse systems (floor 0)."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import splu
+
+__all__ = ["connected_groups", "factorized_stiffness", "sum_at_tiles"]
+
+Floats = NDArray[np.float64]
+
+
+def connected_groups(links: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """Return the number of the group to which links join each of `count` tiles.
+
+    Groups are numbered in the order of their first tiles.
+    """
+    # Links given twice add up, which as floating point cannot overflow.
+    joined = sparse.coo_array(
+        (np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count)
+    )
+    found = csgraph.connected_components(joined.tocsr(), directed=False)[1]
+    first, inverse = np.unique(found, return_index=True, return_inverse=True)[1:]
+    return np.argsort(np.argsort(first))[inverse]
+
+
+def sum_at_tiles(links: NDArray[np.intp], values: Floats, count: int) -> Floats:
+    """Add one row of `values` for each link at its moving tile, less its reference.
+
+    It is the product of the transposed incidence matrix with `values`.
+    """
+    sums = np.empty((count, values.shape[1]))
+    for axis in range(values.shape[1]):
+        column = np.ascontiguousarray(values[:, axis])
+        sums[:, axis] = np.bincount(links[:, 1], column, count)
+        sums[:, axis] -= np.bincount(links[:, 0], column, count)
+    return sums
+
+
+def factorized_stiffness(
+    links: NDArray[np.intp], weights: Floats, prior: Floats, free: NDArray[np.bool_]
+) -> Callable[[Floats], Floats]:
+    """Factor the weighted Laplacian of a network of tiles.
+
+    Parameters
+    ----------
+    links : ndarray of shape (n_links, 2)
+        Tiles that each link joins.
+    weights : ndarray of shape (n_links, size, size)
+        Inverse covariance of each link, for one or several axes.
+    prior : ndarray of shape (size, size)
+        Inverse covariance that ties every tile to its place.
+    free : ndarray of bool, shape (n,)
+        Tiles that may move; the others are left out of the system.
+
+    Returns
+    -------
+    callable
+        Turns forces (n_free * size, k) into displacements of the same shape.
+    """
+    size = weights.shape[1]
+    number = np.cumsum(free) - 1
+    inside = free[links].all(axis=1)
+    row, col = number[links[inside]].T
+    tile = np.arange(np.count_nonzero(free))
+    between = weights if inside.all() else weights[inside]
+    own = _own_blocks(links, weights, len(free))[free] + prior
+
+    axis0, axis1 = np.indices((size, size))
+    values = [-between, -between.transpose(0, 2, 1), own]
+    rows, cols = (row, col, tile), (col, row, tile)
+    # 32-bit indices are what SuperLU takes; wider ones would be copied.
+    matrix = sparse.coo_array(
+        (
+            np.concatenate([block.ravel() for block in values]),
+            (_entries(rows, axis0), _entries(cols, axis1)),
+        ),
+        shape=(len(tile) * size,) * 2,
+    ).tocsc()
+    # Minimum degree on the symmetric pattern and pivots from the diagonal make
+    # an LU factor about as sparse as a Cholesky factor.
+    factor = splu(
+        matrix,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0,
+        options={"SymmetricMode": True},
+    )
+    return factor.solve
+
+
+def _entries(
+    numbers: tuple[NDArray[np.intp], ...], axis: NDArray[np.intp]
+) -> NDArray[np.int32]:
+    """Spread the numbers of blocks over the entries that each block has."""
+    stacked = np.concatenate(numbers).astype(np.int32)
+    spread = stacked[:, None, None] * np.int32(len(axis)) + axis.astype(np.int32)
+    return spread.ravel()
+
+
+def _own_blocks(links: NDArray[np.intp], weights: Floats, count: int) -> Floats:
+    """Add the blocks of all links of a tile: the diagonal of the Laplacian."""
+    size = weights.shape[1]
+    blocks = np.empty((count, size, size))
+    for axis0, axis1 in np.ndindex(size, size):
+        column = np.ascontiguousarray(weights[:, axis0, axis1])
+        blocks[:, axis0, axis1] = np.bincount(links[:, 0], column, count)
+        blocks[:, axis0, axis1] += np.bincount(links[:, 1], column, count)
+    return blocks

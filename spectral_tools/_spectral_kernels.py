@@ -1,0 +1,428 @@
+"""Compiled passes over images and their spectra (floor 1).
+
+Every kernel works on three axes; a 2-D image is a volume of one plane. A
+spectrum is the half that `scipy.fft.rfftn` returns; modes whose mirror image is
+stored too (the first column, and the last of an even axis) count half.
+"""
+
+import math
+
+import numpy as np
+
+from ._compiled import compiled
+
+__all__ = [
+    "edge_taper",
+    "extend_periodic",
+    "fit_step",
+    "flatten_modes",
+    "ring_edges",
+    "ring_power",
+    "ring_sums",
+    "smooth_coherence",
+    "taper_block",
+    "whiten_modes",
+]
+
+# Columns of a table of ring sums: the number of modes, the powers of the two
+# images, the real part of the cross-spectrum, its slopes (3), the mean power times k k^T
+# (6: 00 01 02 11 12 22), and the squared slopes (6).
+
+
+@compiled
+def edge_taper(size, width, shift):
+    """Return weights that fall to zero over `width` px at both ends, moved by `shift`."""
+    weights = np.ones(size)
+    if size == 1:
+        return weights
+    for index in range(size):
+        depth = min(index - shift + 0.5, size - 0.5 - index + shift) / width
+        if depth <= 0:
+            weights[index] = 0.0
+        elif depth < 1:
+            weights[index] = math.sin(0.5 * math.pi * depth) ** 2
+    return weights
+
+
+@compiled
+def taper_block(image, start, shape, taper0, taper1, taper2, out):
+    """Write a tapered block of `image`, less its weighted mean, into `out`."""
+    total = 0.0
+    for p in range(shape[0]):
+        for r in range(shape[1]):
+            line = image[start[0] + p, start[1] + r]
+            weight = taper0[p] * taper1[r]
+            partial = 0.0
+            for c in range(shape[2]):
+                partial += taper2[c] * line[start[2] + c]
+            total += weight * partial
+    mean = np.float32(total / (taper0.sum() * taper1.sum() * taper2.sum()))
+    columns = taper2.astype(np.float32)
+    for p in range(shape[0]):
+        for r in range(shape[1]):
+            line = image[start[0] + p, start[1] + r]
+            weight = np.float32(taper0[p] * taper1[r])
+            for c in range(shape[2]):
+                out[p, r, c] = (line[start[2] + c] - mean) * (weight * columns[c])
+
+
+@compiled
+def ring_edges(shape, width, share, least, relative):
+    """Return the upper edges, as squared frequencies, of rings of a transform.
+
+    Rings are `width` apart or wider: each has at least `least` independent modes
+    (`share` of those of the transform) and spans at least `relative` of
+    its own frequency. That is as little averaging as its count allows.
+    """
+    axes = 0
+    top = 0.0
+    modes = 0.5
+    for axis in range(3):
+        if shape[axis] > 1:
+            axes += 1
+            top += 0.25
+            modes *= shape[axis]
+    rings = int(math.sqrt(top) / width + 0.5) + 1
+    edges = np.empty(rings)
+    found = 0
+    low = 0.0
+    for ring in range(rings):
+        high = (ring + 0.5) * width
+        # Modes of a half plane or half space between two frequencies; the
+        # corners beyond 0.5 hold less than this, which errs towards more rings.
+        if axes == 3:
+            count = modes * 4 / 3 * math.pi * (high**3 - low**3)
+        elif axes == 2:
+            count = modes * math.pi * (high * high - low * low)
+        else:
+            count = modes * 2 * (high - low)
+        beyond = max(high - 0.5, 0.0) / (math.sqrt(top) - 0.5 + 1e-9)
+        enough = count * share * max(1 - beyond, 0.02) >= least
+        if (enough and high - low >= relative * low) or ring == rings - 1:
+            edges[found] = high * high
+            found += 1
+            low = high
+    edges[found - 1] = top * 1.01
+    return edges[:found].copy()
+
+
+@compiled
+def _run_end(edges, ring, base, pitch, columns):
+    """Return where the modes of a ring, which lie side by side in a line, end."""
+    if ring >= len(edges) - 1:
+        return columns
+    return min(int(math.sqrt(max(edges[ring] - base, 0.0)) / pitch) + 1, columns)
+
+
+@compiled
+def ring_sums(first, second, freq0, freq1, freq2, even, shift, edges):
+    """Sum powers, the cross-spectrum turned back by `shift`, and its slopes.
+
+    Returns a table with a row for each ring of frequencies (the columns are
+    named above): all that one step of the fit of a shift needs.
+    """
+    tau = 2 * math.pi
+    table = np.zeros((len(edges), 19))
+    turn = np.exp(1j * tau * freq2 * shift[2])
+    turn_real = turn.real.astype(np.float32)
+    turn_imag = turn.imag.astype(np.float32)
+    across = (tau * freq2).astype(np.float32)
+    columns = first.shape[2]
+    pitch = freq2[1] if columns > 1 else 1.0
+    for p in range(first.shape[0]):
+        k0 = tau * freq0[p]
+        for r in range(first.shape[1]):
+            k1 = tau * freq1[r]
+            here = np.exp(1j * (k0 * shift[0] + k1 * shift[1]))
+            cos, sin = np.float32(here.real), np.float32(here.imag)
+            base = freq0[p] ** 2 + freq1[r] ** 2
+            a = first[p, r]
+            b = second[p, r]
+            start = 0
+            ring = np.searchsorted(edges, base)
+            while start < columns:
+                stop = _run_end(edges, ring, base, pitch, columns)
+                if stop <= start:
+                    ring += 1
+                    continue
+                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = np.float32(0)
+                for c in range(start, stop):
+                    half = np.float32(1)
+                    if c == 0 or (even and c == columns - 1):
+                        half = np.float32(0.5)
+                    ar, ai, br, bi = a[c].real, a[c].imag, b[c].real, b[c].imag
+                    real = ar * br + ai * bi
+                    imag = ai * br - ar * bi
+                    tr = turn_real[c] * cos - turn_imag[c] * sin
+                    ti = turn_real[c] * sin + turn_imag[c] * cos
+                    im = real * ti + imag * tr
+                    k2 = across[c]
+                    power0 = half * (ar * ar + ai * ai)
+                    power1 = half * (br * br + bi * bi)
+                    power = power0 + power1
+                    slope = half * im
+                    square = slope * im
+                    s0 += power0
+                    s1 += power1
+                    s2 += half * (real * tr - imag * ti)
+                    s3 += slope
+                    s4 += k2 * slope
+                    s5 += k2 * power
+                    s6 += k2 * k2 * power
+                    s7 += k2 * square
+                    s8 += k2 * k2 * square
+                    s9 += square
+                row = table[ring]
+                power, square = 0.5 * (s0 + s1), np.float64(s9)
+                row[0] += stop - start
+                if start == 0:
+                    row[0] -= 0.5
+                if even and stop == columns:
+                    row[0] -= 0.5
+                row[1] += s0
+                row[2] += s1
+                row[3] += s2
+                row[4] += k0 * s3
+                row[5] += k1 * s3
+                row[6] += s4
+                row[7] += k0 * k0 * power
+                row[8] += k0 * k1 * power
+                row[9] += 0.5 * k0 * s5
+                row[10] += k1 * k1 * power
+                row[11] += 0.5 * k1 * s5
+                row[12] += 0.5 * s6
+                row[13] += k0 * k0 * square
+                row[14] += k0 * k1 * square
+                row[15] += k0 * s7
+                row[16] += k1 * k1 * square
+                row[17] += k1 * s7
+                row[18] += s8
+                start = stop
+                ring += 1
+    return table
+
+
+@compiled
+def ring_power(first, second, freq0, freq1, freq2, even, edges, cap):
+    """Sum the powers of two spectra over rings, each mode capped.
+
+    `cap` holds the largest power that counts, for each ring and image: it keeps
+    the few modes of a lattice from hiding what else a ring holds.
+    """
+    table = np.zeros((len(edges), 3))
+    columns = first.shape[2]
+    pitch = freq2[1] if columns > 1 else 1.0
+    for p in range(first.shape[0]):
+        for r in range(first.shape[1]):
+            base = freq0[p] ** 2 + freq1[r] ** 2
+            a = first[p, r]
+            b = second[p, r]
+            start = 0
+            ring = np.searchsorted(edges, base)
+            while start < columns:
+                stop = _run_end(edges, ring, base, pitch, columns)
+                if stop <= start:
+                    ring += 1
+                    continue
+                cap0, cap1 = np.float32(cap[ring, 0]), np.float32(cap[ring, 1])
+                power0 = power1 = np.float32(0)
+                for c in range(start, stop):
+                    power0 += min(a[c].real * a[c].real + a[c].imag * a[c].imag, cap0)
+                    power1 += min(b[c].real * b[c].real + b[c].imag * b[c].imag, cap1)
+                # Modes stored twice hardly matter for a mean power.
+                table[ring, 0] += stop - start
+                table[ring, 1] += power0
+                table[ring, 2] += power1
+                start = stop
+                ring += 1
+    return table
+
+
+@compiled
+def whiten_modes(spectrum, freq0, freq1, freq2, edges, gain, limit):
+    """Filter a spectrum in place by a gain for each ring, and limit what sticks out."""
+    columns = spectrum.shape[2]
+    pitch = freq2[1] if columns > 1 else 1.0
+    for p in range(spectrum.shape[0]):
+        for r in range(spectrum.shape[1]):
+            base = freq0[p] ** 2 + freq1[r] ** 2
+            line = spectrum[p, r]
+            start = 0
+            ring = np.searchsorted(edges, base)
+            while start < columns:
+                stop = _run_end(edges, ring, base, pitch, columns)
+                if stop <= start:
+                    ring += 1
+                    continue
+                factor, most = np.float32(gain[ring]), np.float32(limit[ring])
+                for c in range(start, stop):
+                    value = line[c]
+                    square = value.real * value.real + value.imag * value.imag
+                    scale = factor
+                    if square > most * most:
+                        scale = factor * most / np.sqrt(square)
+                    line[c] = value * scale
+                start = stop
+                ring += 1
+
+
+@compiled
+def flatten_modes(spectrum, exponent):
+    """Divide each mode by its modulus to a power, in place: the classical whitening."""
+    tiny = np.float32(1e-30)
+    for p in range(spectrum.shape[0]):
+        for r in range(spectrum.shape[1]):
+            for c in range(spectrum.shape[2]):
+                value = spectrum[p, r, c]
+                modulus = max(math.sqrt(value.real * value.real + value.imag * value.imag), tiny)
+                spectrum[p, r, c] = value * np.float32(modulus ** -exponent)
+
+
+@compiled
+def smooth_coherence(count, coherence, slack):
+    """Average a coherence over neighbouring rings as far as the data agree.
+
+    In the scale atanh(g) the error of a ring of `count` modes is known, and a
+    window grows for as long as its mean stays within `slack` standard
+    errors of all narrower ones (Lepski's rule). What remains is freed of the
+    bias of its own error.
+    """
+    rings = len(count)
+    result = np.zeros(rings)
+    angle = np.arctanh(np.minimum(np.maximum(coherence, -1 + 1e-9), 1 - 1e-9))
+    for ring in range(rings):
+        low, high = -np.inf, np.inf
+        best, variance = 0.0, 1.0
+        half = 0
+        while half <= min(ring, rings - 1 - ring):
+            weight, total = 0.0, 0.0
+            for other in range(ring - half, ring + half + 1):
+                step = (other - ring) / (half + 1.0)
+                share = count[other] * (1 - step * step)
+                weight += share
+                total += share * angle[other]
+            if weight > 1:
+                mean = total / weight
+                error = (1.0 if half == 0 else 1.2) / (2 * weight - 1)
+                if mean < low or mean > high:
+                    break
+                best, variance = mean, error
+                low = max(low, mean - slack * math.sqrt(error))
+                high = min(high, mean + slack * math.sqrt(error))
+            half = half + 1 if half < 2 else int(1.5 * half + 0.5)
+        if best > 0 and best * best > variance:
+            result[ring] = math.tanh(math.sqrt(best * best - variance))
+    return result
+
+
+@compiled
+def extend_periodic(image, out):
+    """Fill `out` with `image` and, beyond it, with its mirror image, seamlessly.
+
+    The ends of each axis meet half-way in the mirrored part, so that a filter
+    in frequency meets no edge.
+    """
+    n0, n1, n2 = image.shape
+    m0, m1, m2 = out.shape
+    for p in range(n0):
+        for r in range(n1):
+            for c in range(n2):
+                out[p, r, c] = image[p, r, c]
+            for c in range(n2, m2):
+                after = max(2 * n2 - 1 - c, 0)
+                before = min(m2 - 1 - c, n2 - 1)
+                fade = np.float32((c - n2 + 1) / (m2 - n2 + 1))
+                out[p, r, c] = (1 - fade) * image[p, r, after] + fade * image[p, r, before]
+        for r in range(n1, m1):
+            after = max(2 * n1 - 1 - r, 0)
+            before = min(m1 - 1 - r, n1 - 1)
+            fade = np.float32((r - n1 + 1) / (m1 - n1 + 1))
+            for c in range(m2):
+                out[p, r, c] = (1 - fade) * out[p, after, c] + fade * out[p, before, c]
+    for p in range(n0, m0):
+        after = max(2 * n0 - 1 - p, 0)
+        before = min(m0 - 1 - p, n0 - 1)
+        fade = np.float32((p - n0 + 1) / (m0 - n0 + 1))
+        for r in range(m1):
+            for c in range(m2):
+                out[p, r, c] = (1 - fade) * out[after, r, c] + fade * out[before, r, c]
+
+
+@compiled
+def fit_step(table, share, sides, active, weighted):
+    """Return what one Newton step on the weighted cross-spectrum knows.
+
+    The result holds the step (3), the covariance (9), the correlation, the
+    significance in standard deviations, and 1 if there was anything to fit.
+    """
+    rings = table.shape[0]
+    result = np.zeros(15)
+    power = np.sqrt(table[:, 1] * table[:, 2])
+    count = np.zeros(rings)
+    coherence = np.zeros(rings)
+    for ring in range(rings):
+        if power[ring] > 0:
+            count[ring] = table[ring, 0] * share
+            coherence[ring] = table[ring, 3] / power[ring]
+    smooth = smooth_coherence(count, coherence, 2.0)
+    hessian = np.zeros(6)
+    spread = np.zeros(6)
+    slope = np.zeros(3)
+    signal = detected = noise = total0 = total1 = total = 0.0
+    for ring in range(rings):
+        total0 += table[ring, 1]
+        total1 += table[ring, 2]
+        total += table[ring, 3]
+        if count[ring] <= 0:
+            continue
+        g = smooth[ring]
+        level = power[ring] / table[ring, 0]
+        # The maximum-likelihood weight of a phase (Knapp & Carter 1976).
+        weight = g / ((1 - g * g) * level) if weighted else 1.0
+        model = weight * g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
+        for i in range(6):
+            hessian[i] += model * table[ring, 7 + i]
+            spread[i] += weight * weight * table[ring, 13 + i]
+        for i in range(3):
+            slope[i] += weight * table[ring, 4 + i]
+        signal += weight * g * power[ring]
+        detected += g / level * table[ring, 3]
+        noise += 0.5 * g * g * table[ring, 0] / share
+    if signal <= 0 or total0 <= 0 or total1 <= 0:
+        return result
+    matrix = np.zeros((3, 3))
+    middle = np.zeros((3, 3))
+    index = 0
+    for i in range(3):
+        for j in range(i, 3):
+            if active[i] and active[j]:
+                matrix[i, j] = matrix[j, i] = hessian[index]
+                middle[i, j] = middle[j, i] = spread[index]
+            index += 1
+    for i in range(3):
+        if active[i]:
+            # The tapers follow the content: their own slope carries no information.
+            matrix[i, i] -= min(sides[i] * signal, 0.5 * matrix[i, i])
+        else:
+            matrix[i, i] = 1.0
+    inverse = np.zeros((3, 3))
+    for i in range(3):
+        for j in range(3):
+            a, b = (i + 1) % 3, (i + 2) % 3
+            c, d = (j + 1) % 3, (j + 2) % 3
+            inverse[j, i] = matrix[a, c] * matrix[b, d] - matrix[a, d] * matrix[b, c]
+    determinant = matrix[0, 0] * inverse[0, 0] + matrix[0, 1] * inverse[1, 0]
+    determinant += matrix[0, 2] * inverse[2, 0]
+    if not determinant > 1e-12 * matrix[0, 0] * matrix[1, 1] * matrix[2, 2]:
+        return result
+    inverse /= determinant
+    for i in range(3):
+        for j in range(3):
+            result[i] -= inverse[i, j] * slope[j] if active[i] else 0.0
+            for k in range(3):
+                for m in range(3):
+                    result[3 + 3 * i + j] += inverse[i, k] * middle[k, m] * inverse[m, j] / share
+    result[12] = min(max(total / math.sqrt(total0 * total1), -1.0), 1.0)
+    result[13] = detected / math.sqrt(noise) if noise > 0 else 0.0
+    result[14] = 1.0
+    return result

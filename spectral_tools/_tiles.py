@@ -1,0 +1,399 @@
+"""Match many tiles along the links between them (floor 5)."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import (
+    as_positions,
+    as_shift,
+    as_valid,
+    check_count,
+    check_fraction,
+    check_whitening,
+    image_dtype,
+)
+from ._labels import Links, number_links
+from ._outcomes import Outcome
+from ._pattern import CameraPattern, measure_pattern, steady_pattern
+from ._shifts import ShiftEstimate, correlate_images, lag_bounds, reachable_parts
+from ._workers import Workers, check_workers, spread
+
+__all__ = ["TileMatches", "match_tiles"]
+
+# A shift this small, in camera pixels, may be the camera's own.
+PINNED = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TileMatches:
+    """What the links between tiles say, one row for each link.
+
+    Attributes
+    ----------
+    links : ndarray of shape (n, 2)
+        The links as they were given: reference tile and moving tile.
+    reference_points, moving_points : ndarray of shape (n, ndim)
+        A pair of points that coincide, in the pixels of either tile, at the
+        centre of what the two tiles share.
+    covariance : ndarray of shape (n, ndim, ndim)
+        Covariance of the difference of the two points, in square pixels.
+        Infinite for pairs that were not matched: they say nothing.
+    correlation : ndarray of shape (n,)
+        Zero-mean normalised cross-correlation over the overlap, -1 to 1.
+    false_alarm : ndarray of shape (n,)
+        Probability that chance alone gives a peak this good, 0 to 1.
+    alternatives : ndarray of shape (n, peaks, ndim)
+        Reference points that may be right for the same moving point, best first.
+    outcome : ndarray of shape (n,)
+        An `Outcome` for each link.
+    """
+
+    links: NDArray[Any]
+    reference_points: NDArray[np.float64]
+    moving_points: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    correlation: NDArray[np.float64]
+    false_alarm: NDArray[np.float64]
+    alternatives: NDArray[np.float64]
+    outcome: NDArray[np.object_]
+
+
+def match_tiles(
+    tiles: Sequence[Any] | Mapping[Hashable, Any],
+    links: Links,
+    *,
+    positions: ArrayLike | Mapping[Hashable, ArrayLike] | None = None,
+    max_shift: ArrayLike | None = None,
+    min_overlap: float = 0.02,
+    valid: ArrayLike | Sequence[ArrayLike] | None = None,
+    whitening: float | None = None,
+    peaks: int = 3,
+    pattern: ArrayLike | None = None,
+    workers: Workers = 1,
+    progress: bool = False,
+) -> TileMatches:
+    """Match tiles along their links.
+
+    Only the parts of the tiles that can overlap are read. A link that fails
+    comes back with ``false_alarm`` near 1, and nothing else is lost.
+
+    Dust, vignetting and other marks of the camera agree at shift zero. If links
+    seem to be held there, the pattern is measured on the tiles that a link
+    does not join, for its two tiles from different ones, and the links
+    are matched again without it. What then still agrees at zero is the sample.
+
+    Parameters
+    ----------
+    tiles : sequence or mapping of array_like
+        Images, or anything that is sliced like one and has a shape and a dtype (h5py,
+        zarr, dask, memmap). The shapes may differ. A mapping goes by labels.
+    links : array_like of shape (n, 2)
+        Pairs of tiles (reference, moving), by number, or by label.
+    positions : array_like of shape (n_tiles, ndim), optional
+        Rough positions of the tiles' first pixels, as from a stage; a mapping
+        if `tiles` is one. Without them no shift is preferred.
+    max_shift : float or array_like of shape (ndim,), optional
+        How far an offset may be from what `positions` say, in pixels. By default
+        every shift with enough overlap is searched.
+    min_overlap : float, optional
+        Smallest overlap considered, as a fraction of the smaller tile.
+    valid : array_like of bool, or sequence of them, optional
+        True where a pixel counts: one mask for all tiles, or one for each.
+    whitening : float, optional
+        By default the weights are measured from each pair. A number is the
+        classical exponent: 0 cross-correlation, 1 phase correlation.
+    peaks : int, optional
+        Number of alternatives to report for each link.
+    pattern : array_like, optional
+        What the camera adds to every tile, in the shape of a tile; 0 for none. By
+        default it is measured where links give reason to.
+    workers : int or map-like callable, optional
+        Number of threads, or a function used like `map`. The result
+        does not depend on it.
+    progress : bool, optional
+        Show a progress bar.
+
+    Returns
+    -------
+    TileMatches
+        Points and their trust for each link, ready for `solve_rigid`.
+
+    Raises
+    ------
+    ValueError
+        If links name tiles that do not exist, tiles differ in their number of
+        axes, or shapes do not fit.
+    TypeError
+        If tiles do not hold real numbers.
+
+    See Also
+    --------
+    phase_correlate : Match one pair, and understand the numbers.
+    solve_rigid : Place the tiles by what the links say.
+
+    Examples
+    --------
+    >>> from skimage import data
+    >>> import spectral_tools as spt
+    >>> picture = data.camera()
+    >>> tiles = [picture[:300, :300], picture[4:304, 212:], picture[208:508, :300]]
+    >>> stage = [(0, 0), (0, 210), (210, 0)]
+    >>> found = spt.match_tiles(tiles, [(0, 1), (0, 2)], positions=stage, max_shift=20)
+    >>> (found.reference_points - found.moving_points).round(1)
+    array([[  4., 212.],
+           [208.,   0.]])
+    """
+    numbered, labels = _number_tiles(tiles, links)
+    images = [tiles[label] for label in labels] if isinstance(tiles, Mapping) else tiles
+    shapes = _shapes(images)
+    ndim = len(shapes[0])
+    places = _places(positions, labels, len(shapes), ndim)
+    reach = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
+    if reach is not None and (reach < 0).any():
+        message = f"`max_shift` must not be negative; got {max_shift}."
+        raise ValueError(message)
+    check_fraction(min_overlap, "min_overlap")
+    check_whitening(whitening)
+    check_count(peaks, "peaks")
+    check_workers(workers)
+    masks = _masks(valid, shapes)
+    camera = steady_pattern(pattern, shapes)
+
+    guesses = np.zeros((len(numbered), ndim))
+    if places is not None:
+        guesses = places[numbered[:, 1]] - places[numbered[:, 0]]
+    match = partial(
+        _match_link, images, shapes, masks, reach, (min_overlap, whitening, peaks)
+    )
+    jobs = [(i, j, guess, camera) for (i, j), guess in zip(numbered, guesses, strict=True)]
+    estimates = list(
+        spread(match, jobs, workers=workers, progress=progress, title="match tiles")
+    )
+    if pattern is None:
+        estimates = _without_pattern(
+            images, shapes, numbered, jobs, estimates, reach,
+            lambda again: spread(match, again, workers=workers, progress=progress),
+        )  # fmt: skip
+    rows = numbered if not isinstance(tiles, Mapping) else _label_pairs(numbered, labels)
+    return _gather(rows, numbered, shapes, estimates, peaks)
+
+
+Job = tuple[int, int, NDArray[np.float64], "CameraPattern | None"]
+
+
+def _match_link(
+    images: Sequence[Any],
+    shapes: list[tuple[int, ...]],
+    masks: list[NDArray[np.bool_] | None],
+    reach: NDArray[np.float64] | None,
+    options: tuple[float, float | None, int],
+    job: Job,
+) -> ShiftEstimate:
+    """Read what two tiles can share, and correlate it."""
+    i, j, guess, camera = job
+    low, high = lag_bounds(shapes[i], shapes[j], guess, reach)
+    if (low > high).any():
+        low = high = np.clip(low, 1 - np.array(shapes[j]), np.array(shapes[i]) - 1)
+    parts = reachable_parts(shapes[i], shapes[j], low, high)
+    cuts = []
+    for side, (tile, part) in enumerate(zip((i, j), parts, strict=True)):
+        cut = np.asarray(images[tile][part])
+        cut = cut.astype(image_dtype(cut.dtype, "tiles"), copy=False)
+        if camera is not None:
+            cut = cut - camera.seen(i, j, side)[part]
+        cuts.append(cut)
+    seen = [
+        None if masks[tile] is None else masks[tile][part]
+        for tile, part in zip((i, j), parts, strict=True)
+    ]
+    origin = np.array([a.start - b.start for a, b in zip(*parts, strict=True)])
+    # The overlap that is asked for is a share of the whole tiles.
+    whole = min(np.prod(shapes[i]), np.prod(shapes[j]))
+    least = options[0] * whole / min(cuts[0].size, cuts[1].size)
+    found = correlate_images(
+        (cuts[0], cuts[1]), (seen[0], seen[1]), guess - origin, reach, least, *options[1:]
+    )
+    return _moved(found, origin, shapes[i], shapes[j])
+
+
+def _moved(
+    found: ShiftEstimate,
+    origin: NDArray[np.intp],
+    shape0: tuple[int, ...],
+    shape1: tuple[int, ...],
+) -> ShiftEstimate:
+    """Return an estimate between parts of tiles as one between the tiles."""
+    shift = found.shift + origin
+    common = np.minimum(shape0, np.array(shape1) + shift) - np.maximum(0, shift)
+    overlap = np.maximum(common, 0).prod() / min(np.prod(shape0), np.prod(shape1))
+    return ShiftEstimate(
+        shift=shift,
+        covariance=found.covariance,
+        correlation=found.correlation,
+        false_alarm=found.false_alarm,
+        overlap=min(float(overlap), 1.0),
+        alternatives=found.alternatives + origin,
+        outcome=found.outcome,
+    )
+
+
+def _without_pattern(
+    images: Sequence[Any],
+    shapes: list[tuple[int, ...]],
+    links: NDArray[np.intp],
+    jobs: list[Job],
+    first: list[ShiftEstimate],
+    reach: NDArray[np.float64] | None,
+    again: Callable[[list[Job]], Any],
+) -> list[ShiftEstimate]:
+    """Match links that the camera may hold at zero again, without its pattern."""
+    pinned = [
+        e.outcome == Outcome.MATCHED and np.abs(e.shift).max() < PINNED for e in first
+    ]
+    # Only where zero was searched can the camera hold a link.
+    open_to = [
+        row for row, (_, _, guess, _) in enumerate(jobs)
+        if reach is None or (np.abs(guess) <= reach).all()
+    ]  # fmt: skip
+    if not any(pinned):
+        return first
+    camera = measure_pattern(images, shapes, links)
+    if camera is None:
+        return first
+    second = list(again([(*jobs[row][:3], camera) for row in open_to]))
+    result = list(first)
+    moves = any(e.outcome == Outcome.MATCHED and np.abs(e.shift).max() >= PINNED for e in second)
+    for row, estimate in zip(open_to, second, strict=True):
+        if estimate.outcome == Outcome.MATCHED:
+            result[row] = estimate
+        elif pinned[row] and moves:
+            # Other tiles have moved, and this pair agrees in nothing but the camera.
+            result[row] = ShiftEstimate(
+                shift=first[row].shift,
+                covariance=np.diag(np.full(len(shapes[0]), np.inf)),
+                correlation=estimate.correlation,
+                false_alarm=1.0,
+                overlap=first[row].overlap,
+                alternatives=estimate.alternatives,
+                outcome=Outcome.FIXED_PATTERN,
+            )
+    return result
+
+
+def _number_tiles(
+    tiles: Any, links: Links
+) -> tuple[NDArray[np.intp], Sequence[Hashable]]:
+    if len(tiles) == 0:
+        message = "`tiles` must hold at least one tile; got none."
+        raise ValueError(message)
+    if isinstance(tiles, Mapping):
+        return number_links(links, tiles)
+    numbered, labels = number_links(links, range(len(tiles)))
+    if not isinstance(labels, range):
+        message = (
+            "`links` must hold tile numbers unless `tiles` is a mapping from labels; "
+            f"got labels such as {labels[0]!r}."
+        )
+        raise TypeError(message)
+    return numbered, labels
+
+
+def _shapes(images: Sequence[Any]) -> list[tuple[int, ...]]:
+    """Return the shape of each tile, without reading it."""
+    shapes = []
+    for number in range(len(images)):
+        tile = images[number]
+        if not hasattr(tile, "shape") or not hasattr(tile, "dtype"):
+            message = (
+                "`tiles` must hold arrays; "
+                f"got {type(tile).__name__} as tile {number}."
+            )
+            raise TypeError(message)
+        image_dtype(np.dtype(tile.dtype), f"tiles[{number}]")
+        if len(tile.shape) not in (2, 3) or 0 in tile.shape:
+            message = (
+                "`tiles` must hold 2-D or 3-D images with at least one pixel; "
+                f"got shape {tuple(tile.shape)} as tile {number}."
+            )
+            raise ValueError(message)
+        shapes.append(tuple(int(n) for n in tile.shape))
+    if len({len(shape) for shape in shapes}) > 1:
+        message = (
+            "`tiles` must all have the same number of axes; "
+            f"got {sorted({len(shape) for shape in shapes})}."
+        )
+        raise ValueError(message)
+    return shapes
+
+
+def _places(
+    positions: Any, labels: Sequence[Hashable], count: int, ndim: int
+) -> NDArray[np.float64] | None:
+    if positions is None:
+        return None
+    if isinstance(positions, Mapping):
+        missing = [label for label in labels if label not in positions]
+        if missing:
+            message = f"`positions` must name every tile; got none for {missing[0]!r}."
+            raise ValueError(message)
+        positions = [positions[label] for label in labels]
+    return as_positions(positions, "positions", count=count, ndim=ndim)
+
+
+def _masks(valid: Any, shapes: list[tuple[int, ...]]) -> list[NDArray[np.bool_] | None]:
+    if valid is None:
+        return [None] * len(shapes)
+    if isinstance(valid, np.ndarray) and valid.ndim == len(shapes[0]):
+        return [as_valid(valid, shape, "valid") for shape in shapes]
+    if len(valid) != len(shapes):
+        message = f"`valid` must hold one mask for each of {len(shapes)} tiles; got {len(valid)}."
+        raise ValueError(message)
+    return [
+        as_valid(mask, shape, f"valid[{number}]")
+        for number, (mask, shape) in enumerate(zip(valid, shapes, strict=True))
+    ]
+
+
+def _label_pairs(
+    numbered: NDArray[np.intp], labels: Sequence[Hashable]
+) -> NDArray[np.object_]:
+    pairs = np.empty(numbered.shape, object)
+    for row, (i, j) in enumerate(numbered):
+        pairs[row, 0], pairs[row, 1] = labels[i], labels[j]
+    return pairs
+
+
+def _gather(
+    rows: NDArray[Any],
+    numbered: NDArray[np.intp],
+    shapes: list[tuple[int, ...]],
+    estimates: list[ShiftEstimate],
+    peaks: int,
+) -> TileMatches:
+    ndim = len(shapes[0])
+    count = len(estimates)
+    size = np.array([[shapes[i], shapes[j]] for i, j in numbered]).reshape(count, 2, ndim)
+    shift = np.array([e.shift for e in estimates]).reshape(count, ndim)
+    low, high = np.maximum(0, shift), np.minimum(size[:, 0], size[:, 1] + shift)
+    centre = (low + high - 1) / 2
+    outcome = np.empty(count, object)
+    outcome[:] = [e.outcome for e in estimates]
+    covariance = np.array([e.covariance for e in estimates]).reshape(count, ndim, ndim)
+    believed = np.isin(outcome.astype(str), [Outcome.MATCHED, Outcome.AMBIGUOUS])
+    covariance[~believed] = np.diag(np.full(ndim, np.inf))
+    alternatives = np.array([e.alternatives for e in estimates]).reshape(count, peaks, ndim)
+    return TileMatches(
+        links=rows,
+        reference_points=centre,
+        moving_points=centre - shift,
+        covariance=covariance,
+        correlation=np.array([e.correlation for e in estimates], np.float64),
+        false_alarm=np.array([e.false_alarm for e in estimates], np.float64),
+        alternatives=alternatives + (centre - shift)[:, None],
+        outcome=outcome,
+    )

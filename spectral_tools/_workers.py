@@ -1,0 +1,65 @@
+"""Spread independent work over threads, and show how far it is (floor 0)."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+
+__all__ = ["Workers", "check_workers", "spread"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Workers = int | Callable[..., Iterable[Any]]
+
+
+def check_workers(workers: Workers) -> None:
+    """Raise unless `workers` is a positive integer or a map-like callable."""
+    if callable(workers):
+        return
+    if isinstance(workers, bool) or not hasattr(workers, "__index__"):
+        message = (
+            "`workers` must be an integer or a map-like callable; "
+            f"got {type(workers).__name__}."
+        )
+        raise TypeError(message)
+    if workers < 1:
+        message = f"`workers` must be at least 1; got {workers}."
+        raise ValueError(message)
+
+
+def spread(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: Workers = 1,
+    progress: bool = False,
+    title: str = "",
+) -> Iterator[Result]:
+    """Yield ``function(item)`` for each item, in order, whoever computes it.
+
+    An integer is a number of threads; a callable is used like `map`
+    (``pool.map``, or ``client.get_executor().map`` of Dask). Threads run only
+    a little ahead of the caller, so that results do not pile up.
+    """
+    check_workers(workers)
+    if callable(workers):
+        results: Iterable[Result] = workers(function, items)
+    elif workers == 1:
+        results = map(function, items)
+    else:
+        results = _threads(function, items, int(workers))
+    yield from tqdm(results, total=len(items), desc=title, disable=not progress)
+
+
+def _threads(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    with ThreadPoolExecutor(workers) as pool:
+        rest = iter(items)
+        waiting = [pool.submit(function, item) for item in islice(rest, 2 * workers)]
+        while waiting:
+            done = waiting.pop(0)
+            yield done.result()
+            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))

@@ -1,0 +1,349 @@
+"""Rules that every module, every public function and every test keeps."""
+
+import ast
+import doctest
+import functools
+import inspect
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import spectral_tools as spt
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "spectral_tools"
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+#: Libraries that come in through one module each, so that speed work and other
+#: backends touch one file; NumPy's transforms have no door at all.
+DOORS = {
+    "numba": "_compiled",
+    "numpy.fft": None,
+    "scipy.fft": "_fft",
+    "scipy.ndimage": "_ndimage",
+    "scipy.sparse": "_sparse",
+}
+BANNED = {
+    "x",
+    "y",
+    "img",
+    "im",
+    "im1",
+    "im2",
+    "seed",
+    "random_state",
+    "mask",
+    "verbose",
+}
+
+PUBLIC = {name: getattr(spt, name) for name in spt.__all__}
+FUNCTIONS = {n: o for n, o in PUBLIC.items() if inspect.isfunction(o)}
+RESULTS = {n: o for n, o in PUBLIC.items() if is_dataclass(o)}
+
+
+def module_name(path):
+    """Return the dotted name of a source file inside the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = [name for name in SOURCES if name]
+TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
+
+
+def summary(module):
+    return (ast.get_docstring(TREES[module]) or "").partition("\n")[0]
+
+
+def floors():
+    """Return the set of modules on each floor, as their first lines say."""
+    found = {m: re.search(r"\(floor (\d+)\)\.$", summary(m)) for m in MODULES}
+    levels = {module: int(match[1]) for module, match in found.items() if match}
+    return [
+        {module for module, level in levels.items() if level == floor}
+        for floor in range(max(levels.values()) + 1)
+    ]
+
+
+FLOORS = floors()
+
+
+def imported(tree):
+    """Return every dotted name that a module imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "spectral_tools." * bool(node.level) + (node.module or "")
+            base = base.rstrip(".")
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def neighbours(tree):
+    """Return the modules of this package that a module imports from."""
+    inside = {name.removeprefix("spectral_tools.") for name in imported(tree)}
+    return inside & set(MODULES)
+
+
+def places(condition):
+    """Return (module, line) of every piece of code that meets a condition."""
+    return [
+        (module, node.lineno)
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if condition(node)
+    ]
+
+
+# Modules
+
+
+def test_the_checkout_is_tested_and_not_an_installed_copy():
+    assert Path(spt.__file__).parent == PACKAGE
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_first_line_of_a_module_names_its_floor(module):
+    assert any(module in floor for floor in FLOORS), summary(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downstairs(module):
+    floor = next(i for i, names in enumerate(FLOORS) if module in names)
+    assert neighbours(TREES[module]) <= set().union(*FLOORS[:floor])
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_each_library_comes_in_by_one_door(library):
+    users = {
+        module
+        for module, tree in TREES.items()
+        if any(f"{name}.".startswith(f"{library}.") for name in imported(tree))
+    }
+    assert users <= {DOORS[library]}
+
+
+def test_libraries_are_not_reached_past_their_doors():
+    """Attributes such as ``np.fft`` need no import of that name."""
+
+    def reaches(node):
+        return isinstance(node, ast.Attribute) and (
+            ast.unparse(node) in {"np.fft", "numpy.fft"}
+            or ast.unparse(node.value) == "scipy"
+        )
+
+    assert places(reaches) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_say_what_they_offer(module):
+    listed = [
+        ast.literal_eval(node.value)
+        for node in TREES[module].body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    assert len(listed) == 1
+    assert listed[0] == sorted(listed[0])
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_modules_are_short(module):
+    lines = SOURCES[module].read_text().count("\n")
+    assert lines <= 400
+
+
+def test_nothing_is_left_to_do():
+    words = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    assert [m for m, path in SOURCES.items() if words.search(path.read_text())] == []
+
+
+def test_nothing_prints():
+    def prints(node):
+        return isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+
+    assert places(prints) == []
+
+
+def test_nothing_is_remembered_between_calls():
+    def remembers(node):
+        if isinstance(node, ast.FunctionDef):
+            return any("cache" in ast.unparse(d) for d in node.decorator_list)
+        return isinstance(node, ast.Global | ast.Nonlocal)
+
+    assert places(remembers) == []
+
+
+def template(node):
+    """Return the text of a string or f-string, with ``{}`` where values go."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            value.value if isinstance(value, ast.Constant) else "{}"
+            for value in node.values
+        )
+    return ast.unparse(node)
+
+
+def messages():
+    """Texts of all errors, each with the place where it is made."""
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Assign):
+                continue
+            if ast.unparse(node.targets[0]) == "message":
+                yield pytest.param(
+                    template(node.value), id=f"{module or '__init__'}:{node.lineno}"
+                )
+
+
+@pytest.mark.parametrize("text", list(messages()))
+def test_errors_say_what_must_be_and_what_was_given(text):
+    assert re.search(r"\bmust .+; got .+\.$", text)
+
+
+def test_errors_are_about_values_or_types():
+    own = {
+        n for n, o in PUBLIC.items() if inspect.isclass(o) and issubclass(o, ValueError)
+    }
+
+    def other(node):
+        if not isinstance(node, ast.Raise) or node.exc is None:
+            return False
+        call = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.unparse(call) not in {"ValueError", "TypeError", *own}
+
+    assert places(other) == []
+
+
+# Public names
+
+
+def test_public_names_are_sorted():
+    assert spt.__all__ == sorted(spt.__all__)
+
+
+def test_public_names_are_on_the_page_of_functions():
+    page = (ROOT / "docs" / "api.rst").read_text()
+    listed = re.findall(r"^   (\w+(?:\.\w+)*)$", page, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert {name for name in listed if "." not in name} == set(spt.__all__)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_options_are_keyword_only(name):
+    for parameter in inspect.signature(FUNCTIONS[name]).parameters.values():
+        if parameter.default is not parameter.empty:
+            assert parameter.kind is parameter.KEYWORD_ONLY, parameter
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_at_most_four_arguments_go_by_position(name):
+    kinds = [p.kind for p in inspect.signature(FUNCTIONS[name]).parameters.values()]
+    assert kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) <= 4
+    assert inspect.Parameter.VAR_POSITIONAL not in kinds
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_parameter_names_are_house_words(name):
+    names = set(inspect.signature(FUNCTIONS[name]).parameters)
+    assert not BANNED & names
+    assert not [word for word in names if word.startswith("return_")]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_has_an_example(name):
+    assert ">>>" in inspect.getdoc(FUNCTIONS[name])
+
+
+def documented(item, heading):
+    """Return the names that a section of a numpydoc docstring describes."""
+    after = re.split(rf"^{heading}\n-+\n", inspect.getdoc(item), flags=re.MULTILINE)
+    if len(after) == 1:
+        return []
+    section = re.split(r"^\w[\w ]*\n-+\n", after[1], flags=re.MULTILINE)[0]
+    entries = re.findall(r"^(\w[\w, ]*) :", section, re.MULTILINE)
+    return [word.strip() for entry in entries for word in entry.split(",")]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_documented_parameters_are_the_real_ones(name):
+    real = list(inspect.signature(FUNCTIONS[name]).parameters)
+    assert documented(FUNCTIONS[name], "Parameters") == real
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_documented_attributes_are_the_real_ones(name):
+    real = [field.name for field in fields(RESULTS[name])]
+    assert documented(RESULTS[name], "Attributes") == real
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_are_frozen_and_not_tuples(name):
+    result = RESULTS[name]
+    assert result.__dataclass_params__.frozen
+    assert not hasattr(result, "__iter__")
+    assert all(field.kw_only for field in fields(result))
+
+
+def read_only(value):
+    """Copy the arrays inside lists and tuples, so that nothing can write to them."""
+    if isinstance(value, np.ndarray):
+        copy = value.copy()
+        copy.setflags(write=False)
+        return copy
+    if type(value) in (list, tuple):
+        return type(value)(read_only(item) for item in value)
+    return value
+
+
+def guarded(function):
+    """Wrap a function so that it gets read-only inputs; only `out` may be written."""
+
+    @functools.wraps(function)
+    def call(*inputs, **options):
+        options = {k: v if k == "out" else read_only(v) for k, v in options.items()}
+        return function(*read_only(inputs), **options)
+
+    return call
+
+
+class Anything(doctest.OutputChecker):
+    """Accept every output: what examples print is tested where they stand."""
+
+    def check_output(self, want, got, optionflags):  # noqa: ARG002
+        return True
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_inputs_are_left_alone(name, monkeypatch):
+    """The function's own examples run without an error on read-only inputs."""
+    [example] = doctest.DocTestFinder(recurse=False).find(FUNCTIONS[name], name)
+    monkeypatch.setattr(spt, name, guarded(FUNCTIONS[name]))
+    report = []
+    runner = doctest.DocTestRunner(checker=Anything(), verbose=False)
+    failures = runner.run(example, out=report.append).failed
+    assert failures == 0, "".join(report)
+
+
+# Tests
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_every_expected_error_is_matched(path):
+    """An error of the right type for the wrong reason must not pass."""
+    loose = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"pytest.raises", "pytest.warns"}
+        and "match" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert loose == []
