@@ -186,7 +186,9 @@ def as_shift(shift: ArrayLike, ndim: int, name: str) -> NDArray[np.float64]:
     if array.ndim == 0:
         return np.full(ndim, float(array))
     if array.shape != (ndim,):
-        message = f"`{name}` must be a number or have shape ({ndim},); got {array.shape}."
+        message = (
+            f"`{name}` must be a number or have shape ({ndim},); got {array.shape}."
+        )
         raise ValueError(message)
     return array.copy()
 

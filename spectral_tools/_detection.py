@@ -46,6 +46,7 @@ class Candidates:
     scores: NDArray[np.float64]  # (n,), Fisher z in its own standard deviations
     false_alarm: float
     at_bound: bool
+    period: Lags  # of a circular search, else 0
 
 
 def exact_search(
@@ -199,6 +200,7 @@ def _judge(
         scores=height_in[chosen] / sigma,
         false_alarm=alarm,
         at_bound=bool(inner.any()),
+        period=np.zeros(3, np.intp),
     )
 
 
@@ -305,6 +307,7 @@ def circular_search(
         scores=height[order][chosen] / sigma,
         false_alarm=alarm,
         at_bound=False,
+        period=period,
     )
 
 

@@ -106,9 +106,8 @@ def _looked_up(pairs: Pairs, labels: Sequence[Hashable]) -> NDArray[np.intp]:
     unknown = ((numbered < 0) | (numbered >= len(labels))).any(axis=1)
     if unknown.any():
         row = int(unknown.argmax())
-        message = (
-            f"`links` must join known tiles; got {list(pairs[row])} for link {row}."
-        )
+        pair = pairs[row].tolist() if isinstance(pairs, np.ndarray) else [*pairs[row]]
+        message = f"`links` must join known tiles; got {pair} for link {row}."
         raise ValueError(message)
     return numbered
 

@@ -75,8 +75,8 @@ def solve_rigid(
         Points in pixels of the one and the other tile that belong together.
     covariance : array_like of shape (n_links, ndim, ndim) or (ndim, ndim), optional
         Covariance of reference less moving point, in px^2. A link with an
-        infinite entry is known to have failed: it has no say. By default 1 px
-        along each axis for all links.
+        infinite entry is known to have failed: it has no say. By default all
+        links count alike, and like 1 px beside `position_sigma`.
     positions : array_like of shape (n, ndim) or mapping, optional
         Expected position of each tile, in pixels. With labels it may map them to
         positions. Without `position_sigma` it serves only to place what links
@@ -87,9 +87,8 @@ def solve_rigid(
     fixed : label or sequence of labels, optional
         Tiles that stay at their `positions`, or at the origin without these.
     robust : bool, optional
-        Find links that contradict the others and do not let them count. The
-        errors of believed links may then be larger than their covariances say,
-        as long as they are so alike.
+        Find links that contradict the others and do not let them count. Errors
+        may be larger than the covariances say, as long as most are so alike.
 
     Returns
     -------
@@ -109,10 +108,11 @@ def solve_rigid(
     `positions`, or mean zero without these.
 
     Robust placement is least squares with Geman-McClure weights, from a wide to a
-    narrow kernel [1]_, and ends with plain least squares of what is believed.
-    Its unit is the median residual, corrected for the number of loops that
-    links close [2]_; a given covariance or `position_sigma` is the least. Links
-    that close no loop cannot be contradicted.
+    narrow kernel [1]_, and ends with plain least squares of what is believed. The
+    unit of the kernel is the median residual, given the number of loops that links
+    close [2]_; that of the last decision is the variance of what is believed. Both
+    are at least what a given covariance says. Links that close no loop cannot be
+    contradicted, nor can it be told which link of a single loop is wrong.
 
     References
     ----------

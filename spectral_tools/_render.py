@@ -1,4 +1,4 @@
-"""Render placed tiles into one image (floor 2)."""
+"""Render placed tiles into one image (floor 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,21 @@ from ._blend_kernels import (
     add_shifted,
     add_warped,
     finish,
-    repeat_border,
 )
-from ._checks import as_matrices, as_positions, as_valid, check_positive, image_dtype
+from ._checks import as_matrices, as_positions, check_positive, image_dtype
+from ._tile_inputs import (
+    Piece,
+    Tile,
+    box_slices,
+    cut,
+    cut_known,
+    entries,
+    extent_of,
+    masks_of,
+    place,
+    read_piece,
+    spatial_shapes,
+)
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["Composite", "warp_composite"]
@@ -149,19 +161,19 @@ def warp_composite(
     check_positive(scale, "scale")
     _check_choice(blend, tuple(BLENDS), "blend")
     _check_choice(order, ORDERS, "order")
-    images = _entries(tiles, "tiles")
+    images = entries(tiles, "tiles")
     maps = as_matrices(matrices, "matrices", count=len(images))
     _check_affine(maps)
     ndim = maps.shape[1] - 1
     axis = _channel_position(channel_axis, ndim)
-    shapes, channels = _shapes(images, ndim, axis)
-    masks = _masks(valid, shapes)
+    shapes, channels = spatial_shapes(images, ndim, axis)
+    masks = masks_of(valid, shapes)
     kept, computed = _dtypes(images, dtype)
     _check_fill(fill_value, kept, computed)
 
     origin, shape = _canvas(maps, shapes, bounds, scale)
     plan = _Plan(
-        tiles=_place(images, masks, maps, shapes, origin, scale),
+        tiles=place(images, masks, maps, shapes, origin, scale),
         ndim=ndim,
         channel_axis=axis,
         channels=channels,
@@ -181,24 +193,10 @@ def warp_composite(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Tile:
-    """A tile and where it lies: ``tile_point = linear @ canvas_pixel + offset``."""
-
-    pixels: Any
-    valid: Any
-    size: Floats
-    half: Floats  # of the size; infinite along the planes of a flat tile
-    linear: Floats
-    offset: Floats
-    shifted: bool  # the map is a translation
-    box: Floats  # (2, 3): lowest and highest canvas coordinates
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Plan:
     """All that it takes to render any region, by whoever does it."""
 
-    tiles: list[_Tile]
+    tiles: list[Tile]
     ndim: int
     channel_axis: int | None
     channels: int
@@ -210,43 +208,6 @@ class _Plan:
     computed: np.dtype[Any]
     counted: np.dtype[Any]
     block: Ints
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Piece:
-    """The part of a tile that one region needs, and what each block takes of it."""
-
-    tile: _Tile
-    pixels: NDArray[Any]  # (channels, planes, rows, cols)
-    known: NDArray[np.bool_] | None
-    touched: NDArray[np.bool_]
-    lower: Ints  # (blocks, 3): part of `pixels` under each block
-    upper: Ints
-    start: Floats  # (blocks, 3): first pixel of each block, in that part
-    centre: Floats  # (blocks, 3): centre of the tile, in that part
-
-
-class _Entry:
-    """One entry of a stack that is read only when it is sliced."""
-
-    def __init__(self, stack: Any, index: int) -> None:
-        self.stack, self.index = stack, index
-        self.shape, self.dtype = stack.shape[1:], stack.dtype
-
-    def __getitem__(self, key: tuple[slice, ...]) -> Any:
-        return self.stack[(self.index, *key)]
-
-
-def _entries(stack: Any, name: str) -> list[Any]:
-    lazy = hasattr(stack, "shape") and not isinstance(stack, np.ndarray)
-    if lazy:
-        entries = [_Entry(stack, index) for index in range(stack.shape[0])]
-    else:
-        entries = list(stack)
-    if not entries:
-        message = f"`{name}` must hold at least one image; got none."
-        raise ValueError(message)
-    return [each if hasattr(each, "dtype") else np.asarray(each) for each in entries]
 
 
 def _check_choice(value: Any, choices: tuple[Any, ...], name: str) -> None:
@@ -310,58 +271,13 @@ def _channel_position(channel_axis: int | None, ndim: int) -> int | None:
     return channel_axis % (ndim + 1)
 
 
-def _shapes(images: list[Any], ndim: int, axis: int | None) -> tuple[Ints, int]:
-    """Return the shapes of the tiles without channels, and how many channels."""
-    wanted = ndim + (axis is not None)
-    for image in images:
-        if len(image.shape) != wanted or 0 in image.shape:
-            message = (
-                f"`tiles` must have {wanted} axes and at least one pixel; "
-                f"got shape {tuple(image.shape)}."
-            )
-            raise ValueError(message)
-    shapes = np.array([image.shape for image in images], dtype=np.intp)
-    if axis is None:
-        return shapes, 1
-    counts = np.unique(shapes[:, axis])
-    if len(counts) > 1:
-        message = f"`tiles` must have equally many channels; got {counts.tolist()}."
-        raise ValueError(message)
-    return np.delete(shapes, axis, axis=1), int(counts[0])
-
-
-def _masks(valid: Any, shapes: Ints) -> list[Any]:
-    """Return one mask, or None, for each tile."""
-    if valid is None:
-        return [None] * len(shapes)
-    if hasattr(valid, "dtype") and len(valid.shape) == shapes.shape[1]:
-        masks = [valid] * len(shapes)
-    else:
-        masks = [
-            each if each is None or hasattr(each, "dtype") else np.asarray(each)
-            for each in valid
-        ]
-    if len(masks) != len(shapes):
-        message = (
-            f"`valid` must be one mask, or one for each of {len(shapes)} tiles; "
-            f"got {len(masks)}."
-        )
-        raise ValueError(message)
-    for mask, shape in zip(masks, shapes.tolist(), strict=True):
-        if mask is not None:
-            # A stand-in is checked, so that a lazy mask is not read yet.
-            stand_in = np.broadcast_to(np.zeros((), mask.dtype), mask.shape)
-            as_valid(stand_in, tuple(shape), "valid")
-    return masks
-
-
 def _canvas(
     maps: Floats, shapes: Ints, bounds: ArrayLike | None, scale: float
 ) -> tuple[Floats, Ints]:
     """Return the origin and the shape of the result."""
     ndim = shapes.shape[1]
     if bounds is None:
-        low, high = _extent(maps, shapes)
+        low, high = extent_of(maps, shapes)
         origin = np.ceil(low.min(axis=0)) + 0.0  # never -0
         stop = np.maximum(np.floor(high.max(axis=0)), origin) + 1
     else:
@@ -371,50 +287,6 @@ def _canvas(
             raise ValueError(message)
     shape = np.ceil((stop - origin) * scale - SLACK).astype(np.intp)
     return origin.copy(), np.maximum(shape, 1)
-
-
-def _extent(maps: Floats, shapes: Ints) -> tuple[Floats, Floats]:
-    """Return the lowest and highest mosaic coordinates of each tile."""
-    ndim = shapes.shape[1]
-    linear, offset = maps[:, :ndim, :ndim], maps[:, :ndim, ndim]
-    middle = np.einsum("nij,nj->ni", linear, (shapes - 1) / 2) + offset
-    reach = np.einsum("nij,nj->ni", np.abs(linear), shapes / 2 + SLACK)
-    return middle - reach, middle + reach
-
-
-def _place(
-    images: list[Any],
-    masks: list[Any],
-    maps: Floats,
-    shapes: Ints,
-    origin: Floats,
-    scale: float,
-) -> list[_Tile]:
-    ndim = shapes.shape[1]
-    # Flat tiles become one plane, without a border along the planes.
-    flat = 3 - ndim
-    low, high = _extent(maps, shapes)
-    boxes = np.zeros((len(maps), 2, 3))
-    boxes[:, :, flat:] = (np.stack([low, high], axis=1) - origin) * scale
-    size, half = np.ones((len(maps), 3)), np.full((len(maps), 3), np.inf)
-    size[:, flat:], half[:, flat:] = shapes, shapes / 2
-    linear, offset = np.tile(np.eye(3), (len(maps), 1, 1)), np.zeros((len(maps), 3))
-    inverse = np.linalg.inv(maps[:, :ndim, :ndim])
-    linear[:, flat:, flat:] = inverse / scale
-    offset[:, flat:] = np.einsum("nij,nj->ni", inverse, origin - maps[:, :ndim, ndim])
-    return [
-        _Tile(
-            pixels=images[n],
-            valid=masks[n],
-            size=size[n],
-            half=half[n],
-            linear=linear[n],
-            offset=offset[n],
-            shifted=np.array_equal(linear[n], np.eye(3)),
-            box=boxes[n],
-        )
-        for n in range(len(images))
-    ]
 
 
 def _sides(sides: tuple[int, int, int], scale: float) -> Ints:
@@ -427,10 +299,6 @@ def _cut_up(start: Ints, stop: Ints, sides: Ints) -> tuple[Ints, Ints]:
     axes = [range(*each) for each in zip(start, stop, sides, strict=True)]
     starts = np.array(list(product(*axes)), dtype=np.intp)
     return starts, np.minimum(starts + sides, stop)
-
-
-def _slices(start: Ints, stop: Ints) -> tuple[slice, ...]:
-    return tuple(map(slice, start.tolist(), stop.tolist()))
 
 
 def _render(
@@ -458,7 +326,7 @@ def _render(
         title="warp_composite",
     )
     for region, (pixels, counts) in zip(regions, parts, strict=True):
-        inside = _slices(*region)
+        inside = box_slices(*region)
         image[:, *inside], coverage[inside] = pixels, counts
 
 
@@ -468,7 +336,7 @@ def _render_region(
     start, stop = region
     starts, stops = _cut_up(start, stop, plan.block)
     pieces = [
-        _read(plan, tile, starts, stops)
+        read_piece(tile, plan.channel_axis, starts, stops)
         for tile in plan.tiles
         if (tile.box[0] < stop).all() and (tile.box[1] > start - 1).all()
     ]
@@ -477,7 +345,7 @@ def _render_region(
     room = np.empty((2, plan.block.prod()), plan.computed)
     room_to_count = np.empty(plan.block.prod(), np.int32)
     for block in range(len(starts)):
-        inside = _slices(starts[block] - start, stops[block] - start)
+        inside = box_slices(starts[block] - start, stops[block] - start)
         shape = stops[block] - starts[block]
         mean, total = room[:, : shape.prod()].reshape(2, *shape)
         count = room_to_count[: shape.prod()].reshape(shape)
@@ -488,60 +356,9 @@ def _render_region(
     return pixels, counts
 
 
-def _reach(
-    tile: _Tile, starts: Ints, stops: Ints
-) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Return which pixels of the tile each box can touch, and whether it does.
-
-    There is room for the neighbours that an interpolation takes, so the range
-    reaches up to two pixels over the border of the tile.
-    """
-    middle = (starts + stops - 1) / 2 @ tile.linear.T + tile.offset
-    extent = (stops - 1 - starts) / 2 @ np.abs(tile.linear).T
-    low = np.maximum(middle - extent, -0.5 - SLACK)
-    high = np.minimum(middle + extent, tile.size - 0.5 + SLACK)
-    lower = np.floor(low - SLACK).astype(np.intp)
-    upper = np.floor(high + 0.5 + 2 * SLACK).astype(np.intp) + 2
-    flat = np.isinf(tile.half)
-    lower[:, flat], upper[:, flat] = 0, 1
-    return lower, upper, np.logical_and.reduce(low <= high, axis=1)
-
-
-def _read(plan: _Plan, tile: _Tile, starts: Ints, stops: Ints) -> _Piece:
-    """Read what a region needs of a tile."""
-    lower, upper, touched = _reach(tile, starts, stops)
-    size = tile.size.astype(np.intp)
-    corner = np.clip(lower[touched].min(axis=0, initial=size.max()), 0, size)
-    end = np.clip(upper[touched].max(axis=0, initial=0), corner, size)
-    key = _slices(corner, end)[3 - plan.ndim :]
-    known = None if tile.valid is None else np.asarray(tile.valid[key])
-    if plan.channel_axis is None:
-        pixels = np.asarray(tile.pixels[key])[None]
-    else:
-        axis = plan.channel_axis
-        pixels = np.asarray(tile.pixels[(*key[:axis], slice(None), *key[axis:])])
-        pixels = np.moveaxis(pixels, axis, 0)
-    if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels).all(axis=0)
-        if not finite.all():
-            known = finite if known is None else finite & known
-    if plan.ndim == 2:
-        pixels, known = pixels[:, None], None if known is None else known[None]
-    return _Piece(
-        tile=tile,
-        pixels=pixels,
-        known=known,
-        touched=touched,
-        lower=lower - corner,
-        upper=upper - corner,
-        start=starts @ tile.linear.T + tile.offset - lower,
-        centre=(tile.size - 1) / 2 - lower,
-    )
-
-
 def _blend_block(
     plan: _Plan,
-    pieces: list[_Piece],
+    pieces: list[Piece],
     block: int,
     channel: int,
     mean: NDArray[Float],
@@ -556,9 +373,9 @@ def _blend_block(
             continue
         tile, start, centre = piece.tile, piece.start[block], piece.centre[block]
         lower, upper = piece.lower[block].tolist(), piece.upper[block].tolist()
-        source = _cut(piece.pixels[channel], lower, upper, plan.computed)
+        source = cut(piece.pixels[channel], lower, upper, plan.computed)
         rest = (centre, tile.half, plan.order, plan.blend, mean, total, count)
-        known = _known(piece, lower, upper, plan.computed)
+        known = cut_known(piece, lower, upper, plan.computed)
         if known.size:
             np.copyto(source, 0, where=known == 0)
         if tile.shifted and not known.size:
@@ -566,31 +383,3 @@ def _blend_block(
         else:
             add_warped(source, known, start, tile.linear, *rest)
     finish(mean, total, plan.fill_value, *plan.limits, plan.kept.kind != "f")
-
-
-def _known(
-    piece: _Piece, lower: list[int], upper: list[int], dtype: np.dtype[Any]
-) -> NDArray[Float]:
-    """Return where pixels count, or an empty array where all of them do."""
-    if piece.known is not None:
-        known = _cut(piece.known, lower, upper, dtype)
-        if not known.all():
-            return known
-    return np.empty((0, 0, 0), dtype)
-
-
-def _cut(
-    pixels: NDArray[Any], lower: list[int], upper: list[int], dtype: np.dtype[Any]
-) -> NDArray[Float]:
-    """Copy a box, in which border pixels are repeated where it reaches outside."""
-    low = [max(first, 0) for first in lower]
-    high = [min(stop, size) for stop, size in zip(upper, pixels.shape, strict=True)]
-    inner = pixels[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-    if low == lower and high == upper:
-        return np.array(inner, dtype=dtype, order="C")
-    box = np.empty([b - a for a, b in zip(lower, upper, strict=True)], dtype)
-    plane, row, col = (a - b for a, b in zip(low, lower, strict=True))
-    planes, rows, cols = inner.shape
-    box[plane : plane + planes, row : row + rows, col : col + cols] = inner
-    repeat_border(box, (plane, row, col), inner.shape)
-    return box

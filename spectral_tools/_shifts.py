@@ -1,7 +1,7 @@
 """Estimate the shift between two images, and how far it can be trusted (floor 3)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ._checks import (
 )
 from ._detection import Candidates, circular_search, exact_search
 from ._outcomes import Outcome
-from ._subpixel import ShiftFit, fit_shift, overlap_block
+from ._subpixel import ROUNDS, ShiftFit, fit_shift, overlap_block
 
 __all__ = ["ShiftEstimate", "phase_correlate"]
 
@@ -27,7 +27,7 @@ BELIEVED = 1e-3
 # A second peak this close to the first leaves the answer open.
 AMBIGUOUS = 0.85
 # The quick search is believed only far beyond doubt.
-CERTAIN, ALONE, COHERENT = 1e-6, 0.7, 8.0
+CERTAIN, ALONE, COHERENT, RIVAL = 1e-6, 0.7, 8.0, 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -322,16 +322,39 @@ def _quick(
         return None, None
     if len(found.scores) > 1 and found.scores[1] > ALONE * found.scores[0]:
         return None, None
-    whole = np.rint(found.shifts[0]).astype(np.intp)
+    # A circular correlation does not tell a shift from its wraps: the images do.
+    best, rivals = None, [0.0]
+    for wrap in _wraps(found.shifts[0], found.period):
+        whole = np.rint(wrap).astype(np.intp)
+        block = overlap_block(np.array(first.shape), np.array(second.shape), whole)[2]
+        if block.prod() < least or (block < np.minimum(8, found.period)).any():
+            continue
+        fit = fit_shift(
+            first, second, wrap, exponent=options["exponent"], rounds=ROUNDS if best is None else 1
+        )
+        rivals.append(0.0 if fit is None else fit.significance)
+        if fit is not None and fit.significance == max(rivals):
+            best = wrap, fit
+    rivals.sort()
+    if best is None or rivals[-1] < max(COHERENT, RIVAL * rivals[-2]):
+        return None, None
+    wrap, fit = best
+    whole = np.rint(wrap).astype(np.intp)
     if ((whole < low) | (whole > high)).any():
         return None, None
-    block = overlap_block(np.array(first.shape), np.array(second.shape), whole)[2]
-    if block.prod() < max(least, 0.3 * min(first.size, second.size)):
-        return None, None
-    fit = fit_shift(first, second, found.shifts[0], exponent=options["exponent"])
-    if fit is None or fit.significance < COHERENT:
-        return None, None
-    return found, fit
+    if fit.steps == 1:
+        fit = fit_shift(first, second, wrap, exponent=options["exponent"]) or fit
+    return replace(found, shifts=np.vstack([wrap, found.shifts[1:]])), fit
+
+
+def _wraps(shift: NDArray[np.float64], period: NDArray[np.intp]) -> list[NDArray[np.float64]]:
+    """Return a shift and its wraps by one period on each axis, the smallest first."""
+    wraps = [shift]
+    for axis in np.flatnonzero(period > 1):
+        step = np.zeros(3)
+        step[axis] = period[axis] if shift[axis] < 0 else -period[axis]
+        wraps += [wrap + step for wrap in wraps]
+    return sorted(wraps, key=lambda wrap: float(np.abs(wrap / period).sum()))
 
 
 def _estimate(

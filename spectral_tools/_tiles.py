@@ -252,8 +252,10 @@ def _without_pattern(
     again: Callable[[list[Job]], Any],
 ) -> list[ShiftEstimate]:
     """Match links that the camera may hold at zero again, without its pattern."""
+    believed = (Outcome.MATCHED, Outcome.AMBIGUOUS)
     pinned = [
-        e.outcome == Outcome.MATCHED and np.abs(e.shift).max() < PINNED for e in first
+        e.outcome in believed and bool((np.abs(e.alternatives) < PINNED).all(axis=1).any())
+        for e in first
     ]
     # Only where zero was searched can the camera hold a link.
     open_to = [
@@ -267,12 +269,13 @@ def _without_pattern(
         return first
     second = list(again([(*jobs[row][:3], camera) for row in open_to]))
     result = list(first)
-    moves = any(e.outcome == Outcome.MATCHED and np.abs(e.shift).max() >= PINNED for e in second)
+    # Frames of one still scene lose that scene with the pattern: all or none.
+    tells = any(estimate.outcome in believed for estimate in second)
     for row, estimate in zip(open_to, second, strict=True):
-        if estimate.outcome == Outcome.MATCHED:
+        if estimate.outcome in believed:
             result[row] = estimate
-        elif pinned[row] and moves:
-            # Other tiles have moved, and this pair agrees in nothing but the camera.
+        elif pinned[row] and tells:
+            # Other links live without the pattern, this one does not.
             result[row] = ShiftEstimate(
                 shift=first[row].shift,
                 covariance=np.diag(np.full(len(shapes[0]), np.inf)),

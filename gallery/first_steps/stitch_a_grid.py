@@ -161,7 +161,7 @@ print(wrong.sum(), "pairs lie outside,", believed.sum(), "of them believed")
 
 if __name__ == "__main__" and "sphinx_gallery" not in sys.modules:
     io.imsave("stitch_a_grid_mosaic.png", after.image)
-    fig.savefig("stitch_a_grid.png", dpi=200)
+    fig.savefig("stitch_a_grid.png", dpi=150)
 
 offset_error = (found[j] - found[i]) - (truth[j] - truth[i])
 assert (matches.outcome == spt.Outcome.MATCHED).all()
