@@ -262,7 +262,7 @@ def _parabola(surface: Volume, index: Lags) -> NDArray[np.float64]:
             continue
         bend = left - 2 * top + right
         if bend < 0:
-            offset[axis] = np.clip(0.5 * (left - right) / bend, -0.5, 0.5)
+            offset[axis] = min(max(0.5 * (left - right) / bend, -0.5), 0.5)
     return offset
 
 

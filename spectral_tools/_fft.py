@@ -26,10 +26,20 @@ def fast_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def forward(image: NDArray[Any]) -> NDArray[Any]:
-    """Return the real transform of an image, or of the last axes of a stack."""
-    return fft.rfftn(image)
+    """Return the real transform of an image; axes of one pixel cost nothing."""
+    return fft.rfftn(image, axes=_long_axes(image.shape))
 
 
 def inverse(spectrum: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the image of the given shape whose real transform is `spectrum`."""
-    return fft.irfftn(spectrum, s=shape, overwrite_x=True)
+    """Return the image of the given shape whose real transform is `spectrum`.
+
+    The spectrum is spent: it may be overwritten.
+    """
+    axes = _long_axes(shape)
+    sizes = [shape[axis] for axis in axes]
+    return fft.irfftn(spectrum, s=sizes, axes=axes, overwrite_x=True)
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[int]:
+    last = len(shape) - 1
+    return [axis for axis in range(last) if shape[axis] > 1] + [last]

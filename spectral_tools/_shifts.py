@@ -18,6 +18,7 @@ from ._checks import (
 )
 from ._detection import Candidates, circular_search, exact_search
 from ._outcomes import Outcome
+from ._spectral_kernels import survey
 from ._subpixel import ROUNDS, ShiftFit, fit_shift, overlap_block
 
 __all__ = ["ShiftEstimate", "phase_correlate"]
@@ -258,41 +259,31 @@ def _prepare(
     there are pixels that do not count; they are zero in the volume.
     """
     volume = image.reshape((1,) * (3 - image.ndim) + image.shape)
+    lowest, highest, total, bad = survey(volume)
     if mask is not None:
         mask = mask.reshape(volume.shape)
-    finite = True
-    if volume.dtype.kind == "f":
-        finite = bool(np.isfinite(volume.sum(dtype=np.float64))) and bool(
-            np.abs(volume).max() < volume.dtype.type(1e30)
-        )
-        if not finite:
-            usable = np.isfinite(volume)
-            mask = usable if mask is None else mask & usable
-    if mask is not None and mask.all():
-        mask = None
-    if mask is None:
-        lowest, highest = float(volume.min()), float(volume.max())
-    elif not mask.any():
-        return None, mask
-    else:
+    if bad or mask is not None:
+        usable = np.isfinite(volume)
+        mask = usable if mask is None else mask & usable
+        if not mask.any():
+            return None, mask
         inside = volume[mask]
-        lowest, highest = float(inside.min()), float(inside.max())
-    span = highest - lowest
-    if not span > 8 * np.finfo(volume.dtype).eps * max(abs(lowest), abs(highest)):
+        lowest, highest, total, _ = survey(inside.reshape(1, 1, -1))
+    count = volume.size if mask is None else np.count_nonzero(mask)
+    # Half the range, so that images near the largest float do not overflow.
+    half = highest / 2 - lowest / 2
+    rounding = float(np.finfo(volume.dtype).eps) * max(abs(lowest), abs(highest))
+    if not half > 4 * rounding:
         return None, mask
-    if not np.isfinite(span):
-        return None, mask
-    scaled = (volume - volume.dtype.type(lowest)).astype(np.float32, copy=False)
-    scaled *= np.float32(1 / span) if span > 1e-30 else 1.0
-    if mask is not None:
-        scaled[~mask] = 0
-        mean = scaled.sum(dtype=np.float64) / mask.sum()
+    if np.isfinite(total) and half < 1e30:
+        mean = total / count
     else:
-        mean = scaled.mean(dtype=np.float64)
-    scaled -= np.float32(mean)
+        mean = lowest / 2 + highest / 2
     if mask is not None:
-        scaled[~mask] = 0
-    return scaled, mask
+        volume = np.where(mask, volume, volume.dtype.type(mean))
+    scaled = volume - volume.dtype.type(mean)
+    scaled *= volume.dtype.type(1 / half) if half > 1e-30 else volume.dtype.type(1)
+    return scaled.astype(np.float32, copy=False), None if count == volume.size else mask
 
 
 def _all_valid(volume: NDArray[Any]) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ __all__ = [
     "ring_power",
     "ring_sums",
     "smooth_coherence",
+    "survey",
     "taper_block",
     "whiten_modes",
 ]
@@ -47,23 +48,43 @@ def edge_taper(size, width, shift):
 @compiled
 def taper_block(image, start, shape, taper0, taper1, taper2, out):
     """Write a tapered block of `image`, less its weighted mean, into `out`."""
+    columns = taper2.astype(np.float32)
     total = 0.0
     for p in range(shape[0]):
         for r in range(shape[1]):
-            line = image[start[0] + p, start[1] + r]
-            weight = taper0[p] * taper1[r]
-            partial = 0.0
+            line = image[start[0] + p, start[1] + r, start[2] : start[2] + shape[2]]
+            partial = np.float32(0)
             for c in range(shape[2]):
-                partial += taper2[c] * line[start[2] + c]
-            total += weight * partial
+                partial += columns[c] * line[c]
+            total += taper0[p] * taper1[r] * partial
     mean = np.float32(total / (taper0.sum() * taper1.sum() * taper2.sum()))
-    columns = taper2.astype(np.float32)
     for p in range(shape[0]):
         for r in range(shape[1]):
-            line = image[start[0] + p, start[1] + r]
+            line = image[start[0] + p, start[1] + r, start[2] : start[2] + shape[2]]
+            row = out[p, r]
             weight = np.float32(taper0[p] * taper1[r])
             for c in range(shape[2]):
-                out[p, r, c] = (line[start[2] + c] - mean) * (weight * columns[c])
+                row[c] = (line[c] - mean) * (weight * columns[c])
+
+
+@compiled
+def survey(image):
+    """Return the least and largest value, the sum, and how many are not finite."""
+    lowest, highest, total, bad = np.inf, -np.inf, 0.0, 0
+    for p in range(image.shape[0]):
+        for r in range(image.shape[1]):
+            line = image[p, r]
+            partial = 0.0
+            for c in range(image.shape[2]):
+                value = np.float64(line[c])
+                if math.isfinite(value):
+                    lowest = min(lowest, value)
+                    highest = max(highest, value)
+                    partial += value
+                else:
+                    bad += 1
+            total += partial
+    return lowest, highest, total, bad
 
 
 @compiled
@@ -145,11 +166,16 @@ def ring_sums(first, second, freq0, freq1, freq2, even, shift, edges):
                 if stop <= start:
                     ring += 1
                     continue
+                # Modes that are stored twice make a run of their own.
+                half = 1.0
+                if start == 0:
+                    stop, half = 1, 0.5
+                elif even and start == columns - 1:
+                    half = 0.5
+                elif even and stop == columns:
+                    stop = columns - 1
                 s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = np.float32(0)
                 for c in range(start, stop):
-                    half = np.float32(1)
-                    if c == 0 or (even and c == columns - 1):
-                        half = np.float32(0.5)
                     ar, ai, br, bi = a[c].real, a[c].imag, b[c].real, b[c].imag
                     real = ar * br + ai * bi
                     imag = ai * br - ar * bi
@@ -157,48 +183,43 @@ def ring_sums(first, second, freq0, freq1, freq2, even, shift, edges):
                     ti = turn_real[c] * sin + turn_imag[c] * cos
                     im = real * ti + imag * tr
                     k2 = across[c]
-                    power0 = half * (ar * ar + ai * ai)
-                    power1 = half * (br * br + bi * bi)
+                    power0 = ar * ar + ai * ai
+                    power1 = br * br + bi * bi
                     power = power0 + power1
-                    slope = half * im
-                    square = slope * im
+                    square = im * im
                     s0 += power0
                     s1 += power1
-                    s2 += half * (real * tr - imag * ti)
-                    s3 += slope
-                    s4 += k2 * slope
+                    s2 += real * tr - imag * ti
+                    s3 += im
+                    s4 += k2 * im
                     s5 += k2 * power
                     s6 += k2 * k2 * power
                     s7 += k2 * square
                     s8 += k2 * k2 * square
                     s9 += square
                 row = table[ring]
-                power, square = 0.5 * (s0 + s1), np.float64(s9)
-                row[0] += stop - start
-                if start == 0:
-                    row[0] -= 0.5
-                if even and stop == columns:
-                    row[0] -= 0.5
-                row[1] += s0
-                row[2] += s1
-                row[3] += s2
-                row[4] += k0 * s3
-                row[5] += k1 * s3
-                row[6] += s4
+                power, square = half * 0.5 * (s0 + s1), half * s9
+                slope = half * s3
+                row[0] += half * (stop - start)
+                row[1] += half * s0
+                row[2] += half * s1
+                row[3] += half * s2
+                row[4] += k0 * slope
+                row[5] += k1 * slope
+                row[6] += half * s4
                 row[7] += k0 * k0 * power
                 row[8] += k0 * k1 * power
-                row[9] += 0.5 * k0 * s5
+                row[9] += half * 0.5 * k0 * s5
                 row[10] += k1 * k1 * power
-                row[11] += 0.5 * k1 * s5
-                row[12] += 0.5 * s6
+                row[11] += half * 0.5 * k1 * s5
+                row[12] += half * 0.5 * s6
                 row[13] += k0 * k0 * square
                 row[14] += k0 * k1 * square
-                row[15] += k0 * s7
+                row[15] += half * k0 * s7
                 row[16] += k1 * k1 * square
-                row[17] += k1 * s7
-                row[18] += s8
+                row[17] += half * k1 * s7
+                row[18] += half * s8
                 start = stop
-                ring += 1
     return table
 
 
@@ -349,14 +370,34 @@ def extend_periodic(image, out):
 
 
 @compiled
+def _invert(matrix, inverse):
+    """Invert a symmetric matrix of three rows; False if it is nearly singular."""
+    for i in range(3):
+        for j in range(3):
+            a, b = (i + 1) % 3, (i + 2) % 3
+            c, d = (j + 1) % 3, (j + 2) % 3
+            inverse[j, i] = matrix[a, c] * matrix[b, d] - matrix[a, d] * matrix[b, c]
+    determinant = 0.0
+    for j in range(3):
+        determinant += matrix[0, j] * inverse[j, 0]
+    if not determinant > 1e-12 * matrix[0, 0] * matrix[1, 1] * matrix[2, 2]:
+        return False
+    for i in range(3):
+        for j in range(3):
+            inverse[i, j] /= determinant
+    return True
+
+
+@compiled
 def fit_step(table, share, sides, active, weighted):
     """Return what one Newton step on the weighted cross-spectrum knows.
 
     The result holds the step (3), the covariance (9), the correlation, the
-    significance in standard deviations, and 1 if there was anything to fit.
+    significance in standard deviations, 1 if there was anything to fit, and how
+    much further than the steps the truth lies, because the tapers follow (3).
     """
     rings = table.shape[0]
-    result = np.zeros(15)
+    result = np.zeros(18)
     power = np.sqrt(table[:, 1] * table[:, 2])
     count = np.zeros(rings)
     coherence = np.zeros(rings)
@@ -399,26 +440,28 @@ def fit_step(table, share, sides, active, weighted):
                 matrix[i, j] = matrix[j, i] = hessian[index]
                 middle[i, j] = middle[j, i] = spread[index]
             index += 1
-    for i in range(3):
-        if active[i]:
-            # The tapers follow the content: their own slope carries no information.
-            matrix[i, i] -= min(sides[i] * signal, 0.5 * matrix[i, i])
-        else:
-            matrix[i, i] = 1.0
     inverse = np.zeros((3, 3))
     for i in range(3):
-        for j in range(3):
-            a, b = (i + 1) % 3, (i + 2) % 3
-            c, d = (j + 1) % 3, (j + 2) % 3
-            inverse[j, i] = matrix[a, c] * matrix[b, d] - matrix[a, d] * matrix[b, c]
-    determinant = matrix[0, 0] * inverse[0, 0] + matrix[0, 1] * inverse[1, 0]
-    determinant += matrix[0, 2] * inverse[2, 0]
-    if not determinant > 1e-12 * matrix[0, 0] * matrix[1, 1] * matrix[2, 2]:
+        if not active[i]:
+            matrix[i, i] = 1.0
+    if not _invert(matrix, inverse):
         return result
-    inverse /= determinant
+    for i in range(3):
+        if active[i]:
+            for j in range(3):
+                result[i] -= inverse[i, j] * slope[j]
+    for i in range(3):
+        result[15 + i] = 1.0
+        if active[i]:
+            # Tapers that follow the content carry no information themselves, but
+            # tapers that do not hold the fit back.
+            held = min(sides[i] * signal, 0.5 * matrix[i, i])
+            result[15 + i] = matrix[i, i] / (matrix[i, i] - held)
+            matrix[i, i] -= held
+    if not _invert(matrix, inverse):
+        return result
     for i in range(3):
         for j in range(3):
-            result[i] -= inverse[i, j] * slope[j] if active[i] else 0.0
             for k in range(3):
                 for m in range(3):
                     result[3 + 3 * i + j] += inverse[i, k] * middle[k, m] * inverse[m, j] / share

@@ -28,7 +28,7 @@ ROUNDS, STEPS, TRAVEL = 10, 3, 4.0
 # The fit ends when a step is below both a fixed and a statistical limit.
 STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
 # The share of an error that the tapers keep from being seen in the first round.
-FOLLOW = 0.2
+FOLLOW = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,19 +82,19 @@ def fit_shift(
             fit = _step(blocks, fraction, active, exponent)
             if fit is None:
                 return None
-            step = np.clip(fit.step, -0.4, 0.4)
-            fraction += step
-            # What a step of the tapers will undo need not be fitted.
-            taken = np.abs(fraction + blocks.whole - before).max()
-            if np.abs(step).max() < max(STEP_FLOOR, 0.05 * taken):
+            fraction += np.minimum(np.maximum(fit.step, -0.4), 0.4)
+            # What the next tapers will change again need not be fitted.
+            taken = _longest(fraction + blocks.whole - before)
+            if _longest(fit.step) < max(STEP_FLOOR, 0.05 * taken):
                 break
-        shift = blocks.whole + fraction
-        if np.abs(shift - start).max() > TRAVEL:
+        shift = before + (blocks.whole + fraction - before) * fit.beyond
+        taken = _longest(shift - before)
+        if _longest(shift - start) > TRAVEL:
             return None
         # Each round leaves about the same share of the error to the next.
         left = taken * min(max(taken / moved, FOLLOW if used == 1 else 0.0), 0.5)
         moved = taken
-        sigma = math.sqrt(fit.covariance.diagonal()[active].min())
+        sigma = math.sqrt(min(fit.covariance[i, i] for i in range(3) if active[i]))
         if left < max(STEP_FLOOR, STEP_SIGMAS * sigma):
             break
     return ShiftFit(
@@ -104,6 +104,10 @@ def fit_shift(
         significance=fit.significance,
         steps=used,
     )
+
+
+def _longest(vector: NDArray[np.float64]) -> float:
+    return max(abs(value) for value in vector.tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -224,6 +228,7 @@ class _Step:
     covariance: NDArray[np.float64]
     correlation: float
     significance: float
+    beyond: NDArray[np.float64]
 
 
 def _step(
@@ -241,4 +246,5 @@ def _step(
         covariance=known[3:12].reshape(3, 3),
         correlation=float(known[12]),
         significance=float(known[13]),
+        beyond=known[15:],
     )
