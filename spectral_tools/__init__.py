@@ -21,6 +21,15 @@ from ._simulate import (
     simulate_series,
     simulate_tiles,
 )
+from ._spectra import (
+    RingAverage,
+    RingCoherence,
+    cosine_taper,
+    power_spectrum,
+    ring_average,
+    ring_coherence,
+)
+from ._surfaces import Peaks, correlation_surface, find_peaks, whiten
 from ._textures import gaussian_texture
 from ._tiles import TileMatches, match_tiles
 from ._transforms import (
@@ -36,8 +45,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Composite",
     "Outcome",
+    "Peaks",
     "Placement",
     "PointMatches",
+    "RingAverage",
+    "RingCoherence",
     "ShiftEstimate",
     "SimulatedPair",
     "SimulatedSeries",
@@ -45,13 +57,19 @@ __all__ = [
     "TileMatches",
     "apply_transform",
     "camera_pattern",
+    "correlation_surface",
+    "cosine_taper",
+    "find_peaks",
     "gaussian_texture",
     "grid_links",
     "grid_positions",
     "match_tiles",
     "overlapping_links",
     "phase_correlate",
+    "power_spectrum",
     "refine_pair",
+    "ring_average",
+    "ring_coherence",
     "rotation",
     "simulate_pair",
     "simulate_series",
@@ -61,4 +79,5 @@ __all__ = [
     "swap_xy_points",
     "translation",
     "warp_composite",
+    "whiten",
 ]

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "as_coordinates",
     "as_finite",
+    "as_finite_image",
     "as_image",
     "as_matrices",
     "as_matrix",
@@ -88,6 +89,13 @@ def as_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
         count = np.count_nonzero(~np.isfinite(array))
         message = f"`{name}` must be finite; got {count} NaN or infinite values."
         raise ValueError(message)
+    return array
+
+
+def as_finite_image(image: ArrayLike, name: str) -> NDArray[Float]:
+    """Return `image` like `as_image`, or say that it has bad pixels."""
+    array = as_image(image, name)
+    as_finite(array, name)
     return array
 
 

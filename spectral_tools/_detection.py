@@ -161,14 +161,20 @@ def _whiten(
         power = table[:, 1:] / np.maximum(table[:, :1], 1)
         cap = LINE_LIMIT**2 / 2 * power
     power = np.maximum(power, 1e-12 * power.max(axis=0) + 1e-30)
-    full = table[:, 0] * share >= 8
-    noise = power[full].min(axis=0) if full.any() else power.min(axis=0)
+    noise = np.array([_floor(column, table[:, 0]) for column in power.T])
     signal = np.maximum(power - noise, 0.02 * power)
     common = np.sqrt(np.sqrt(signal[:, 0] * signal[:, 1]))
     for index, spectrum in enumerate(spectra):
         gain = common / power[:, index]
         limit = LINE_LIMIT * np.sqrt(power[:, index])
         whiten_modes(spectrum, *freqs, edges, gain, limit)
+
+
+def _floor(power: NDArray[np.float64], count: NDArray[np.float64]) -> float:
+    """Return the level below which a fifth of the modes lie."""
+    order = np.argsort(power)
+    below = np.cumsum(count[order])
+    return float(power[order[np.searchsorted(below, 0.2 * below[-1])]])
 
 
 def _judge(

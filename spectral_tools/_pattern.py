@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_image, image_dtype
+from ._fft import fftfreq, forward, inverse, rfftfreq
 
 __all__ = ["CameraPattern", "camera_pattern", "measure_pattern", "steady_pattern"]
 
 # Fewer tiles than this, beside the two of a link, give no useful pattern.
 FEWEST = 6
+# Width of the rings over which the pattern is told from the rest, in modes.
+RING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,6 +32,7 @@ class CameraPattern:
     sums: tuple[NDArray[np.float32], NDArray[np.float32]]
     counts: tuple[int, int]
     tiles: Sequence[Any] | None
+    scatter: NDArray[np.float32]  # of one tile, in units of the pattern's power, by mode
 
     def seen(self, i: int, j: int, side: int) -> NDArray[np.float32]:
         """Return the pattern for tile `i` (side 0) or `j` (side 1) of a link."""
@@ -39,7 +43,8 @@ class CameraPattern:
             if tile % 2 == side:
                 total -= _centred(self.tiles[tile])
                 count -= 1
-        return total / np.float32(count)
+        modes = forward(total / np.float32(count))
+        return inverse(modes / (1 + self.scatter / np.float32(count)), total.shape)
 
 
 def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
@@ -105,7 +110,31 @@ def measure_pattern(
     for number in range(len(shapes)):
         sums[number % 2] += _centred(tiles[number])
         counts[number % 2] += 1
-    return CameraPattern(sums=(sums[0], sums[1]), counts=(counts[0], counts[1]), tiles=tiles)
+    return CameraPattern(
+        sums=(sums[0], sums[1]),
+        counts=(counts[0], counts[1]),
+        tiles=tiles,
+        scatter=_scatter(sums[0] / counts[0], sums[1] / counts[1], sum(counts) / 2),
+    )
+
+
+def _scatter(
+    half0: NDArray[np.float32], half1: NDArray[np.float32], count: float
+) -> NDArray[np.float32]:
+    """Return the power of what differs between tiles over that of the pattern.
+
+    Both are averages over rings of frequencies: the pattern is what two means
+    over different tiles share, and each mean holds its part of the rest.
+    """
+    first, second = forward(half0), forward(half1)
+    axes = [fftfreq(n) for n in half0.shape[:-1]] + [rfftfreq(half0.shape[-1])]
+    radius = np.sqrt(sum(f**2 for f in np.meshgrid(*axes, indexing="ij")))
+    ring = np.rint(radius * max(half0.shape) / RING).astype(np.intp)
+    shared = np.bincount(ring.ravel(), (first * second.conj()).real.ravel())
+    power = 0.5 * (np.abs(first) ** 2 + np.abs(second) ** 2)
+    total = np.bincount(ring.ravel(), power.ravel())
+    pattern = np.maximum(shared, 1e-3 * total)
+    return (count * (total - pattern) / pattern)[ring].astype(np.float32)
 
 
 def steady_pattern(
@@ -127,7 +156,7 @@ def steady_pattern(
         message = f"`pattern` must be finite; got {count} NaN or infinite pixels."
         raise ValueError(message)
     single = given.astype(np.float32)
-    return CameraPattern(sums=(single, single), counts=(1, 1), tiles=None)
+    return CameraPattern(sums=(single, single), counts=(1, 1), tiles=None, scatter=single)
 
 
 def _centred(tile: Any) -> NDArray[np.float32]:

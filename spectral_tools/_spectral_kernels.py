@@ -389,6 +389,68 @@ def _invert(matrix, inverse):
 
 
 @compiled
+def _ring_shifts(table, power, smooth, share, active):
+    """Return the shift that each ring tells alone, and its variance per axis."""
+    rings = len(power)
+    told = np.zeros((rings, 3))
+    variance = np.full(rings, np.inf)
+    axes = active.sum()
+    for ring in range(rings):
+        g = smooth[ring]
+        if g <= 0:
+            continue
+        tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
+        curve = spread = 0.0
+        for i in range(3):
+            if active[i]:
+                at = 0 if i == 0 else (3 if i == 1 else 5)
+                own = tilt * table[ring, 7 + at]
+                told[ring, i] = -table[ring, 4 + i] / max(own, 1e-300)
+                curve += own
+                spread += table[ring, 13 + at]
+        if curve > 0:
+            # What the coherence predicts steadies what few modes scatter by chance.
+            model = 0.5 * (1 - g * g) / g * power[ring] / table[ring, 0] * curve
+            variance[ring] = axes * max(spread, model) / (curve * curve * share)
+    return told, variance
+
+
+@compiled
+def _disagreement(told, variance, active):
+    """Return the variance by which rings tell different shifts, beyond their errors.
+
+    It is what brings the median of the squared, scaled differences to the
+    value that chance gives it, and zero unless chance is unlikely. Coarse
+    and fine detail differ where the light, not the sample, has a gradient, or
+    where the optics distort.
+    """
+    used = np.flatnonzero(variance < np.inf)
+    axes = active.sum()
+    if len(used) < 6:
+        return 0.0
+    square = np.zeros(len(used))
+    for i in range(3):
+        if active[i]:
+            order = np.argsort(told[used, i])
+            trust = np.cumsum(1 / variance[used][order])
+            middle = told[used[order[np.searchsorted(trust, 0.5 * trust[-1])]], i]
+            square += (told[used, i] - middle) ** 2
+    square /= axes
+    expected = 0.455 if axes == 1 else (0.693 if axes == 2 else 0.789)
+    slack = expected * (1 + 5 / math.sqrt(len(used)))
+    if np.median(square / variance[used]) < slack:
+        return 0.0
+    low, high = 0.0, square.max() / expected
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if np.median(square / (variance[used] + middle)) > expected:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)
+
+
+@compiled
 def fit_step(table, share, sides, active, weighted):
     """Return what one Newton step on the weighted cross-spectrum knows.
 
@@ -406,29 +468,45 @@ def fit_step(table, share, sides, active, weighted):
             count[ring] = table[ring, 0] * share
             coherence[ring] = table[ring, 3] / power[ring]
     smooth = smooth_coherence(count, coherence, 2.0)
-    hessian = np.zeros(6)
-    spread = np.zeros(6)
-    slope = np.zeros(3)
-    signal = detected = noise = total0 = total1 = total = 0.0
+    weight = np.zeros(rings)
+    detected = noise = total0 = total1 = total = 0.0
     for ring in range(rings):
         total0 += table[ring, 1]
         total1 += table[ring, 2]
         total += table[ring, 3]
-        if count[ring] <= 0:
+        if count[ring] > 0:
+            g = smooth[ring]
+            level = power[ring] / table[ring, 0]
+            # The maximum-likelihood weight of a phase (Knapp & Carter 1976).
+            weight[ring] = g / ((1 - g * g) * level) if weighted else 1.0
+            detected += g / level * table[ring, 3]
+            noise += 0.5 * g * g * table[ring, 0] / share
+    slope = np.zeros(3)
+    hessian = np.zeros(6)
+    spread = np.zeros(6)
+    told, variance = _ring_shifts(table, power, smooth, share, active)
+    excess = _disagreement(told, variance, active)
+    signal = 0.0
+    for ring in range(rings):
+        if weight[ring] <= 0 or not variance[ring] < np.inf:
             continue
         g = smooth[ring]
-        level = power[ring] / table[ring, 0]
-        # The maximum-likelihood weight of a phase (Knapp & Carter 1976).
-        weight = g / ((1 - g * g) * level) if weighted else 1.0
-        model = weight * g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
+        tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
+        trust = weight[ring]
+        if excess > 0:
+            trust *= variance[ring] / (variance[ring] + excess)
         for i in range(6):
-            hessian[i] += model * table[ring, 7 + i]
-            spread[i] += weight * weight * table[ring, 13 + i]
+            hessian[i] += trust * tilt * table[ring, 7 + i]
+            spread[i] += trust * trust * table[ring, 13 + i]
+        if excess > 0:
+            # The disagreement adds its own variance to the slope of the ring.
+            for i in range(3):
+                at = 0 if i == 0 else (3 if i == 1 else 5)
+                curve = trust * tilt * table[ring, 7 + at]
+                spread[at] += curve * curve * excess * share
         for i in range(3):
-            slope[i] += weight * table[ring, 4 + i]
-        signal += weight * g * power[ring]
-        detected += g / level * table[ring, 3]
-        noise += 0.5 * g * g * table[ring, 0] / share
+            slope[i] += trust * table[ring, 4 + i]
+        signal += trust * g * power[ring]
     if signal <= 0 or total0 <= 0 or total1 <= 0:
         return result
     matrix = np.zeros((3, 3))
