@@ -214,7 +214,7 @@ def correlate_images(
         if found is None:
             return nothing(Outcome.NO_TEXTURE)
         fit = fit_shift(first, second, found.shifts[0], exponent=exponent, valid=valid)
-    return _estimate(found, fit, images, origin, ndim, peaks)
+    return _estimate(found, fit, images, origin, (low, high), peaks)
 
 
 def lag_bounds(
@@ -353,10 +353,11 @@ def _estimate(
     fit: ShiftFit | None,
     images: tuple[NDArray[Any], NDArray[Any]],
     origin: NDArray[np.intp],
-    ndim: int,
+    bounds: tuple[NDArray[np.intp], NDArray[np.intp]],
     peaks: int,
 ) -> ShiftEstimate:
     """Put what was found into the words of the result."""
+    ndim = len(origin)
     axes = slice(3 - ndim, 3)
     options = found.shifts[:, axes] + origin
     shift = options[0]
@@ -372,7 +373,7 @@ def _estimate(
     overlap = float(np.maximum(common, 0).prod() / min(shapes[0].prod(), shapes[1].prod()))
     if found.false_alarm >= BELIEVED or fit is None:
         outcome = Outcome.NOT_FOUND
-    elif found.at_bound:
+    elif found.at_bound or (shift < bounds[0] - 0.5).any() or (shift > bounds[1] + 0.5).any():
         outcome = Outcome.BEYOND_BOUND
     elif len(found.scores) > 1 and found.scores[1] > AMBIGUOUS * found.scores[0]:
         outcome = Outcome.AMBIGUOUS

@@ -211,8 +211,8 @@ def ring_average(values: ArrayLike) -> RingAverage:
     >>> import spectral_tools as spt
     >>> noise = np.random.default_rng(0).normal(0, 3, (400, 300))
     >>> rings = spt.ring_average(spt.power_spectrum(noise))
-    >>> rings.mean[[10, 50, 100]].round(1)
-    array([0])
+    >>> rings.mean[[50, 100, 150]].round(1)
+    array([10.1, 9.2, 9.3])
     """
     array = as_finite_image(values, "values")
     frequency = np.sqrt(_square_frequency([*map(_middle_frequency, array.shape)]))
@@ -279,9 +279,9 @@ def ring_coherence(
     moved = as_shift(0.0 if shift is None else shift, ndim, "shift")
 
     whole = np.rint(moved)
-    shapes = [np.array(image.shape) for image in images]
-    *starts, block = overlap_block(*shapes, whole.astype(np.intp))
-    if (block < np.minimum(LEAST_SIDE, np.minimum(*shapes))).any():
+    shape0, shape1 = (np.array(image.shape) for image in images)
+    *starts, block = overlap_block(shape0, shape1, whole.astype(np.intp))
+    if (block < np.minimum(LEAST_SIDE, np.minimum(shape0, shape1))).any():
         message = f"`shift` must leave {LEAST_SIDE} pixels in common; got {moved}."
         raise ValueError(message)
     cuts = [
@@ -351,7 +351,7 @@ def _turned_spectra(
         turn = np.exp(-2j * np.pi * step * frequency)
         second *= turn.reshape([-1 if a == axis else 1 for a in range(len(size))])
     both = windows[0] * windows[1]
-    return first, second, both.sum() ** 2 / np.vdot(both, both) / both.size
+    return first, second, float(both.sum() ** 2 / np.vdot(both, both)) / both.size
 
 
 def _coherence(
@@ -381,7 +381,7 @@ def _coherence(
     )
     level = np.sqrt(power0 * power1)
     coherence = np.divide(common, level, out=np.zeros_like(level), where=level > 0)
-    count = modes[full] * share
+    count = (modes[full] * share).astype(np.float64)
     return RingCoherence(
         frequency=frequency,
         coherence=coherence,

@@ -114,10 +114,10 @@ def correlation_surface(
     Each value is computed from the pixels that the images share at that shift, with
     their own means and variances [1]_: no shift is favoured for its larger
     overlap, and nothing wraps around. It is given as Fisher's
-    ``z = atanh(r) * sqrt(n)`` of the correlation coefficient r of n pixels,
-    in which chance has a standard deviation of about 1 at small and large
-    overlaps alike; filtering and structure raise it somewhat. The
-    coefficient is ``r = tanh(z / sqrt(n))``.
+    ``z = atanh(r) * sqrt(n)`` of the correlation coefficient r of n pixels. By
+    chance alone z has a standard deviation of 1 at small and large overlaps
+    alike if pixels are independent, of 1 to 2 in whitened images, and of 10 and
+    more in images as they come. The coefficient is ``r = tanh(z / sqrt(n))``.
 
     Parameters
     ----------

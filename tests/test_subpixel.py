@@ -1,0 +1,235 @@
+"""How close shifts come to the bound, and whether their covariance is honest."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from scipy import stats
+
+import spectral_tools as spt
+from spectral_tools import _subpixel
+
+TRIALS = 40
+
+
+def texture_power(shape, cutoff, slope=3.0, knee=0.02):
+    """Power of each mode of a texture with unit variance, relative to white noise."""
+    axes = np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij")
+    square = sum(axis**2 for axis in axes)
+    inside = np.minimum(np.sqrt(square) / cutoff, 1)
+    lens = np.arccos(inside) - inside * np.sqrt(1 - inside**2)
+    power = lens**2 / (square + knee**2) ** (slope / 2)
+    power.flat[0] = 0
+    return axes, power / power.mean()
+
+
+def shift_bound(shape, pixels, noise, cutoff=0.3):
+    """Least standard deviation of a shift, for each axis (Cramer-Rao).
+
+    The scene is normal with known spectrum, both pictures of it are noisy, and
+    `pixels` are common to both. With the coherence ``g`` of a mode the Fisher
+    information is the sum of ``(2 pi k)**2 g**2 / (1 - g**2)``: Knapp & Carter
+    (1976), doi:10.1109/TASSP.1976.1162830.
+    """
+    axes, power = texture_power(shape, cutoff)
+    coherence = power / (power + noise**2)
+    weight = coherence**2 / (1 - coherence**2)
+    information = [
+        [(4 * np.pi**2 * first * second * weight).mean() for second in axes]
+        for first in axes
+    ]
+    return np.sqrt(np.diag(np.linalg.inv(np.array(information) * pixels)))
+
+
+def statistics(shape, noise, *, reach=8, cutoff=0.3, trials=TRIALS, number=0, **options):
+    """Errors in units of the bound, their chi square, and who was matched."""
+    rng = np.random.default_rng([number, *shape])
+    errors, squares, matched = [], [], []
+    for _ in range(trials):
+        shift = rng.uniform(-reach, reach, len(shape))
+        field = spt.gaussian_texture(
+            [n + 2 * reach + 40 for n in shape], cutoff=cutoff, rng=rng
+        )
+        made = spt.simulate_pair(field, shape, shift, noise_sigma=noise, rng=rng)
+        found = spt.phase_correlate(made.reference, made.moving, **options)
+        error = found.shift - shift
+        pixels = np.prod(shape - np.abs(shift))
+        errors.append(error / shift_bound(shape, pixels, noise, cutoff))
+        squares.append(error @ np.linalg.solve(found.covariance, error))
+        matched.append(found.outcome == "matched" and np.abs(error).max() < 1)
+    return np.array(errors), np.array(squares), np.array(matched)
+
+
+def rms(values):
+    return np.sqrt(np.mean(np.square(values)))
+
+
+def assert_honest(squares, ndim, *, margin=1.0):
+    """Check a sum of squared errors over their covariance against its law.
+
+    The limits leave 1 chance in 1000 on either side; `margin` widens both.
+    """
+    low, high = stats.chi2.ppf([0.001, 0.999], ndim * len(squares))
+    assert low / margin < squares.sum() < high * margin, squares.mean() / ndim
+
+
+@pytest.fixture(scope="module")
+def crops():
+    return statistics((256, 256), 10 ** (-10 / 20))
+
+
+def test_no_crop_is_lost(crops):
+    assert crops[2].all()
+
+
+def test_crops_come_close_to_the_bound(crops):
+    # The RMSE of 80 numbers has a standard deviation of 8 %: three are allowed.
+    assert rms(crops[0]) <= 1.25
+
+
+def test_nobody_beats_the_bound(crops):
+    """If so, the bound would be wrong and the test above would say nothing."""
+    # The same 8 %, three times, below 1.
+    assert rms(crops[0]) >= 0.75
+
+
+def test_covariance_of_crops_is_honest(crops):
+    assert_honest(crops[1], 2)
+
+
+def test_errors_of_crops_have_no_bias(crops):
+    # In units of a standard deviation, the mean of 40 has one of 0.16; four.
+    assert (np.abs(crops[0].mean(axis=0)) < 4 / np.sqrt(TRIALS)).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "level", "limit"),
+    [
+        ((256, 256), 20, 1.25),
+        ((256, 256), 0, 1.25),
+        ((384, 52), 10, 1.25),
+        ((64, 64), 10, 1.5),
+        ((20, 48, 48), 10, 1.35),
+    ],
+)
+def test_other_shapes_and_noise_come_close_too(shape, level, limit):
+    errors, squares, matched = statistics(shape, 10 ** (-level / 20), trials=30)
+    assert matched.all()
+    # Small images lose part of their border to tapers, hence their wider limits;
+    # the RMSE of 60 numbers has a standard deviation of 9 %.
+    assert rms(errors) <= limit
+    # Few modes tell their own coherence poorly: a margin of a quarter.
+    assert_honest(squares, len(shape), margin=1.25)
+
+
+@pytest.mark.parametrize("shape", [(8, 64, 64), (5, 96, 96), (12, 300), (24, 24)])
+def test_covariance_is_honest_where_an_axis_is_short(shape):
+    _, squares, matched = statistics(shape, 0.1, reach=2, trials=20)
+    assert matched.all()
+    # Half as large again as honest would do: there are few modes to tell.
+    assert_honest(squares, len(shape), margin=1.5)
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.65])
+def test_covariance_is_honest_with_classical_weights(whitening):
+    _, squares, matched = statistics((128, 128), 0.1, trials=30, whitening=whitening)
+    assert matched.all()
+    # The classical weights are not those of the covariance's theory: a half.
+    assert_honest(squares, 2, margin=1.5)
+
+
+def test_a_mask_costs_no_more_than_its_pixels():
+    rng = np.random.default_rng(5)
+    valid = np.ones((160, 160), bool)
+    valid[30:80, 60:130] = False
+    errors, squares = [], []
+    for _ in range(20):
+        shift = rng.uniform(-6, 6, 2)
+        field = spt.gaussian_texture((220, 220), rng=rng)
+        made = spt.simulate_pair(field, (160, 160), shift, noise_sigma=0.3, rng=rng)
+        found = spt.phase_correlate(made.reference, made.moving, reference_valid=valid)
+        error = found.shift - shift
+        pixels = np.prod(160 - np.abs(shift)) - (~valid).sum()
+        errors.append(error / shift_bound((160, 160), pixels, 0.3))
+        squares.append(error @ np.linalg.solve(found.covariance, error))
+    # The RMSE of 40 numbers has a standard deviation of 11 %; a hole has a border
+    # that fades like any other, here a tenth of the pixels.
+    assert rms(errors) < 1.4
+    assert_honest(np.array(squares), 2, margin=1.25)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, -0.4])
+def test_fractions_are_not_pulled_to_whole_pixels(fraction):
+    """Without noise only the edges are left, and they would pull."""
+    found = []
+    for number in range(8):
+        field = spt.gaussian_texture((200, 200), rng=number)
+        made = spt.simulate_pair(field, (128, 128), (fraction, -fraction))
+        found.append(spt.phase_correlate(made.reference, made.moving).shift)
+    # 0.004 px: the simulated pictures are exact to 3e-5 of their contrast, and
+    # a plain transform of the crops is pulled by 0.05 px.
+    error = np.abs(np.mean(found, axis=0) - (fraction, -fraction))
+    assert (error < 0.004).all(), error
+
+
+@pytest.mark.parametrize("start", [(5, -3), (6.9, -4.2), (4.5, -1.8)])
+def test_fit_finds_its_way_from_a_pixel_and_a_half(start):
+    field = spt.gaussian_texture((160, 160), rng=2)
+    made = spt.simulate_pair(field, (128, 128), (5.4, -3.3), noise_sigma=0.1, rng=2)
+    images = [im.astype(np.float32)[None] for im in (made.reference, made.moving)]
+    fit = _subpixel.fit_shift(*images, np.array([0.0, *start]))
+    error = np.abs(fit.shift[1:] - made.shift)
+    assert (error < 5 * np.sqrt(np.diag(fit.covariance)[1:])).all(), error
+
+
+sizes = st.lists(st.integers(1, 9), min_size=3, max_size=3).map(np.array)
+
+
+@given(shape0=sizes, shape1=sizes, whole=st.lists(st.integers(-9, 9), min_size=3))
+def test_blocks_are_what_two_images_share(shape0, shape1, whole):
+    whole = np.array(whole[:3])
+    start0, start1, block = _subpixel.overlap_block(shape0, shape1, whole)
+    for axis in range(3):
+        first = set(range(shape0[axis]))
+        second = {pixel + whole[axis] for pixel in range(shape1[axis])}
+        common = sorted(first & second)
+        assert block[axis] == len(common)
+        if common:
+            assert start0[axis] == common[0]
+    assert_array_equal(start0 - start1, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "cutoff", "limit"),
+    [
+        ((256, 256), 0.5, 1.15),
+        ((256, 256), 0.25, 1.15),
+        ((512, 52), 0.4, 1.15),
+        ((64, 64), 0.4, 1.35),
+    ],
+)
+@pytest.mark.parametrize("level", [30, 20, 10])
+def test_many_pairs_come_close_to_the_bound(shape, cutoff, limit, level):
+    errors, squares, matched = statistics(
+        shape, 10 ** (-level / 20), cutoff=cutoff, trials=150, number=1
+    )
+    assert matched.all()
+    # The RMSE of 300 numbers has a standard deviation of 4 %: two are allowed
+    # beyond the figure itself.
+    assert rms(errors) <= limit + 0.08
+    # 0.8 to 1.25, and as much again as the law of 150 squares allows.
+    assert_honest(squares, 2, margin=1.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [0, -10])
+def test_many_pairs_deep_in_noise_come_close_to_the_bound(level):
+    errors, squares, matched = statistics(
+        (256, 256), 10 ** (-level / 20), trials=150, number=2
+    )
+    assert matched.all()
+    # As above.
+    assert rms(errors) <= 1.15 + 0.08
+    assert_honest(squares, 2, margin=1.25)
