@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._fft import fast_shape, fftfreq, forward, inverse, rfftfreq
-from ._search_kernels import box_table, circular_peaks, local_maxima, score_lags
+from ._search_kernels import (
+    box_table,
+    circular_peaks,
+    local_maxima,
+    parabola_tops,
+    score_lags,
+)
 from ._spectral_kernels import (
     edge_taper,
     extend_periodic,
@@ -69,7 +75,9 @@ def exact_search(
     wide_low = np.maximum(np.minimum(low, middle - NULL_REACH), 1 - size1)
     wide_high = np.minimum(np.maximum(high, middle + NULL_REACH), size0 - 1)
     wide_low, wide_high = np.minimum(wide_low, low), np.maximum(wide_high, high)
-    need = np.maximum(np.maximum(size0 - wide_low, size1 + wide_high), np.maximum(size0, size1))
+    need = np.maximum(
+        np.maximum(size0 - wide_low, size1 + wide_high), np.maximum(size0, size1)
+    )
     thin = (size0 == 1) & (size1 == 1)
     shape = fast_shape(tuple(np.where(thin, 1, need + 0)))
     pair = _whitened(reference, moving, shape, exponent, valid)
@@ -86,12 +94,22 @@ def exact_search(
     zero = np.zeros(3, np.intp)
     least = max(least, 16.0)
     scores = score_lags(
-        direct, zero, wide_low, lags, *first,
-        *(box_table(insides[1], power, False) for power in (1, 2)), least,
+        direct,
+        zero,
+        wide_low,
+        lags,
+        *first,
+        *(box_table(insides[1], power, False) for power in (1, 2)),
+        least,
     )
     null = score_lags(
-        mirror, size1 - 1, wide_low, lags, *first,
-        *(box_table(insides[1], power, True) for power in (1, 2)), least,
+        mirror,
+        size1 - 1,
+        wide_low,
+        lags,
+        *first,
+        *(box_table(insides[1], power, True) for power in (1, 2)),
+        least,
     )
     likeness = _self_likeness(spectra, shape)
     found = _judge(scores, null, likeness, (size0, size1), wide_low, low, high, count)
@@ -144,7 +162,9 @@ def _whitened(
         extend_periodic(image, out)
     spectra = [forward(out) for out in canvas]
     _whiten(spectra, shape, reference.shape, exponent)
-    for i, (image, spectrum) in enumerate(zip((reference, moving), spectra, strict=True)):
+    for i, (image, spectrum) in enumerate(
+        zip((reference, moving), spectra, strict=True)
+    ):
         inside = tuple(slice(0, n) for n in image.shape)
         filtered = inverse(spectrum, shape)[inside]
         if valid is not None:
@@ -181,10 +201,9 @@ def _whiten(
     width = math.exp(-np.log([n for n in size if n > 1]).mean())
     share = math.prod(size) / math.prod(shape)
     edges = ring_edges(np.array(shape), width, share, 8.0, 0.1)
-    even = shape[-1] % 2 == 0
     cap = np.full((len(edges), 2), np.inf)
     for _ in range(2):
-        table = ring_power(spectra[0], spectra[1], *freqs, even, edges, cap)
+        table = ring_power(spectra[0], spectra[1], *freqs, edges, cap)
         power = table[:, 1:] / np.maximum(table[:, :1], 1)
         cap = LINE_LIMIT**2 / 2 * power
     power = np.maximum(power, 1e-12 * power.max(axis=0) + 1e-30)
@@ -205,7 +224,14 @@ def _floor(power: NDArray[np.float64], count: NDArray[np.float64]) -> float:
 
 
 def _judge(
-    scores: Volume, null: Volume, likeness: Volume, sizes: tuple[Lags, Lags], origin: Lags, low: Lags, high: Lags, count: int
+    scores: Volume,
+    null: Volume,
+    likeness: Volume,
+    sizes: tuple[Lags, Lags],
+    origin: Lags,
+    low: Lags,
+    high: Lags,
+    count: int,
 ) -> Candidates | None:
     """Rank the lags that are allowed, and hold the best against chance."""
     where, height = local_maxima(scores, np.float32(0.0))
@@ -226,7 +252,7 @@ def _judge(
     rest = height[far] - height_in[0] * np.where(alike > 0.4, np.minimum(alike, 1), 0)
     chance = np.concatenate([local_maxima(null, np.float32(0.0))[1], rest[rest > 0]])
     alarm, sigma = chance_level(float(height_in[0]), chance, int(allowed.sum()))
-    moved = np.array([_parabola(scores, lag - origin) for lag in lags_in[chosen]])
+    moved = parabola_tops(scores, lags_in[chosen] - origin, False)
     inner = (low < high) & ((best == low) | (best == high))
     return Candidates(
         shifts=lags_in[chosen] + moved,
@@ -278,27 +304,6 @@ def _apart(lags: Lags, count: int) -> list[int]:
     return chosen
 
 
-def _parabola(surface: Volume, index: Lags) -> NDArray[np.float64]:
-    """Return the offset of the top of a parabola through the neighbours."""
-    offset = np.zeros(3)
-    for axis in range(3):
-        size = surface.shape[axis]
-        if size < 3:
-            continue
-        step = np.zeros(3, np.intp)
-        step[axis] = 1
-        before, after = index - step, index + step
-        if before[axis] < 0 or after[axis] >= size:
-            continue
-        left, top, right = (float(surface[tuple(at)]) for at in (before, index, after))
-        if min(left, right) < -1e8:
-            continue
-        bend = left - 2 * top + right
-        if bend < 0:
-            offset[axis] = min(max(0.5 * (left - right) / bend, -0.5), 0.5)
-    return offset
-
-
 def circular_search(
     reference: Volume, moving: Volume, *, count: int, exponent: float = -1.0
 ) -> Candidates | None:
@@ -312,7 +317,9 @@ def circular_search(
     zero = np.zeros(3, np.intp)
     for image in (reference, moving):
         out = np.zeros(shape, np.float32)
-        tapers = [edge_taper(n, min(max(0.04 * n, 4.0), n / 4), 0.0) for n in image.shape]
+        tapers = [
+            edge_taper(n, min(max(0.04 * n, 4.0), n / 4), 0.0) for n in image.shape
+        ]
         taper_block(image, zero, np.array(image.shape), *tapers, out)
         spectra.append(forward(out))
     _whiten(spectra, shape, shape, exponent)
@@ -329,12 +336,16 @@ def circular_search(
     period = np.array(shape)
     lags = np.stack(np.unravel_index(where[order], shape), axis=1)
     signed = (lags + period // 2) % period - period // 2
-    apart = np.abs((signed - signed[0] + period // 2) % period - period // 2).max(axis=1)
+    apart = np.abs((signed - signed[0] + period // 2) % period - period // 2).max(
+        axis=1
+    )
     chance = np.delete(height, order[apart <= 2 * SEPARATION])
     # All maxima under the floor are chance too; they only enter the count.
-    alarm, sigma = chance_level(float(height[order[0]]), chance, 2 ** int((period > 1).sum()) * len(height))
+    alarm, sigma = chance_level(
+        float(height[order[0]]), chance, 2 ** int((period > 1).sum()) * len(height)
+    )
     chosen = _apart(signed, count + 1)
-    moved = np.array([_parabola_circular(surface, lags[row]) for row in chosen])
+    moved = parabola_tops(surface, lags[chosen], True)
     return Candidates(
         shifts=signed[chosen] + moved,
         scores=height[order][chosen] / sigma,
@@ -342,9 +353,3 @@ def circular_search(
         at_bound=False,
         period=period,
     )
-
-
-def _parabola_circular(surface: Volume, index: Lags) -> NDArray[np.float64]:
-    period = np.array(surface.shape)
-    around = [np.arange(i - 1, i + 2) % n if n > 1 else np.zeros(1, np.intp) for i, n in zip(index, period, strict=True)]
-    return _parabola(surface[np.ix_(*around)], (period > 1).astype(np.intp))

@@ -7,7 +7,6 @@ images are compared; one thread each, because threads belong to the caller.
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 

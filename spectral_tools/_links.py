@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
 
 from ._checks import as_points, as_shape, as_shift, check_fraction, check_not_negative
 
@@ -237,6 +236,9 @@ def _near_pairs(
         return np.empty(0, np.intp), np.empty(0, np.intp)
     # One reach serves all axes once long tiles have been made square.
     scale = np.median(sizes, axis=0)
+    # Imported here because it takes a quarter of the time of the whole package.
+    from scipy.spatial import cKDTree  # noqa: PLC0415
+
     tree = cKDTree(centers / scale)
     found = tree.query_ball_point(
         centers / scale, (sizes / scale).max(axis=1), p=np.inf, return_sorted=False

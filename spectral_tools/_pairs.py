@@ -1,4 +1,4 @@
-"""Match two images around given pairs of points (floor 4)."""
+"""Match two images around given pairs of points (floor 5)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,8 @@ from ._checks import (
     check_same_shape,
     check_whitening,
 )
+from ._correlation import ShiftEstimate, correlate_images
 from ._outcomes import Outcome
-from ._shifts import ShiftEstimate, correlate_images
 
 __all__ = ["PointMatches", "refine_pair"]
 
@@ -133,7 +133,9 @@ def refine_pair(
         )
     ]
     if points[0].ndim < 1 or points[0].shape[-1] != ndim:
-        message = f"`reference_points` must have shape (..., {ndim}); got {points[0].shape}."
+        message = (
+            f"`reference_points` must have shape (..., {ndim}); got {points[0].shape}."
+        )
         raise ValueError(message)
     check_same_shape(reference_points=points[0], moving_points=points[1])
     sides = as_shift(size, ndim, "size")
@@ -220,7 +222,9 @@ def _gather(
     return PointMatches(
         reference_points=np.array([row[0] for row in rows]).reshape(*shape, ndim),
         moving_points=np.array([row[1] for row in rows]).reshape(*shape, ndim),
-        covariance=np.array([e.covariance for e in estimates]).reshape(*shape, ndim, ndim),
+        covariance=np.array([e.covariance for e in estimates]).reshape(
+            *shape, ndim, ndim
+        ),
         correlation=np.array([e.correlation for e in estimates]).reshape(shape),
         false_alarm=np.array([e.false_alarm for e in estimates]).reshape(shape),
         outcome=outcome.reshape(shape),

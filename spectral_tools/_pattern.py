@@ -32,7 +32,9 @@ class CameraPattern:
     sums: tuple[NDArray[np.float32], NDArray[np.float32]]
     counts: tuple[int, int]
     tiles: Sequence[Any] | None
-    scatter: NDArray[np.float32]  # of one tile, in units of the pattern's power, by mode
+    scatter: NDArray[
+        np.float32
+    ]  # of one tile, in units of the pattern's power, by mode
 
     def seen(self, i: int, j: int, side: int) -> NDArray[np.float32]:
         """Return the pattern for tile `i` (side 0) or `j` (side 1) of a link."""
@@ -156,7 +158,9 @@ def steady_pattern(
         message = f"`pattern` must be finite; got {count} NaN or infinite pixels."
         raise ValueError(message)
     single = given.astype(np.float32)
-    return CameraPattern(sums=(single, single), counts=(1, 1), tiles=None, scatter=single)
+    return CameraPattern(
+        sums=(single, single), counts=(1, 1), tiles=None, scatter=single
+    )
 
 
 def _centred(tile: Any) -> NDArray[np.float32]:
@@ -168,4 +172,6 @@ def _centred(tile: Any) -> NDArray[np.float32]:
         return (image - image.mean(dtype=np.float64)).astype(np.float32)
     if not finite.any():
         return np.zeros(image.shape, np.float32)
-    return np.where(finite, image - image[finite].mean(dtype=np.float64), 0).astype(np.float32)
+    return np.where(finite, image - image[finite].mean(dtype=np.float64), 0).astype(
+        np.float32
+    )

@@ -4,16 +4,22 @@ Volumes have three axes, as in `_spectral_kernels`.
 """
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._compiled import compiled
 
-__all__ = ["box_table", "circular_peaks", "local_maxima", "score_lags"]
+__all__ = ["box_table", "circular_peaks", "local_maxima", "parabola_tops", "score_lags"]
+
+Volume = NDArray[Any]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 
 
 @compiled
-def box_table(image, power, flip):
+def box_table(image: Volume, power: int, flip: bool) -> Floats:
     """Return the summed-area table of ``image ** power``, of the flipped image if asked."""
     n0, n1, n2 = image.shape
     table = np.zeros((n0 + 1, n1 + 1, n2 + 1))
@@ -27,20 +33,33 @@ def box_table(image, power, flip):
                     value = np.float64(image[p, r, c])
                 run += value if power == 1 else value * value
                 table[p + 1, r + 1, c + 1] = (
-                    run + table[p + 1, r, c + 1] + table[p, r + 1, c + 1] - table[p, r, c + 1]
+                    run
+                    + table[p + 1, r, c + 1]
+                    + table[p, r + 1, c + 1]
+                    - table[p, r, c + 1]
                 )
     return table
 
 
 @compiled
-def _box(table, p0, p1, r0, r1, c0, c1):
+def _box(table: Floats, p0: int, p1: int, r0: int, r1: int, c0: int, c1: int) -> float:
     far = table[p1, r1, c1] - table[p1, r0, c1] - table[p1, r1, c0] + table[p1, r0, c0]
     near = table[p0, r1, c1] - table[p0, r0, c1] - table[p0, r1, c0] + table[p0, r0, c0]
     return far - near
 
 
 @compiled
-def score_lags(surface, offset, low, shape, sums0, squares0, sums1, squares1, least):
+def score_lags(
+    surface: Volume,
+    offset: Ints,
+    low: Ints,
+    shape: Ints,
+    sums0: Floats,
+    squares0: Floats,
+    sums1: Floats,
+    squares1: Floats,
+    least: float,
+) -> Volume:
     """Turn circular correlations into Fisher z over the overlap, at each lag.
 
     Returns z (unit: the standard deviation that independent pixels would
@@ -70,7 +89,9 @@ def score_lags(surface, offset, low, shape, sums0, squares0, sums1, squares1, le
                 if count < least or count < 4:
                     continue
                 first = _box(sums0, p0, p1, r0, r1, c0, c1)
-                second = _box(sums1, p0 - s0, p1 - s0, r0 - s1, r1 - s1, c0 - s2, c1 - s2)
+                second = _box(
+                    sums1, p0 - s0, p1 - s0, r0 - s1, r1 - s1, c0 - s2, c1 - s2
+                )
                 var0 = _box(squares0, p0, p1, r0, r1, c0, c1) - first * first / count
                 var1 = (
                     _box(squares1, p0 - s0, p1 - s0, r0 - s1, r1 - s1, c0 - s2, c1 - s2)
@@ -79,16 +100,16 @@ def score_lags(surface, offset, low, shape, sums0, squares0, sums1, squares1, le
                 if var0 <= 1e-6 * count or var1 <= 1e-6 * count:
                     score[i, j, k] = 0.0
                     continue
-                ratio = (line[(s2 + offset[2]) % m2] - first * second / count) / math.sqrt(
-                    var0 * var1
-                )
+                ratio = (
+                    line[(s2 + offset[2]) % m2] - first * second / count
+                ) / math.sqrt(var0 * var1)
                 ratio = min(max(ratio, -0.999999), 0.999999)
                 score[i, j, k] = math.atanh(ratio) * math.sqrt(count)
     return score
 
 
 @compiled
-def local_maxima(score, floor):
+def local_maxima(score: Volume, floor: float) -> tuple[Ints, NDArray[np.float32]]:
     """Return the flat indices and heights of the local maxima above `floor`."""
     n0, n1, n2 = score.shape
     where = np.empty(score.size // 2 + 1, np.int64)
@@ -119,7 +140,7 @@ def local_maxima(score, floor):
 
 
 @compiled
-def circular_peaks(surface, floor):
+def circular_peaks(surface: Volume, floor: float) -> tuple[Ints, NDArray[np.float32]]:
     """Return indices and heights of the local maxima of a periodic surface."""
     n0, n1, n2 = surface.shape
     where = np.empty(surface.size // 2 + 1, np.int64)
@@ -150,3 +171,25 @@ def circular_peaks(surface, floor):
                     height[found] = value
                     found += 1
     return where[:found].copy(), height[:found].copy()
+
+
+@compiled
+def parabola_tops(surface: Volume, indices: Ints, periodic: bool) -> Floats:
+    """Return the offset of the top of a parabola through the neighbours of peaks."""
+    offsets = np.zeros(indices.shape)
+    for row in range(len(indices)):
+        for axis in range(3):
+            size = surface.shape[axis]
+            here = indices[row, axis]
+            if size < 3 or (not periodic and (here == 0 or here == size - 1)):
+                continue
+            at = indices[row].copy()
+            at[axis] = (here - 1) % size
+            left = np.float64(surface[at[0], at[1], at[2]])
+            at[axis] = (here + 1) % size
+            right = np.float64(surface[at[0], at[1], at[2]])
+            top = np.float64(surface[indices[row, 0], indices[row, 1], indices[row, 2]])
+            bend = left - 2 * top + right
+            if bend < 0 and min(left, right) > -1e8:
+                offsets[row, axis] = min(max(0.5 * (left - right) / bend, -0.5), 0.5)
+    return offsets

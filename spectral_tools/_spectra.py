@@ -16,7 +16,8 @@ from ._checks import (
     check_same_ndim,
 )
 from ._fft import fftfreq, forward, rfftfreq
-from ._spectral_kernels import edge_taper, ring_edges, smooth_coherence
+from ._fit_kernels import smooth_coherence
+from ._spectral_kernels import edge_taper, ring_edges
 from ._subpixel import overlap_block
 
 __all__ = [

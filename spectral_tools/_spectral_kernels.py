@@ -6,32 +6,33 @@ stored too (the first column, and the last of an even axis) count half.
 """
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._compiled import compiled
 
 __all__ = [
     "edge_taper",
     "extend_periodic",
-    "fit_step",
     "flatten_modes",
     "ring_edges",
     "ring_power",
-    "ring_sums",
-    "smooth_coherence",
+    "run_end",
     "survey",
     "taper_block",
     "whiten_modes",
 ]
 
-# Columns of a table of ring sums: the number of modes, the powers of the two
-# images, the real part of the cross-spectrum, its slopes (3), the mean power times k k^T
-# (6: 00 01 02 11 12 22), and the squared slopes (6).
+Volume = NDArray[Any]
+Floats = NDArray[np.float64]
+Modes = NDArray[np.complex64]
+Ints = NDArray[np.intp]
 
 
 @compiled
-def edge_taper(size, width, shift):
+def edge_taper(size: int, width: float, shift: float) -> Floats:
     """Return weights that fall to zero over `width` px at both ends, moved by `shift`."""
     weights = np.ones(size)
     if size == 1:
@@ -46,7 +47,15 @@ def edge_taper(size, width, shift):
 
 
 @compiled
-def taper_block(image, start, shape, taper0, taper1, taper2, out):
+def taper_block(
+    image: Volume,
+    start: Ints,
+    shape: Ints,
+    taper0: Floats,
+    taper1: Floats,
+    taper2: Floats,
+    out: Volume,
+) -> None:
     """Write a tapered block of `image`, less its weighted mean, into `out`."""
     columns = taper2.astype(np.float32)
     total = 0.0
@@ -68,7 +77,7 @@ def taper_block(image, start, shape, taper0, taper1, taper2, out):
 
 
 @compiled
-def survey(image):
+def survey(image: Volume) -> tuple[float, float, float, int]:
     """Return the least and largest value, the sum, and how many are not finite."""
     lowest, highest, total, bad = np.inf, -np.inf, 0.0, 0
     for p in range(image.shape[0]):
@@ -88,7 +97,9 @@ def survey(image):
 
 
 @compiled
-def ring_edges(shape, width, share, least, relative):
+def ring_edges(
+    shape: Ints, width: float, share: float, least: float, relative: float
+) -> Floats:
     """Return the upper edges, as squared frequencies, of rings of a transform.
 
     Rings are `width` apart or wider: each has at least `least` independent modes
@@ -128,7 +139,7 @@ def ring_edges(shape, width, share, least, relative):
 
 
 @compiled
-def _run_end(edges, ring, base, pitch, columns):
+def run_end(edges: Floats, ring: int, base: float, pitch: float, columns: int) -> int:
     """Return where the modes of a ring, which lie side by side in a line, end."""
     if ring >= len(edges) - 1:
         return columns
@@ -136,95 +147,15 @@ def _run_end(edges, ring, base, pitch, columns):
 
 
 @compiled
-def ring_sums(first, second, freq0, freq1, freq2, even, shift, edges):
-    """Sum powers, the cross-spectrum turned back by `shift`, and its slopes.
-
-    Returns a table with a row for each ring of frequencies (the columns are
-    named above): all that one step of the fit of a shift needs.
-    """
-    tau = 2 * math.pi
-    table = np.zeros((len(edges), 19))
-    turn = np.exp(1j * tau * freq2 * shift[2])
-    turn_real = turn.real.astype(np.float32)
-    turn_imag = turn.imag.astype(np.float32)
-    across = (tau * freq2).astype(np.float32)
-    columns = first.shape[2]
-    pitch = freq2[1] if columns > 1 else 1.0
-    for p in range(first.shape[0]):
-        k0 = tau * freq0[p]
-        for r in range(first.shape[1]):
-            k1 = tau * freq1[r]
-            here = np.exp(1j * (k0 * shift[0] + k1 * shift[1]))
-            cos, sin = np.float32(here.real), np.float32(here.imag)
-            base = freq0[p] ** 2 + freq1[r] ** 2
-            a = first[p, r]
-            b = second[p, r]
-            start = 0
-            ring = np.searchsorted(edges, base)
-            while start < columns:
-                stop = _run_end(edges, ring, base, pitch, columns)
-                if stop <= start:
-                    ring += 1
-                    continue
-                # Modes that are stored twice make a run of their own.
-                half = 1.0
-                if start == 0:
-                    stop, half = 1, 0.5
-                elif even and start == columns - 1:
-                    half = 0.5
-                elif even and stop == columns:
-                    stop = columns - 1
-                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = np.float32(0)
-                for c in range(start, stop):
-                    ar, ai, br, bi = a[c].real, a[c].imag, b[c].real, b[c].imag
-                    real = ar * br + ai * bi
-                    imag = ai * br - ar * bi
-                    tr = turn_real[c] * cos - turn_imag[c] * sin
-                    ti = turn_real[c] * sin + turn_imag[c] * cos
-                    im = real * ti + imag * tr
-                    k2 = across[c]
-                    power0 = ar * ar + ai * ai
-                    power1 = br * br + bi * bi
-                    power = power0 + power1
-                    square = im * im
-                    s0 += power0
-                    s1 += power1
-                    s2 += real * tr - imag * ti
-                    s3 += im
-                    s4 += k2 * im
-                    s5 += k2 * power
-                    s6 += k2 * k2 * power
-                    s7 += k2 * square
-                    s8 += k2 * k2 * square
-                    s9 += square
-                row = table[ring]
-                power, square = half * 0.5 * (s0 + s1), half * s9
-                slope = half * s3
-                row[0] += half * (stop - start)
-                row[1] += half * s0
-                row[2] += half * s1
-                row[3] += half * s2
-                row[4] += k0 * slope
-                row[5] += k1 * slope
-                row[6] += half * s4
-                row[7] += k0 * k0 * power
-                row[8] += k0 * k1 * power
-                row[9] += half * 0.5 * k0 * s5
-                row[10] += k1 * k1 * power
-                row[11] += half * 0.5 * k1 * s5
-                row[12] += half * 0.5 * s6
-                row[13] += k0 * k0 * square
-                row[14] += k0 * k1 * square
-                row[15] += half * k0 * s7
-                row[16] += k1 * k1 * square
-                row[17] += half * k1 * s7
-                row[18] += half * s8
-                start = stop
-    return table
-
-
-@compiled
-def ring_power(first, second, freq0, freq1, freq2, even, edges, cap):
+def ring_power(
+    first: Modes,
+    second: Modes,
+    freq0: Floats,
+    freq1: Floats,
+    freq2: Floats,
+    edges: Floats,
+    cap: Floats,
+) -> Floats:
     """Sum the powers of two spectra over rings, each mode capped.
 
     `cap` holds the largest power that counts, for each ring and image: it keeps
@@ -241,7 +172,7 @@ def ring_power(first, second, freq0, freq1, freq2, even, edges, cap):
             start = 0
             ring = np.searchsorted(edges, base)
             while start < columns:
-                stop = _run_end(edges, ring, base, pitch, columns)
+                stop = run_end(edges, ring, base, pitch, columns)
                 if stop <= start:
                     ring += 1
                     continue
@@ -260,7 +191,15 @@ def ring_power(first, second, freq0, freq1, freq2, even, edges, cap):
 
 
 @compiled
-def whiten_modes(spectrum, freq0, freq1, freq2, edges, gain, limit):
+def whiten_modes(
+    spectrum: Modes,
+    freq0: Floats,
+    freq1: Floats,
+    freq2: Floats,
+    edges: Floats,
+    gain: Floats,
+    limit: Floats,
+) -> None:
     """Filter a spectrum in place by a gain for each ring, and limit what sticks out."""
     columns = spectrum.shape[2]
     pitch = freq2[1] if columns > 1 else 1.0
@@ -271,7 +210,7 @@ def whiten_modes(spectrum, freq0, freq1, freq2, edges, gain, limit):
             start = 0
             ring = np.searchsorted(edges, base)
             while start < columns:
-                stop = _run_end(edges, ring, base, pitch, columns)
+                stop = run_end(edges, ring, base, pitch, columns)
                 if stop <= start:
                     ring += 1
                     continue
@@ -288,56 +227,21 @@ def whiten_modes(spectrum, freq0, freq1, freq2, edges, gain, limit):
 
 
 @compiled
-def flatten_modes(spectrum, exponent):
+def flatten_modes(spectrum: Modes, exponent: float) -> None:
     """Divide each mode by its modulus to a power, in place: the classical whitening."""
     tiny = np.float32(1e-30)
     for p in range(spectrum.shape[0]):
         for r in range(spectrum.shape[1]):
             for c in range(spectrum.shape[2]):
                 value = spectrum[p, r, c]
-                modulus = max(math.sqrt(value.real * value.real + value.imag * value.imag), tiny)
-                spectrum[p, r, c] = value * np.float32(modulus ** -exponent)
+                modulus = max(
+                    math.sqrt(value.real * value.real + value.imag * value.imag), tiny
+                )
+                spectrum[p, r, c] = value * np.float32(modulus**-exponent)
 
 
 @compiled
-def smooth_coherence(count, coherence, slack):
-    """Average a coherence over neighbouring rings as far as the data agree.
-
-    In the scale atanh(g) the error of a ring of `count` modes is known, and a
-    window grows for as long as its mean stays within `slack` standard
-    errors of all narrower ones (Lepski's rule). What remains is freed of the
-    bias of its own error.
-    """
-    rings = len(count)
-    result = np.zeros(rings)
-    angle = np.arctanh(np.minimum(np.maximum(coherence, -1 + 1e-9), 1 - 1e-9))
-    for ring in range(rings):
-        low, high = -np.inf, np.inf
-        best, variance = 0.0, 1.0
-        half = 0
-        while half <= min(ring, rings - 1 - ring):
-            weight, total = 0.0, 0.0
-            for other in range(ring - half, ring + half + 1):
-                step = (other - ring) / (half + 1.0)
-                share = count[other] * (1 - step * step)
-                weight += share
-                total += share * angle[other]
-            if weight > 1:
-                mean = total / weight
-                error = (1.0 if half == 0 else 1.2) / (2 * weight - 1)
-                if mean < low or mean > high:
-                    break
-                best, variance = mean, error
-                low = max(low, mean - slack * math.sqrt(error))
-                high = min(high, mean + slack * math.sqrt(error))
-            half = half + 1 if half < 2 else int(1.5 * half + 0.5)
-        if best > 0 and best * best > variance:
-            result[ring] = math.tanh(math.sqrt(best * best - variance))
-    return result
-
-
-@compiled
-def extend_periodic(image, out):
+def extend_periodic(image: Volume, out: Volume) -> None:
     """Fill `out` with `image` and, beyond it, with its mirror image, seamlessly.
 
     The ends of each axis meet half-way in the mirrored part, so that a filter
@@ -353,7 +257,9 @@ def extend_periodic(image, out):
                 after = max(2 * n2 - 1 - c, 0)
                 before = min(m2 - 1 - c, n2 - 1)
                 fade = np.float32((c - n2 + 1) / (m2 - n2 + 1))
-                out[p, r, c] = (1 - fade) * image[p, r, after] + fade * image[p, r, before]
+                out[p, r, c] = (1 - fade) * image[p, r, after] + fade * image[
+                    p, r, before
+                ]
         for r in range(n1, m1):
             after = max(2 * n1 - 1 - r, 0)
             before = min(m1 - 1 - r, n1 - 1)
@@ -367,183 +273,3 @@ def extend_periodic(image, out):
         for r in range(m1):
             for c in range(m2):
                 out[p, r, c] = (1 - fade) * out[after, r, c] + fade * out[before, r, c]
-
-
-@compiled
-def _invert(matrix, inverse):
-    """Invert a symmetric matrix of three rows; False if it is nearly singular."""
-    for i in range(3):
-        for j in range(3):
-            a, b = (i + 1) % 3, (i + 2) % 3
-            c, d = (j + 1) % 3, (j + 2) % 3
-            inverse[j, i] = matrix[a, c] * matrix[b, d] - matrix[a, d] * matrix[b, c]
-    determinant = 0.0
-    for j in range(3):
-        determinant += matrix[0, j] * inverse[j, 0]
-    if not determinant > 1e-12 * matrix[0, 0] * matrix[1, 1] * matrix[2, 2]:
-        return False
-    for i in range(3):
-        for j in range(3):
-            inverse[i, j] /= determinant
-    return True
-
-
-@compiled
-def _ring_shifts(table, power, smooth, share, active):
-    """Return the shift that each ring tells alone, and its variance per axis."""
-    rings = len(power)
-    told = np.zeros((rings, 3))
-    variance = np.full(rings, np.inf)
-    axes = active.sum()
-    for ring in range(rings):
-        g = smooth[ring]
-        if g <= 0:
-            continue
-        tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
-        curve = spread = 0.0
-        for i in range(3):
-            if active[i]:
-                at = 0 if i == 0 else (3 if i == 1 else 5)
-                own = tilt * table[ring, 7 + at]
-                told[ring, i] = -table[ring, 4 + i] / max(own, 1e-300)
-                curve += own
-                spread += table[ring, 13 + at]
-        if curve > 0:
-            # What the coherence predicts steadies what few modes scatter by chance.
-            model = 0.5 * (1 - g * g) / g * power[ring] / table[ring, 0] * curve
-            variance[ring] = axes * max(spread, model) / (curve * curve * share)
-    return told, variance
-
-
-@compiled
-def _disagreement(told, variance, active):
-    """Return the variance by which rings tell different shifts, beyond their errors.
-
-    It is what brings the median of the squared, scaled differences to the
-    value that chance gives it, and zero unless chance is unlikely. Coarse
-    and fine detail differ where the light, not the sample, has a gradient, or
-    where the optics distort.
-    """
-    used = np.flatnonzero(variance < np.inf)
-    axes = active.sum()
-    if len(used) < 6:
-        return 0.0
-    square = np.zeros(len(used))
-    for i in range(3):
-        if active[i]:
-            order = np.argsort(told[used, i])
-            trust = np.cumsum(1 / variance[used][order])
-            middle = told[used[order[np.searchsorted(trust, 0.5 * trust[-1])]], i]
-            square += (told[used, i] - middle) ** 2
-    square /= axes
-    expected = 0.455 if axes == 1 else (0.693 if axes == 2 else 0.789)
-    slack = expected * (1 + 5 / math.sqrt(len(used)))
-    if np.median(square / variance[used]) < slack:
-        return 0.0
-    low, high = 0.0, square.max() / expected
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        if np.median(square / (variance[used] + middle)) > expected:
-            low = middle
-        else:
-            high = middle
-    return 0.5 * (low + high)
-
-
-@compiled
-def fit_step(table, share, sides, active, weighted):
-    """Return what one Newton step on the weighted cross-spectrum knows.
-
-    The result holds the step (3), the covariance (9), the correlation, the
-    significance in standard deviations, 1 if there was anything to fit, and how
-    much further than the steps the truth lies, because the tapers follow (3).
-    """
-    rings = table.shape[0]
-    result = np.zeros(18)
-    power = np.sqrt(table[:, 1] * table[:, 2])
-    count = np.zeros(rings)
-    coherence = np.zeros(rings)
-    for ring in range(rings):
-        if power[ring] > 0:
-            count[ring] = table[ring, 0] * share
-            coherence[ring] = table[ring, 3] / power[ring]
-    smooth = smooth_coherence(count, coherence, 2.0)
-    weight = np.zeros(rings)
-    detected = noise = total0 = total1 = total = 0.0
-    for ring in range(rings):
-        total0 += table[ring, 1]
-        total1 += table[ring, 2]
-        total += table[ring, 3]
-        if count[ring] > 0:
-            g = smooth[ring]
-            level = power[ring] / table[ring, 0]
-            # The maximum-likelihood weight of a phase (Knapp & Carter 1976).
-            weight[ring] = g / ((1 - g * g) * level) if weighted else 1.0
-            detected += g / level * table[ring, 3]
-            noise += 0.5 * g * g * table[ring, 0] / share
-    slope = np.zeros(3)
-    hessian = np.zeros(6)
-    spread = np.zeros(6)
-    told, variance = _ring_shifts(table, power, smooth, share, active)
-    excess = _disagreement(told, variance, active)
-    signal = 0.0
-    for ring in range(rings):
-        if weight[ring] <= 0 or not variance[ring] < np.inf:
-            continue
-        g = smooth[ring]
-        tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
-        trust = weight[ring]
-        if excess > 0:
-            trust *= variance[ring] / (variance[ring] + excess)
-        for i in range(6):
-            hessian[i] += trust * tilt * table[ring, 7 + i]
-            spread[i] += trust * trust * table[ring, 13 + i]
-        if excess > 0:
-            # The disagreement adds its own variance to the slope of the ring.
-            for i in range(3):
-                at = 0 if i == 0 else (3 if i == 1 else 5)
-                curve = trust * tilt * table[ring, 7 + at]
-                spread[at] += curve * curve * excess * share
-        for i in range(3):
-            slope[i] += trust * table[ring, 4 + i]
-        signal += trust * g * power[ring]
-    if signal <= 0 or total0 <= 0 or total1 <= 0:
-        return result
-    matrix = np.zeros((3, 3))
-    middle = np.zeros((3, 3))
-    index = 0
-    for i in range(3):
-        for j in range(i, 3):
-            if active[i] and active[j]:
-                matrix[i, j] = matrix[j, i] = hessian[index]
-                middle[i, j] = middle[j, i] = spread[index]
-            index += 1
-    inverse = np.zeros((3, 3))
-    for i in range(3):
-        if not active[i]:
-            matrix[i, i] = 1.0
-    if not _invert(matrix, inverse):
-        return result
-    for i in range(3):
-        if active[i]:
-            for j in range(3):
-                result[i] -= inverse[i, j] * slope[j]
-    for i in range(3):
-        result[15 + i] = 1.0
-        if active[i]:
-            # Tapers that follow the content carry no information themselves, but
-            # tapers that do not hold the fit back.
-            held = min(sides[i] * signal, 0.5 * matrix[i, i])
-            result[15 + i] = matrix[i, i] / (matrix[i, i] - held)
-            matrix[i, i] -= held
-    if not _invert(matrix, inverse):
-        return result
-    for i in range(3):
-        for j in range(3):
-            for k in range(3):
-                for m in range(3):
-                    result[3 + 3 * i + j] += inverse[i, k] * middle[k, m] * inverse[m, j] / share
-    result[12] = min(max(total / math.sqrt(total0 * total1), -1.0), 1.0)
-    result[13] = detected / math.sqrt(noise) if noise > 0 else 0.0
-    result[14] = 1.0
-    return result

@@ -1,4 +1,4 @@
-"""Fit a shift to a fraction of a pixel by spectral maximum likelihood (floor 2)."""
+"""Fit a shift to a fraction of a pixel by spectral maximum likelihood (floor 3)."""
 
 import math
 from dataclasses import dataclass
@@ -7,15 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._fft import fast_shape, fftfreq, forward, rfftfreq
+from ._fit_kernels import fit_step, ring_sums
 from ._ndimage import distance_transform_edt, shift_image
-from ._spectral_kernels import (
-    edge_taper,
-    fit_step,
-    flatten_modes,
-    ring_edges,
-    ring_sums,
-    taper_block,
-)
+from ._spectral_kernels import edge_taper, flatten_modes, ring_edges, taper_block
 
 __all__ = ["ShiftFit", "fit_shift", "overlap_block"]
 
@@ -29,6 +23,8 @@ ROUNDS, STEPS, TRAVEL = 10, 3, 4.0
 STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
 # The share of an error that the tapers keep from being seen in the first round.
 FOLLOW = 0.1
+# The share of an error that a Newton step leaves, at most.
+NEWTON = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,7 +81,9 @@ def fit_shift(
             fraction += np.minimum(np.maximum(fit.step, -0.4), 0.4)
             # What the next tapers will change again need not be fitted.
             taken = _longest(fraction + blocks.whole - before)
-            if _longest(fit.step) < max(STEP_FLOOR, 0.05 * taken):
+            sigma = math.sqrt(min(fit.covariance[i, i] for i in range(3) if active[i]))
+            enough = max(STEP_FLOOR, STEP_SIGMAS * sigma)
+            if NEWTON * _longest(fit.step) < max(enough, 0.05 * taken):
                 break
         shift = before + (blocks.whole + fraction - before) * fit.beyond
         taken = _longest(shift - before)
@@ -94,8 +92,7 @@ def fit_shift(
         # Each round leaves about the same share of the error to the next.
         left = taken * min(max(taken / moved, FOLLOW if used == 1 else 0.0), 0.5)
         moved = taken
-        sigma = math.sqrt(min(fit.covariance[i, i] for i in range(3) if active[i]))
-        if left < max(STEP_FLOOR, STEP_SIGMAS * sigma):
+        if left < enough:
             break
     return ShiftFit(
         shift=shift,
@@ -160,7 +157,9 @@ def _cut(
             total = weights.sum()
             if total <= 0:
                 return None
-            cut = image[tuple(slice(b, b + n) for b, n in zip(begin, block, strict=True))]
+            cut = image[
+                tuple(slice(b, b + n) for b, n in zip(begin, block, strict=True))
+            ]
             out[inside] = (cut - (cut * weights).sum() / total) * weights
         product = pair[0] * pair[1]
         squares, fourths = float(product.sum()), float((product * product).sum())
@@ -232,7 +231,10 @@ class _Step:
 
 
 def _step(
-    blocks: _Blocks, fraction: NDArray[np.float64], active: NDArray[np.bool_], exponent: float
+    blocks: _Blocks,
+    fraction: NDArray[np.float64],
+    active: NDArray[np.bool_],
+    exponent: float,
 ) -> _Step | None:
     """Return one Newton step on the weighted cross-spectrum, and what it knows."""
     first, second = blocks.spectra

@@ -17,10 +17,15 @@ from ._checks import (
     check_whitening,
     image_dtype,
 )
+from ._correlation import (
+    ShiftEstimate,
+    correlate_images,
+    lag_bounds,
+    reachable_parts,
+)
 from ._labels import Links, number_links
 from ._outcomes import Outcome
 from ._pattern import CameraPattern, measure_pattern, steady_pattern
-from ._shifts import ShiftEstimate, correlate_images, lag_bounds, reachable_parts
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["TileMatches", "match_tiles"]
@@ -170,7 +175,9 @@ def match_tiles(
     match = partial(
         _match_link, images, shapes, masks, reach, (min_overlap, whitening, peaks)
     )
-    jobs = [(i, j, guess, camera) for (i, j), guess in zip(numbered, guesses, strict=True)]
+    jobs = [
+        (i, j, guess, camera) for (i, j), guess in zip(numbered, guesses, strict=True)
+    ]
     estimates = list(
         spread(match, jobs, workers=workers, progress=progress, title="match tiles")
     )
@@ -179,7 +186,9 @@ def match_tiles(
             images, shapes, numbered, jobs, estimates, reach,
             lambda again: spread(match, again, workers=workers, progress=progress),
         )  # fmt: skip
-    rows = numbered if not isinstance(tiles, Mapping) else _label_pairs(numbered, labels)
+    rows = (
+        numbered if not isinstance(tiles, Mapping) else _label_pairs(numbered, labels)
+    )
     return _gather(rows, numbered, shapes, estimates, peaks)
 
 
@@ -216,7 +225,12 @@ def _match_link(
     whole = min(np.prod(shapes[i]), np.prod(shapes[j]))
     least = options[0] * whole / min(cuts[0].size, cuts[1].size)
     found = correlate_images(
-        (cuts[0], cuts[1]), (seen[0], seen[1]), guess - origin, reach, least, *options[1:]
+        (cuts[0], cuts[1]),
+        (seen[0], seen[1]),
+        guess - origin,
+        reach,
+        least,
+        *options[1:],
     )
     return _moved(found, origin, shapes[i], shapes[j])
 
@@ -254,7 +268,8 @@ def _without_pattern(
     """Match links that the camera may hold at zero again, without its pattern."""
     believed = (Outcome.MATCHED, Outcome.AMBIGUOUS)
     pinned = [
-        e.outcome in believed and bool((np.abs(e.alternatives) < PINNED).all(axis=1).any())
+        e.outcome in believed
+        and bool((np.abs(e.alternatives) < PINNED).all(axis=1).any())
         for e in first
     ]
     # Only where zero was searched can the camera hold a link.
@@ -313,8 +328,7 @@ def _shapes(images: Sequence[Any]) -> list[tuple[int, ...]]:
         tile = images[number]
         if not hasattr(tile, "shape") or not hasattr(tile, "dtype"):
             message = (
-                "`tiles` must hold arrays; "
-                f"got {type(tile).__name__} as tile {number}."
+                f"`tiles` must hold arrays; got {type(tile).__name__} as tile {number}."
             )
             raise TypeError(message)
         image_dtype(np.dtype(tile.dtype), f"tiles[{number}]")
@@ -380,7 +394,9 @@ def _gather(
 ) -> TileMatches:
     ndim = len(shapes[0])
     count = len(estimates)
-    size = np.array([[shapes[i], shapes[j]] for i, j in numbered]).reshape(count, 2, ndim)
+    size = np.array([[shapes[i], shapes[j]] for i, j in numbered]).reshape(
+        count, 2, ndim
+    )
     shift = np.array([e.shift for e in estimates]).reshape(count, ndim)
     low, high = np.maximum(0, shift), np.minimum(size[:, 0], size[:, 1] + shift)
     centre = (low + high - 1) / 2
@@ -389,7 +405,9 @@ def _gather(
     covariance = np.array([e.covariance for e in estimates]).reshape(count, ndim, ndim)
     believed = np.isin(outcome.astype(str), [Outcome.MATCHED, Outcome.AMBIGUOUS])
     covariance[~believed] = np.diag(np.full(ndim, np.inf))
-    alternatives = np.array([e.alternatives for e in estimates]).reshape(count, peaks, ndim)
+    alternatives = np.array([e.alternatives for e in estimates]).reshape(
+        count, peaks, ndim
+    )
     return TileMatches(
         links=rows,
         reference_points=centre,

@@ -1,0 +1,322 @@
+"""Search and fit: the core of every match (floor 4)."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._detection import Candidates, circular_search, exact_search
+from ._outcomes import Outcome
+from ._spectral_kernels import survey
+from ._subpixel import ROUNDS, ShiftFit, fit_shift, overlap_block
+
+__all__ = ["ShiftEstimate", "correlate_images", "lag_bounds", "reachable_parts"]
+
+# A match is believed below this chance of a false alarm.
+BELIEVED = 1e-3
+# A second peak this close to the first leaves the answer open.
+AMBIGUOUS = 0.85
+# The quick search is believed only far beyond doubt.
+CERTAIN, ALONE, COHERENT, RIVAL = 1e-6, 0.7, 8.0, 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShiftEstimate:
+    """A shift and how far it can be trusted.
+
+    Attributes
+    ----------
+    shift : ndarray of shape (ndim,)
+        Translation in the order of the axes, in pixels, from moving to
+        reference: ``reference_point = moving_point + shift``.
+    covariance : ndarray of shape (ndim, ndim)
+        Covariance of `shift` in square pixels, if the peak is the right one.
+        Infinite where nothing is known.
+    correlation : float
+        Zero-mean normalised cross-correlation over the overlap, -1 to 1.
+    false_alarm : float
+        Probability that chance alone gives a peak this good anywhere
+        that was searched, 0 to 1.
+    overlap : float
+        Share of the smaller image that lies on the other one, 0 to 1.
+    alternatives : ndarray of shape (peaks, ndim)
+        Shifts that may be right, best first; the first is `shift`, the others
+        are good to about a tenth of a pixel. Where there are fewer, the last is repeated.
+    outcome : Outcome
+        What happened, in words.
+    """
+
+    shift: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    correlation: float
+    false_alarm: float
+    overlap: float
+    alternatives: NDArray[np.float64]
+    outcome: Outcome
+
+
+def correlate_images(
+    images: tuple[NDArray[Any], NDArray[Any]],
+    masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None],
+    guess: NDArray[np.float64],
+    reach: NDArray[np.float64] | None,
+    min_overlap: float,
+    whitening: float | None,
+    peaks: int,
+) -> ShiftEstimate:
+    """Do the work of `phase_correlate` on arguments that are known to be good."""
+    ndim = images[0].ndim
+    low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
+    nothing = _nothing(guess, ndim, peaks)
+    if (low > high).any():
+        return nothing(Outcome.NOT_FOUND)
+    # Only what the two images can share at a shift that is allowed is looked at.
+    parts = reachable_parts(images[0].shape, images[1].shape, low, high)
+    prepared = [
+        _prepare(image[part], None if mask is None else mask[part])
+        for image, mask, part in zip(images, masks, parts, strict=True)
+    ]
+    if any(volume is None for volume, _ in prepared):
+        return nothing(Outcome.NO_TEXTURE)
+    (first, valid0), (second, valid1) = prepared
+    valid = (
+        None
+        if valid0 is None and valid1 is None
+        else (
+            _all_valid(first) if valid0 is None else valid0,
+            _all_valid(second) if valid1 is None else valid1,
+        )
+    )
+    origin = np.array([p0.start - p1.start for p0, p1 in zip(*parts, strict=True)])
+    pad = (0,) * (3 - ndim)
+    low3, high3 = (np.array(pad + tuple(lag - origin), np.intp) for lag in (low, high))
+    exponent = -1.0 if whitening is None else float(whitening)
+    smaller = min(math.prod(images[0].shape), math.prod(images[1].shape))
+    options = {"count": peaks, "exponent": exponent}
+    found = None
+    fit = None
+    if valid is None and _worth_a_quick_look(first.shape, second.shape, low3, high3):
+        found, fit = _quick(first, second, low3, high3, min_overlap * smaller, options)
+    if found is None:
+        found = exact_search(
+            first,
+            second,
+            low3,
+            high3,
+            least=min_overlap * smaller,
+            valid=valid,
+            **options,
+        )
+        if found is None:
+            return nothing(Outcome.NO_TEXTURE)
+        fit = fit_shift(first, second, found.shifts[0], exponent=exponent, valid=valid)
+    return _estimate(found, fit, images, origin, (low, high), peaks)
+
+
+def lag_bounds(
+    shape0: tuple[int, ...],
+    shape1: tuple[int, ...],
+    guess: NDArray[np.float64],
+    reach: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the lowest and highest whole shift to search; low > high if none."""
+    low, high = 1 - np.array(shape1), np.array(shape0) - 1
+    if reach is not None:
+        nearest = np.rint(guess)
+        low = np.maximum(low, np.minimum(np.ceil(guess - reach), nearest)).astype(
+            np.intp
+        )
+        high = np.minimum(high, np.maximum(np.floor(guess + reach), nearest)).astype(
+            np.intp
+        )
+    return low, high
+
+
+def reachable_parts(
+    shape0: tuple[int, ...],
+    shape1: tuple[int, ...],
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the parts of two images that can overlap at shifts `low` to `high`."""
+    first = tuple(
+        slice(max(0, int(a)), min(n, m + int(b)))
+        for n, m, a, b in zip(shape0, shape1, low, high, strict=True)
+    )
+    second = tuple(
+        slice(max(0, -int(b)), min(m, n - int(a)))
+        for n, m, a, b in zip(shape0, shape1, low, high, strict=True)
+    )
+    return first, second
+
+
+def _prepare(
+    image: NDArray[Any], mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
+    """Return an image as a float32 volume of zero mean and unit spread.
+
+    The volume is None if the image shows nothing. A mask comes back only if
+    there are pixels that do not count; they are zero in the volume.
+    """
+    volume = image.reshape((1,) * (3 - image.ndim) + image.shape)
+    lowest, highest, total, bad = survey(volume)
+    if mask is not None:
+        mask = mask.reshape(volume.shape)
+    if bad or mask is not None:
+        usable = np.isfinite(volume)
+        mask = usable if mask is None else mask & usable
+        if not mask.any():
+            return None, mask
+        inside = volume[mask]
+        lowest, highest, total, _ = survey(inside.reshape(1, 1, -1))
+    count = volume.size if mask is None else np.count_nonzero(mask)
+    # Half the range, so that images near the largest float do not overflow.
+    half = highest / 2 - lowest / 2
+    rounding = float(np.finfo(volume.dtype).eps) * max(abs(lowest), abs(highest))
+    if not half > 4 * rounding:
+        return None, mask
+    if np.isfinite(total) and half < 1e30:
+        mean = total / count
+    else:
+        mean = lowest / 2 + highest / 2
+    if mask is not None:
+        volume = np.where(mask, volume, volume.dtype.type(mean))
+    scaled = volume - volume.dtype.type(mean)
+    scaled *= volume.dtype.type(1 / half) if half > 1e-30 else volume.dtype.type(1)
+    return scaled.astype(np.float32, copy=False), None if count == volume.size else mask
+
+
+def _all_valid(volume: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.ones(volume.shape, np.bool_)
+
+
+def _worth_a_quick_look(
+    shape0: tuple[int, ...],
+    shape1: tuple[int, ...],
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+) -> bool:
+    size = np.maximum(shape0, shape1)
+    need = np.maximum(np.array(shape0) - low, np.array(shape1) + high)
+    long = size[size > 1]
+    return bool(len(long) and long.min() >= 32 and need.prod() > 1.5 * size.prod())
+
+
+def _quick(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+    least: float,
+    options: dict[str, Any],
+) -> tuple[Candidates | None, ShiftFit | None]:
+    """Return the answer of one circular correlation if it is beyond doubt."""
+    found = circular_search(first, second, **options)
+    if found is None or found.false_alarm > CERTAIN:
+        return None, None
+    if len(found.scores) > 1 and found.scores[1] > ALONE * found.scores[0]:
+        return None, None
+    # A circular correlation does not tell a shift from its wraps: the images do.
+    best, rivals = None, [0.0]
+    for wrap in _wraps(found.shifts[0], found.period):
+        whole = np.rint(wrap).astype(np.intp)
+        block = overlap_block(np.array(first.shape), np.array(second.shape), whole)[2]
+        if block.prod() < least or (block < np.minimum(8, found.period)).any():
+            continue
+        fit = fit_shift(
+            first,
+            second,
+            wrap,
+            exponent=options["exponent"],
+            rounds=ROUNDS if best is None else 1,
+        )
+        rivals.append(0.0 if fit is None else fit.significance)
+        if fit is not None and fit.significance == max(rivals):
+            best = wrap, fit
+    rivals.sort()
+    if best is None or rivals[-1] < max(COHERENT, RIVAL * rivals[-2]):
+        return None, None
+    wrap, fit = best
+    whole = np.rint(wrap).astype(np.intp)
+    if ((whole < low) | (whole > high)).any():
+        return None, None
+    if fit.steps == 1:
+        fit = fit_shift(first, second, wrap, exponent=options["exponent"]) or fit
+    return replace(found, shifts=np.vstack([wrap, found.shifts[1:]])), fit
+
+
+def _wraps(
+    shift: NDArray[np.float64], period: NDArray[np.intp]
+) -> list[NDArray[np.float64]]:
+    """Return a shift and its wraps by one period on each axis, the smallest first."""
+    wraps = [shift]
+    for axis in np.flatnonzero(period > 1):
+        step = np.zeros(3)
+        step[axis] = period[axis] if shift[axis] < 0 else -period[axis]
+        wraps += [wrap + step for wrap in wraps]
+    return sorted(wraps, key=lambda wrap: float(np.abs(wrap / period).sum()))
+
+
+def _estimate(
+    found: Candidates,
+    fit: ShiftFit | None,
+    images: tuple[NDArray[Any], NDArray[Any]],
+    origin: NDArray[np.intp],
+    bounds: tuple[NDArray[np.intp], NDArray[np.intp]],
+    peaks: int,
+) -> ShiftEstimate:
+    """Put what was found into the words of the result."""
+    ndim = len(origin)
+    axes = slice(3 - ndim, 3)
+    options = found.shifts[:, axes] + origin
+    shift = options[0]
+    # Without a fit nothing is known but the pixel.
+    covariance, correlation = np.diag(np.full(ndim, 1 / 3)), 0.0
+    if fit is not None:
+        shift = fit.shift[axes] + origin
+        covariance, correlation = fit.covariance[axes, axes], fit.correlation
+    options = np.concatenate([shift[None], options[1:peaks]])
+    rows = np.minimum(np.arange(peaks), len(options) - 1)
+    shapes = [np.array(image.shape) for image in images]
+    common = np.minimum(shapes[0], shapes[1] + shift) - np.maximum(0, shift)
+    overlap = float(
+        np.maximum(common, 0).prod() / min(shapes[0].prod(), shapes[1].prod())
+    )
+    if found.false_alarm >= BELIEVED or fit is None:
+        outcome = Outcome.NOT_FOUND
+    elif (
+        found.at_bound
+        or (shift < bounds[0] - 0.5).any()
+        or (shift > bounds[1] + 0.5).any()
+    ):
+        outcome = Outcome.BEYOND_BOUND
+    elif len(found.scores) > 1 and found.scores[1] > AMBIGUOUS * found.scores[0]:
+        outcome = Outcome.AMBIGUOUS
+    else:
+        outcome = Outcome.MATCHED
+    return ShiftEstimate(
+        shift=shift,
+        covariance=covariance,
+        correlation=correlation,
+        false_alarm=float(found.false_alarm),
+        overlap=min(overlap, 1.0),
+        alternatives=options[rows],
+        outcome=outcome,
+    )
+
+
+def _nothing(guess: NDArray[np.float64], ndim: int, peaks: int) -> Any:
+    def nothing(outcome: Outcome) -> ShiftEstimate:
+        return ShiftEstimate(
+            shift=guess.copy(),
+            covariance=np.diag(np.full(ndim, np.inf)),
+            correlation=0.0,
+            false_alarm=1.0,
+            overlap=0.0,
+            alternatives=np.tile(guess, (peaks, 1)),
+            outcome=outcome,
+        )
+
+    return nothing
