@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._detection import Candidates, circular_search, exact_search
+from ._detection import Candidates, Search, circular_search, exact_search
 from ._outcomes import Outcome
 from ._spectral_kernels import survey
 from ._subpixel import ROUNDS, ShiftFit, fit_shift, overlap_block
@@ -67,52 +67,62 @@ def correlate_images(
     peaks: int,
 ) -> ShiftEstimate:
     """Do the work of `phase_correlate` on arguments that are known to be good."""
-    ndim = images[0].ndim
     low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
-    nothing = _nothing(guess, ndim, peaks)
     if (low > high).any():
-        return nothing(Outcome.NOT_FOUND)
+        return _nothing(guess, peaks, Outcome.NOT_FOUND)
     # Only what the two images can share at a shift that is allowed is looked at.
     parts = reachable_parts(images[0].shape, images[1].shape, low, high)
-    prepared = [
-        _prepare(image[part], None if mask is None else mask[part])
-        for image, mask, part in zip(images, masks, parts, strict=True)
-    ]
-    if any(volume is None for volume, _ in prepared):
-        return nothing(Outcome.NO_TEXTURE)
-    (first, valid0), (second, valid1) = prepared
-    valid = (
-        None
-        if valid0 is None and valid1 is None
-        else (
-            _all_valid(first) if valid0 is None else valid0,
-            _all_valid(second) if valid1 is None else valid1,
-        )
-    )
+    first, valid0 = _prepare(images[0][parts[0]], _part(masks[0], parts[0]))
+    second, valid1 = _prepare(images[1][parts[1]], _part(masks[1], parts[1]))
+    if first is None or second is None:
+        return _nothing(guess, peaks, Outcome.NO_TEXTURE)
     origin = np.array([p0.start - p1.start for p0, p1 in zip(*parts, strict=True)])
-    pad = (0,) * (3 - ndim)
-    low3, high3 = (np.array(pad + tuple(lag - origin), np.intp) for lag in (low, high))
-    exponent = -1.0 if whitening is None else float(whitening)
-    smaller = min(math.prod(images[0].shape), math.prod(images[1].shape))
-    options = {"count": peaks, "exponent": exponent}
-    found = None
-    fit = None
-    if valid is None and _worth_a_quick_look(first.shape, second.shape, low3, high3):
-        found, fit = _quick(first, second, low3, high3, min_overlap * smaller, options)
-    if found is None:
-        found = exact_search(
-            first,
-            second,
-            low3,
-            high3,
-            least=min_overlap * smaller,
-            valid=valid,
-            **options,
-        )
+    search = Search(
+        low=as_three(low - origin),
+        high=as_three(high - origin),
+        least=min_overlap * min(math.prod(image.shape) for image in images),
+        count=peaks,
+        exponent=-1.0 if whitening is None else float(whitening),
+    )
+    if valid0 is None and valid1 is None:
+        found, fit = _quick(first, second, search)
         if found is None:
-            return nothing(Outcome.NO_TEXTURE)
-        fit = fit_shift(first, second, found.shifts[0], exponent=exponent, valid=valid)
+            found = exact_search(first, second, search)
+            fit = _fit(first, second, found, search)
+    else:
+        valid = (
+            np.ones(first.shape, np.bool_) if valid0 is None else valid0,
+            np.ones(second.shape, np.bool_) if valid1 is None else valid1,
+        )
+        found = exact_search(first, second, search, valid=valid)
+        fit = _fit(first, second, found, search, valid)
+    if found is None:
+        return _nothing(guess, peaks, Outcome.NOT_FOUND)
     return _estimate(found, fit, images, origin, (low, high), peaks)
+
+
+def as_three(lag: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return a lag with zeros for the axes that an image lacks."""
+    return np.concatenate([np.zeros(3 - len(lag), np.intp), lag.astype(np.intp)])
+
+
+def _part(
+    mask: NDArray[np.bool_] | None, part: tuple[slice, ...]
+) -> NDArray[np.bool_] | None:
+    return None if mask is None else mask[part]
+
+
+def _fit(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    found: Candidates | None,
+    search: Search,
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
+) -> ShiftFit | None:
+    if found is None:
+        return None
+    start, exponent = found.shifts[0], search.exponent
+    return fit_shift(first, second, start, exponent=exponent, valid=valid)
 
 
 def lag_bounds(
@@ -188,63 +198,42 @@ def _prepare(
     return scaled.astype(np.float32, copy=False), None if count == volume.size else mask
 
 
-def _all_valid(volume: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.ones(volume.shape, np.bool_)
-
-
-def _worth_a_quick_look(
-    shape0: tuple[int, ...],
-    shape1: tuple[int, ...],
-    low: NDArray[np.intp],
-    high: NDArray[np.intp],
-) -> bool:
-    size = np.maximum(shape0, shape1)
-    need = np.maximum(np.array(shape0) - low, np.array(shape1) + high)
-    long = size[size > 1]
-    return bool(len(long) and long.min() >= 32 and need.prod() > 1.5 * size.prod())
-
-
 def _quick(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-    low: NDArray[np.intp],
-    high: NDArray[np.intp],
-    least: float,
-    options: dict[str, Any],
+    first: NDArray[np.float32], second: NDArray[np.float32], search: Search
 ) -> tuple[Candidates | None, ShiftFit | None]:
     """Return the answer of one circular correlation if it is beyond doubt."""
-    found = circular_search(first, second, **options)
+    shape0, shape1 = np.array(first.shape), np.array(second.shape)
+    size = np.maximum(shape0, shape1)
+    need = np.maximum(shape0 - search.low, shape1 + search.high)
+    if size[size > 1].min(initial=size.max()) < 32 or need.prod() < 1.5 * size.prod():
+        return None, None
+    found = circular_search(first, second, search)
     if found is None or found.false_alarm > CERTAIN:
         return None, None
     if len(found.scores) > 1 and found.scores[1] > ALONE * found.scores[0]:
         return None, None
     # A circular correlation does not tell a shift from its wraps: the images do.
-    best, rivals = None, [0.0]
+    fits: list[tuple[float, NDArray[np.float64], ShiftFit]] = []
     for wrap in _wraps(found.shifts[0], found.period):
-        whole = np.rint(wrap).astype(np.intp)
-        block = overlap_block(np.array(first.shape), np.array(second.shape), whole)[2]
-        if block.prod() < least or (block < np.minimum(8, found.period)).any():
+        block = overlap_block(shape0, shape1, np.rint(wrap).astype(np.intp))[2]
+        if block.prod() < search.least or (block < np.minimum(8, found.period)).any():
             continue
-        fit = fit_shift(
-            first,
-            second,
-            wrap,
-            exponent=options["exponent"],
-            rounds=ROUNDS if best is None else 1,
-        )
-        rivals.append(0.0 if fit is None else fit.significance)
-        if fit is not None and fit.significance == max(rivals):
-            best = wrap, fit
-    rivals.sort()
-    if best is None or rivals[-1] < max(COHERENT, RIVAL * rivals[-2]):
+        rounds = 1 if fits else ROUNDS
+        fit = fit_shift(first, second, wrap, exponent=search.exponent, rounds=rounds)
+        if fit is not None:
+            fits.append((fit.significance, wrap, fit))
+    fits.sort(key=lambda entry: -entry[0])
+    rival = fits[1][0] if len(fits) > 1 else 0.0
+    if not fits or fits[0][0] < max(COHERENT, RIVAL * rival):
         return None, None
-    wrap, fit = best
-    whole = np.rint(wrap).astype(np.intp)
-    if ((whole < low) | (whole > high)).any():
+    _, wrap, best = fits[0]
+    whole = np.rint(wrap)
+    if ((whole < search.low) | (whole > search.high)).any():
         return None, None
-    if fit.steps == 1:
-        fit = fit_shift(first, second, wrap, exponent=options["exponent"]) or fit
-    return replace(found, shifts=np.vstack([wrap, found.shifts[1:]])), fit
+    if best.steps == 1:
+        again = fit_shift(first, second, wrap, exponent=search.exponent)
+        best = best if again is None else again
+    return replace(found, shifts=np.vstack([wrap, found.shifts[1:]])), best
 
 
 def _wraps(
@@ -307,16 +296,14 @@ def _estimate(
     )
 
 
-def _nothing(guess: NDArray[np.float64], ndim: int, peaks: int) -> Any:
-    def nothing(outcome: Outcome) -> ShiftEstimate:
-        return ShiftEstimate(
-            shift=guess.copy(),
-            covariance=np.diag(np.full(ndim, np.inf)),
-            correlation=0.0,
-            false_alarm=1.0,
-            overlap=0.0,
-            alternatives=np.tile(guess, (peaks, 1)),
-            outcome=outcome,
-        )
-
-    return nothing
+def _nothing(guess: NDArray[np.float64], peaks: int, outcome: Outcome) -> ShiftEstimate:
+    """Return the estimate of a pair that tells nothing."""
+    return ShiftEstimate(
+        shift=guess.copy(),
+        covariance=np.diag(np.full(len(guess), np.inf)),
+        correlation=0.0,
+        false_alarm=1.0,
+        overlap=0.0,
+        alternatives=np.tile(guess, (peaks, 1)),
+        outcome=outcome,
+    )

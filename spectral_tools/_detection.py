@@ -31,7 +31,7 @@ from ._spectral_kernels import (
     whiten_modes,
 )
 
-__all__ = ["Candidates", "circular_search", "exact_search"]
+__all__ = ["Candidates", "Search", "circular_search", "exact_search"]
 
 Volume = NDArray[np.float32]
 Lags = NDArray[np.intp]
@@ -45,6 +45,8 @@ LINE_LIMIT = 3.0
 PLACE = 2.0
 # Two candidates are at least this far apart.
 SEPARATION = 3
+# A scene repeats itself where it is this much as alike to itself as the match is.
+REPEATS = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,65 +60,75 @@ class Candidates:
     period: Lags  # of a circular search, else 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Search:
+    """What is searched, and how."""
+
+    low: Lags  # (3,), the lowest whole shift
+    high: Lags
+    least: float  # pixels of overlap
+    count: int  # alternatives wanted
+    exponent: float  # of the whitening; negative to measure it
+
+
 def exact_search(
     reference: Volume,
     moving: Volume,
-    low: Lags,
-    high: Lags,
+    search: Search,
     *,
-    least: float,
-    count: int,
-    exponent: float = -1.0,
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
 ) -> Candidates | None:
-    """Score every lag from `low` to `high`, and as many more as chance needs."""
-    size0, size1 = np.array(reference.shape), np.array(moving.shape)
-    middle = (low + high) // 2
-    wide_low = np.maximum(np.minimum(low, middle - NULL_REACH), 1 - size1)
-    wide_high = np.minimum(np.maximum(high, middle + NULL_REACH), size0 - 1)
-    wide_low, wide_high = np.minimum(wide_low, low), np.maximum(wide_high, high)
-    need = np.maximum(
-        np.maximum(size0 - wide_low, size1 + wide_high), np.maximum(size0, size1)
-    )
-    thin = (size0 == 1) & (size1 == 1)
-    shape = fast_shape(tuple(np.where(thin, 1, need + 0)))
-    pair = _whitened(reference, moving, shape, exponent, valid)
-    if pair is None:
+    """Score every lag that is allowed, and as many more as chance needs."""
+    sizes = np.array(reference.shape), np.array(moving.shape)
+    middle = (search.low + search.high) // 2
+    low = np.maximum(np.minimum(search.low, middle - NULL_REACH), 1 - sizes[1])
+    high = np.minimum(np.maximum(search.high, middle + NULL_REACH), sizes[0] - 1)
+    # No lag from low to high may meet its own wrap.
+    need = np.maximum(np.maximum(sizes[0] - low, sizes[1] + high), np.maximum(*sizes))
+    shape = fast_shape(tuple(np.where(np.maximum(*sizes) == 1, 1, need)))
+    canvas = _whitened(reference, moving, shape, search.exponent, valid)
+    if canvas is None:
         return None
-    spectra = forward(pair[0]), forward(pair[1])
-    insides = [
-        pair[i][tuple(slice(0, n) for n in s)] for i, s in enumerate((size0, size1))
-    ]
-    direct = inverse(spectra[0] * spectra[1].conj(), shape)
-    mirror = inverse(spectra[0] * spectra[1], shape)
-    lags = wide_high - wide_low + 1
-    first = [box_table(insides[0], power, False) for power in (1, 2)]
-    zero = np.zeros(3, np.intp)
-    least = max(least, 16.0)
-    scores = score_lags(
-        direct,
-        zero,
-        wide_low,
-        lags,
-        *first,
-        *(box_table(insides[1], power, False) for power in (1, 2)),
-        least,
+    spectra = forward(canvas[0]), forward(canvas[1])
+    first = canvas[0][tuple(map(slice, sizes[0]))]
+    second = canvas[1][tuple(map(slice, sizes[1]))]
+    sums, squares = (box_table(first, power, False) for power in (1, 2))
+
+    def score(product: Volume, offset: Lags, flip: bool) -> Volume:
+        return score_lags(
+            inverse(product, shape),
+            offset,
+            low,
+            high - low + 1,
+            sums,
+            squares,
+            box_table(second, 1, flip),
+            box_table(second, 2, flip),
+            max(search.least, 16.0),
+        )
+
+    # The moving image turned round has the same spectrum and no match: chance.
+    scores = score(spectra[0] * spectra[1].conj(), np.zeros(3, np.intp), False)
+    null = score(spectra[0] * spectra[1], sizes[1] - 1, True)
+    surfaces = Surfaces(
+        scores=scores, null=null, likeness=_likeness(spectra, shape), low=low
     )
-    null = score_lags(
-        mirror,
-        size1 - 1,
-        wide_low,
-        lags,
-        *first,
-        *(box_table(insides[1], power, True) for power in (1, 2)),
-        least,
-    )
-    likeness = _self_likeness(spectra, shape)
-    found = _judge(scores, null, likeness, (size0, size1), wide_low, low, high, count)
+    found = _judge(surfaces, sizes, search)
     if found is None:
         return None
-    places = _places(insides[0], insides[1], np.rint(found.shifts[0]).astype(np.intp))
-    return replace(found, false_alarm=max(found.false_alarm, math.exp(-PLACE * places)))
+    places = _places(first, second, np.rint(found.shifts[0]).astype(np.intp))
+    alarm = max(found.false_alarm, math.exp(-PLACE * places))
+    return replace(found, false_alarm=alarm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Surfaces:
+    """Scores of the lags from `low` on, and what they are held against."""
+
+    scores: Volume
+    null: Volume  # the scores of the turned image
+    likeness: Volume  # of the scene to itself, at each circular offset
+    low: Lags
 
 
 def _places(first: Volume, second: Volume, lag: Lags) -> float:
@@ -139,7 +151,7 @@ def _places(first: Volume, second: Volume, lag: Lags) -> float:
     return max(float(product.sum()), 0.0) ** 2 / squares if squares > 0 else 0.0
 
 
-def _self_likeness(
+def _likeness(
     spectra: tuple[NDArray[np.complex64], NDArray[np.complex64]], shape: tuple[int, ...]
 ) -> Volume:
     """Return how alike the scene is to itself at each (circular) offset, at most 1."""
@@ -177,8 +189,11 @@ def _whitened(
     return canvas
 
 
-def _frequencies(shape: tuple[int, ...]) -> list[NDArray[np.float64]]:
-    return [fftfreq(n) for n in shape[:-1]] + [rfftfreq(shape[-1])]
+Axes = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _frequencies(shape: tuple[int, ...]) -> Axes:
+    return fftfreq(shape[0]), fftfreq(shape[1]), rfftfreq(shape[2])
 
 
 def _whiten(
@@ -224,39 +239,33 @@ def _floor(power: NDArray[np.float64], count: NDArray[np.float64]) -> float:
 
 
 def _judge(
-    scores: Volume,
-    null: Volume,
-    likeness: Volume,
-    sizes: tuple[Lags, Lags],
-    origin: Lags,
-    low: Lags,
-    high: Lags,
-    count: int,
+    surfaces: Surfaces, sizes: tuple[Lags, Lags], search: Search
 ) -> Candidates | None:
     """Rank the lags that are allowed, and hold the best against chance."""
-    where, height = local_maxima(scores, np.float32(0.0))
-    lags = np.stack(np.unravel_index(where, scores.shape), axis=1) + origin
-    allowed = ((lags >= low) & (lags <= high)).all(axis=1)
+    scores, likeness = surfaces.scores, surfaces.likeness
+    where, height = local_maxima(scores, 0.0)
+    lags = np.stack(np.unravel_index(where, scores.shape), axis=1) + surfaces.low
+    allowed = ((lags >= search.low) & (lags <= search.high)).all(axis=1)
     if not allowed.any():
         return None
     order = np.argsort(-height[allowed], kind="stable")
-    lags_in, height_in = lags[allowed][order], height[allowed][order]
-    chosen = _apart(lags_in, count + 1)
-    best = lags_in[0]
+    ranked, top = lags[allowed][order], height[allowed][order].astype(np.float64)
+    best = ranked[0]
     far = np.abs(lags - best).max(axis=1) > 2 * SEPARATION
     # A scene that repeats itself lifts other peaks with the right one: what
     # its own likeness explains is not chance.
     offset = tuple((lags[far] - best).T % np.array(likeness.shape)[:, None])
-    match = math.tanh(float(height_in[0]) / math.sqrt(_common(best, sizes)))
+    match = math.tanh(top[0] / math.sqrt(_common(best, sizes)))
     alike = likeness[offset] / match
-    rest = height[far] - height_in[0] * np.where(alike > 0.4, np.minimum(alike, 1), 0)
-    chance = np.concatenate([local_maxima(null, np.float32(0.0))[1], rest[rest > 0]])
-    alarm, sigma = chance_level(float(height_in[0]), chance, int(allowed.sum()))
-    moved = parabola_tops(scores, lags_in[chosen] - origin, False)
-    inner = (low < high) & ((best == low) | (best == high))
+    rest = height[far] - top[0] * np.where(alike > REPEATS, np.minimum(alike, 1), 0)
+    chance = np.concatenate([local_maxima(surfaces.null, 0.0)[1], rest[rest > 0]])
+    alarm, sigma = chance_level(top[0], chance, int(allowed.sum()))
+    chosen = _apart(ranked, search.count + 1)
+    tops = parabola_tops(scores, ranked[chosen] - surfaces.low, False)
+    inner = (search.low < search.high) & ((best == search.low) | (best == search.high))
     return Candidates(
-        shifts=lags_in[chosen] + moved,
-        scores=height_in[chosen] / sigma,
+        shifts=ranked[chosen] + tops,
+        scores=top[chosen] / sigma,
         false_alarm=alarm,
         at_bound=bool(inner.any()),
         period=np.zeros(3, np.intp),
@@ -305,51 +314,49 @@ def _apart(lags: Lags, count: int) -> list[int]:
 
 
 def circular_search(
-    reference: Volume, moving: Volume, *, count: int, exponent: float = -1.0
+    reference: Volume, moving: Volume, search: Search
 ) -> Candidates | None:
     """Look at one circular correlation; its shifts are known but for the wrap.
 
     Shifts come back with the smaller of the two values that each axis allows.
     """
-    size = np.maximum(reference.shape, moving.shape)
-    shape = fast_shape(tuple(size))
-    spectra = []
-    zero = np.zeros(3, np.intp)
-    for image in (reference, moving):
-        out = np.zeros(shape, np.float32)
-        tapers = [
-            edge_taper(n, min(max(0.04 * n, 4.0), n / 4), 0.0) for n in image.shape
-        ]
-        taper_block(image, zero, np.array(image.shape), *tapers, out)
-        spectra.append(forward(out))
-    _whiten(spectra, shape, shape, exponent)
-    np.conj(spectra[1], out=spectra[1])
-    spectra[0] *= spectra[1]
-    surface = inverse(spectra[0], shape)
+    shape = fast_shape(tuple(np.maximum(reference.shape, moving.shape)))
+    spectra = [_tapered(reference, shape), _tapered(moving, shape)]
+    _whiten(spectra, shape, shape, search.exponent)
+    surface = inverse(spectra[0] * np.conj(spectra[1], out=spectra[1]), shape)
     spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
     if not spread > 0:
         return None
-    where, height = circular_peaks(surface, np.float32(2.0 * spread))
+    where, height = circular_peaks(surface, 2.0 * spread)
     if len(where) < 8:
         return None
-    order = np.argsort(-height, kind="stable")[: 50 * count]
+    order = np.argsort(-height, kind="stable")[: 50 * search.count]
     period = np.array(shape)
     lags = np.stack(np.unravel_index(where[order], shape), axis=1)
     signed = (lags + period // 2) % period - period // 2
-    apart = np.abs((signed - signed[0] + period // 2) % period - period // 2).max(
-        axis=1
-    )
-    chance = np.delete(height, order[apart <= 2 * SEPARATION])
-    # All maxima under the floor are chance too; they only enter the count.
-    alarm, sigma = chance_level(
-        float(height[order[0]]), chance, 2 ** int((period > 1).sum()) * len(height)
-    )
-    chosen = _apart(signed, count + 1)
-    moved = parabola_tops(surface, lags[chosen], True)
+    apart = (signed - signed[0] + period // 2) % period - period // 2
+    near = order[np.abs(apart).max(axis=1) <= 2 * SEPARATION]
+    # Each peak stands for as many shifts as there are wraps.
+    trials = 2 ** int((period > 1).sum()) * len(height)
+    top = height[order].astype(np.float64)
+    alarm, sigma = chance_level(top[0], np.delete(height, near), trials)
+    chosen = _apart(signed, search.count + 1)
     return Candidates(
-        shifts=signed[chosen] + moved,
-        scores=height[order][chosen] / sigma,
+        shifts=signed[chosen] + parabola_tops(surface, lags[chosen], True),
+        scores=top[chosen] / sigma,
         false_alarm=alarm,
         at_bound=False,
         period=period,
     )
+
+
+def _tapered(image: Volume, shape: tuple[int, ...]) -> NDArray[np.complex64]:
+    """Return the transform of an image that fades out at its edges."""
+    canvas = np.zeros(shape, np.float32)
+    first, second, third = (
+        edge_taper(size, min(max(0.04 * size, 4.0), size / 4), 0.0)
+        for size in image.shape
+    )
+    start, size = np.zeros(3, np.intp), np.array(image.shape)
+    taper_block(image, start, size, first, second, third, canvas)
+    return forward(canvas)

@@ -140,7 +140,7 @@ def refine_pair(
     check_same_shape(reference_points=points[0], moving_points=points[1])
     sides = as_shift(size, ndim, "size")
     if (sides < 8).any():
-        message = f"`size` must be at least 8 pixels; got {size}."
+        message = f"`size` must be at least 8 pixels; got {size!r}."
         raise ValueError(message)
     check_count(iterations, "iterations")
     check_positive(tolerance, "tolerance")

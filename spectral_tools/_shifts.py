@@ -112,7 +112,7 @@ def phase_correlate(
     centre = np.zeros(ndim) if guess is None else as_shift(guess, ndim, "guess")
     reach = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
     if reach is not None and (reach < 0).any():
-        message = f"`max_shift` must not be negative; got {max_shift}."
+        message = f"`max_shift` must not be negative; got {max_shift!r}."
         raise ValueError(message)
     check_fraction(min_overlap, "min_overlap")
     check_whitening(whitening)

@@ -229,15 +229,13 @@ def whiten_modes(
 @compiled
 def flatten_modes(spectrum: Modes, exponent: float) -> None:
     """Divide each mode by its modulus to a power, in place: the classical whitening."""
-    tiny = np.float32(1e-30)
+    half = -0.5 * exponent
     for p in range(spectrum.shape[0]):
         for r in range(spectrum.shape[1]):
             for c in range(spectrum.shape[2]):
                 value = spectrum[p, r, c]
-                modulus = max(
-                    math.sqrt(value.real * value.real + value.imag * value.imag), tiny
-                )
-                spectrum[p, r, c] = value * np.float32(modulus**-exponent)
+                square = np.float64(value.real) ** 2 + np.float64(value.imag) ** 2
+                spectrum[p, r, c] = value * np.float32((square + 1e-60) ** half)
 
 
 @compiled

@@ -1,7 +1,7 @@
 """Fit a shift to a fraction of a pixel by spectral maximum likelihood (floor 3)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,40 +67,53 @@ def fit_shift(
     """
     shift = start.copy()
     active = np.maximum(reference.shape, moving.shape) > 1
-    moved = np.inf
-    for used in range(1, rounds + 1):
-        before = shift.copy()
+    moved, used = math.inf, 0
+    while True:
+        used += 1
         blocks = _cut(reference, moving, shift, exponent, valid)
-        if blocks is None:
+        step = None if blocks is None else _settle(blocks, shift, active, exponent)
+        if step is None or _longest(step.shift - start) > TRAVEL:
             return None
-        fraction = shift - blocks.whole
-        for _ in range(STEPS):
-            fit = _step(blocks, fraction, active, exponent)
-            if fit is None:
-                return None
-            fraction += np.minimum(np.maximum(fit.step, -0.4), 0.4)
-            # What the next tapers will change again need not be fitted.
-            taken = _longest(fraction + blocks.whole - before)
-            sigma = math.sqrt(min(fit.covariance[i, i] for i in range(3) if active[i]))
-            enough = max(STEP_FLOOR, STEP_SIGMAS * sigma)
-            if NEWTON * _longest(fit.step) < max(enough, 0.05 * taken):
-                break
-        shift = before + (blocks.whole + fraction - before) * fit.beyond
-        taken = _longest(shift - before)
-        if _longest(shift - start) > TRAVEL:
-            return None
+        taken = _longest(step.shift - shift)
+        shift = step.shift
         # Each round leaves about the same share of the error to the next.
         left = taken * min(max(taken / moved, FOLLOW if used == 1 else 0.0), 0.5)
         moved = taken
-        if left < enough:
+        if left < _enough(step, active) or used == rounds:
             break
     return ShiftFit(
         shift=shift,
-        covariance=fit.covariance,
-        correlation=fit.correlation,
-        significance=fit.significance,
+        covariance=step.covariance,
+        correlation=step.correlation,
+        significance=step.significance,
         steps=used,
     )
+
+
+def _settle(
+    blocks: "_Blocks",
+    before: NDArray[np.float64],
+    active: NDArray[np.bool_],
+    exponent: float,
+) -> "_Step | None":
+    """Fit the shift for tapers that stay, and say where those that follow would be."""
+    shift = before.copy()
+    for count in range(1, STEPS + 1):
+        step = _step(blocks, shift, active, exponent)
+        if step is None:
+            return None
+        shift += np.minimum(np.maximum(step.step, -0.4), 0.4)
+        # What the next tapers will change again need not be fitted.
+        enough = max(_enough(step, active), 0.05 * _longest(shift - before))
+        if NEWTON * _longest(step.step) < enough or count == STEPS:
+            return replace(step, shift=before + (shift - before) * step.beyond)
+    return None
+
+
+def _enough(step: "_Step", active: NDArray[np.bool_]) -> float:
+    """Return the error that does not matter."""
+    variance = min(step.covariance[axis, axis] for axis in range(3) if active[axis])
+    return max(STEP_FLOOR, STEP_SIGMAS * math.sqrt(variance))
 
 
 def _longest(vector: NDArray[np.float64]) -> float:
@@ -111,11 +124,12 @@ def _longest(vector: NDArray[np.float64]) -> float:
 class _Blocks:
     whole: NDArray[np.float64]
     spectra: tuple[NDArray[np.complex64], NDArray[np.complex64]]
-    freqs: list[NDArray[np.float64]]
+    freqs: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+    even: bool
     edges: NDArray[np.float64]
-    shape: tuple[int, ...]
     share: float  # independent modes for each mode of the transform
     sides: NDArray[np.float64]  # mean square slope of the taper over its mean square
+    correlation: float | None  # of whitened blocks, before they were whitened
 
 
 def _cut(
@@ -127,59 +141,115 @@ def _cut(
 ) -> _Blocks | None:
     """Cut, taper and transform what the two images share at `shift`."""
     whole = np.rint(shift)
-    start0, start1, block = overlap_block(
-        np.array(reference.shape), np.array(moving.shape), whole.astype(np.intp)
-    )
+    sizes = np.array(reference.shape), np.array(moving.shape)
+    *starts, block = overlap_block(*sizes, whole.astype(np.intp))
     if block.min() < 1 or block.max() < 4:
         return None
-    fraction = shift - whole
     shape = fast_shape(tuple(block))
-    outs = np.zeros((2, *shape), np.float32)
-    tapers = [
-        [_taper(int(n), side * f) for n, f in zip(block, fraction, strict=True)]
-        for side in (0.5, -0.5)
-    ]
+    canvas = np.zeros((2, *shape), np.float32)
+    images = reference, moving
+    fraction = shift - whole
     if valid is None:
-        for image, begin, weights, out in zip(
-            (reference, moving), (start0, start1), tapers, outs, strict=True
-        ):
-            taper_block(image, begin, block, *weights, out)
-        products = [first * second for first, second in zip(*tapers, strict=True)]
-        squares = math.prod(float(p.sum()) for p in products)
-        fourths = math.prod(float((p * p).sum()) for p in products)
-        sides = np.array([_steepness(weights, 0) for weights in tapers[0]])
+        windows = _fade(images, starts, block, fraction, canvas)
     else:
-        pair = _masked_tapers(valid, start0, start1, block, fraction, tapers)
-        inside = tuple(slice(0, int(n)) for n in block)
-        for image, begin, weights, out in zip(
-            (reference, moving), (start0, start1), pair, outs, strict=True
-        ):
-            total = weights.sum()
-            if total <= 0:
-                return None
-            cut = image[
-                tuple(slice(b, b + n) for b, n in zip(begin, block, strict=True))
-            ]
-            out[inside] = (cut - (cut * weights).sum() / total) * weights
-        product = pair[0] * pair[1]
-        squares, fourths = float(product.sum()), float((product * product).sum())
-        sides = np.array([_steepness(pair[0], axis) for axis in range(3)])
-    if fourths <= 0:
+        windows = _fade_masked(images, valid, starts, block, fraction, canvas)
+    if windows.fourths <= 0:
         return None
-    spectra = forward(outs[0]), forward(outs[1])
+    spectra = forward(canvas[0]), forward(canvas[1])
+    freqs = fftfreq(shape[0]), fftfreq(shape[1]), rfftfreq(shape[2])
+    even = shape[2] % 2 == 0
+    correlation = None
     if exponent >= 0:
+        everything = np.array([1.0])
+        table = ring_sums(*spectra, *freqs, even, fraction, everything)[0]
+        power = math.sqrt(table[1] * table[2])
+        correlation = float(np.clip(table[3] / power, -1, 1)) if power > 0 else 0.0
         for spectrum in spectra:
             flatten_modes(spectrum, exponent)
-    share = squares * squares / fourths / math.prod(shape)
+    share = windows.squares**2 / windows.fourths / math.prod(shape)
     width = math.exp(-np.log(block[block > 1]).mean())
     return _Blocks(
         whole=whole,
         spectra=spectra,
-        freqs=[fftfreq(shape[0]), fftfreq(shape[1]), rfftfreq(shape[2])],
+        freqs=freqs,
+        even=even,
         edges=ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE),
-        shape=shape,
         share=share,
-        sides=sides,
+        sides=windows.sides,
+        correlation=correlation,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Windows:
+    """Sums over the product of the two windows, and how steep they are."""
+
+    squares: float
+    fourths: float
+    sides: NDArray[np.float64]
+
+
+def _tapers(
+    block: NDArray[np.intp], fraction: NDArray[np.float64], side: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    first, second, third = (
+        _taper(int(size), side * moved)
+        for size, moved in zip(block, fraction, strict=True)
+    )
+    return first, second, third
+
+
+def _fade(
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    starts: list[NDArray[np.intp]],
+    block: NDArray[np.intp],
+    fraction: NDArray[np.float64],
+    canvas: NDArray[np.float32],
+) -> _Windows:
+    """Write both blocks, faded at their edges, on the canvas."""
+    pair = _tapers(block, fraction, 0.5), _tapers(block, fraction, -0.5)
+    for image, start, (first, second, third), out in zip(
+        images, starts, pair, canvas, strict=True
+    ):
+        taper_block(image, start, block, first, second, third, out)
+    products = [one * other for one, other in zip(*pair, strict=True)]
+    return _Windows(
+        squares=math.prod(float(product.sum()) for product in products),
+        fourths=math.prod(float(product @ product) for product in products),
+        sides=np.array([_steepness(weights, 0) for weights in pair[0]]),
+    )
+
+
+def _fade_masked(
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    starts: list[NDArray[np.intp]],
+    block: NDArray[np.intp],
+    fraction: NDArray[np.float64],
+    canvas: NDArray[np.float32],
+) -> _Windows:
+    """Do the same where pixels that do not count fade out too."""
+    parts = [tuple(map(slice, start, start + block)) for start in starts]
+    common = valid[0][parts[0]] & valid[1][parts[1]]
+    # A hole must stay out of both blocks wherever the taper moves to.
+    depth = distance_transform_edt(common) - 1.0 if not common.all() else None
+    inside = tuple(map(slice, block))
+    windows = []
+    for side, image, part, out in zip((0.5, -0.5), images, parts, canvas, strict=True):
+        first, second, third = _tapers(block, fraction, side)
+        window = first[:, None, None] * second[:, None] * third
+        if depth is not None:
+            fade = np.sin(0.5 * np.pi * np.clip(depth / TAPER_WIDTH, 0, 1)) ** 2
+            window = window * shift_image(fade, side * fraction, order=1) * common
+        total = max(float(window.sum()), 1e-30)
+        cut = image[part]
+        out[inside] = (cut - float((cut * window).sum()) / total) * window
+        windows.append(window)
+    product = windows[0] * windows[1]
+    return _Windows(
+        squares=float(product.sum()),
+        fourths=float((product * product).sum()),
+        sides=np.array([_steepness(windows[0], axis) for axis in range(3)]),
     )
 
 
@@ -195,35 +265,10 @@ def _steepness(weights: NDArray[np.float64], axis: int) -> float:
     return float((slope * slope).sum() / (weights * weights).sum())
 
 
-def _masked_tapers(
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    start0: NDArray[np.intp],
-    start1: NDArray[np.intp],
-    block: NDArray[np.intp],
-    fraction: NDArray[np.float64],
-    tapers: list[list[NDArray[np.float64]]],
-) -> list[NDArray[np.float64]]:
-    """Return tapers that also fade out towards pixels not valid in either image."""
-    cuts = [
-        mask[tuple(slice(b, b + n) for b, n in zip(begin, block, strict=True))]
-        for mask, begin in zip(valid, (start0, start1), strict=True)
-    ]
-    common = cuts[0] & cuts[1]
-    # A hole must stay out of both blocks wherever the taper moves to.
-    depth = distance_transform_edt(common) - 1.0 if not common.all() else None
-    result = []
-    for side, weights in zip((0.5, -0.5), tapers, strict=True):
-        window = weights[0][:, None, None] * weights[1][:, None] * weights[2]
-        if depth is not None:
-            fade = np.sin(0.5 * np.pi * np.clip(depth / TAPER_WIDTH, 0, 1)) ** 2
-            window = window * shift_image(fade, side * fraction) * common
-        result.append(window)
-    return result
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Step:
     step: NDArray[np.float64]
+    shift: NDArray[np.float64]  # after the step
     covariance: NDArray[np.float64]
     correlation: float
     significance: float
@@ -232,21 +277,24 @@ class _Step:
 
 def _step(
     blocks: _Blocks,
-    fraction: NDArray[np.float64],
+    shift: NDArray[np.float64],
     active: NDArray[np.bool_],
     exponent: float,
 ) -> _Step | None:
     """Return one Newton step on the weighted cross-spectrum, and what it knows."""
-    first, second = blocks.spectra
-    even = blocks.shape[2] % 2 == 0
-    table = ring_sums(first, second, *blocks.freqs, even, fraction, blocks.edges)
+    fraction = shift - blocks.whole
+    table = ring_sums(
+        *blocks.spectra, *blocks.freqs, blocks.even, fraction, blocks.edges
+    )
     known = fit_step(table, blocks.share, blocks.sides, active, exponent < 0)
     if not known[14]:
         return None
+    correlation = blocks.correlation
     return _Step(
         step=known[:3],
+        shift=shift + known[:3],
         covariance=known[3:12].reshape(3, 3),
-        correlation=float(known[12]),
+        correlation=float(known[12]) if correlation is None else correlation,
         significance=float(known[13]),
         beyond=known[15:],
     )

@@ -96,8 +96,7 @@ def whiten(image: ArrayLike, *, exponent: float | None = None) -> NDArray[Float]
     if exponent is not None:
         check_fraction(exponent, "exponent")
     volume = _standard_volume(array)
-    shape = fast_shape(tuple(2 * n if n > 1 else 1 for n in volume.shape))
-    pair = _whitened_pair(volume, volume, shape, exponent)
+    pair = _whitened_pair(volume, volume, _canvas(volume.shape, volume.shape), exponent)
     inside = tuple(slice(0, n) for n in volume.shape)
     return pair[0][inside].reshape(array.shape).astype(array.dtype)
 
@@ -251,6 +250,11 @@ def _standard_volume(array: NDArray[Float]) -> NDArray[np.float32]:
     return _volume(centred / spread).astype(np.float32)
 
 
+def _canvas(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape with room for every lag, so that nothing wraps around."""
+    return fast_shape(tuple((2 * np.max(shapes, axis=0) - 1).tolist()))
+
+
 def _whitened_pair(
     first: NDArray[np.float32],
     second: NDArray[np.float32],
@@ -270,9 +274,7 @@ def _score(
     exponent: float | None,
 ) -> NDArray[np.float64]:
     """Return Fisher's z at each lag from -`reach` to `reach`."""
-    size = np.maximum(first.shape, second.shape)
-    # Room for the lags: nothing wraps around onto another.
-    shape = fast_shape(tuple(size + np.minimum(reach, size - 1)))
+    shape = _canvas(first.shape, second.shape)
     pair = _whitened_pair(first, second, shape, exponent)
     product = forward(pair[0]) * forward(pair[1]).conj()
     insides = [

@@ -160,7 +160,7 @@ def match_tiles(
     places = _places(positions, labels, len(shapes), ndim)
     reach = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
     if reach is not None and (reach < 0).any():
-        message = f"`max_shift` must not be negative; got {max_shift}."
+        message = f"`max_shift` must not be negative; got {max_shift!r}."
         raise ValueError(message)
     check_fraction(min_overlap, "min_overlap")
     check_whitening(whitening)
@@ -216,23 +216,26 @@ def _match_link(
         if camera is not None:
             cut = cut - camera.seen(i, j, side)[part]
         cuts.append(cut)
-    seen = [
-        None if masks[tile] is None else masks[tile][part]
-        for tile, part in zip((i, j), parts, strict=True)
-    ]
+    seen = _part(masks[i], parts[0]), _part(masks[j], parts[1])
     origin = np.array([a.start - b.start for a, b in zip(*parts, strict=True)])
     # The overlap that is asked for is a share of the whole tiles.
     whole = min(np.prod(shapes[i]), np.prod(shapes[j]))
     least = options[0] * whole / min(cuts[0].size, cuts[1].size)
     found = correlate_images(
         (cuts[0], cuts[1]),
-        (seen[0], seen[1]),
+        seen,
         guess - origin,
         reach,
         least,
         *options[1:],
     )
     return _moved(found, origin, shapes[i], shapes[j])
+
+
+def _part(
+    mask: NDArray[np.bool_] | None, part: tuple[slice, ...]
+) -> NDArray[np.bool_] | None:
+    return None if mask is None else mask[part]
 
 
 def _moved(

