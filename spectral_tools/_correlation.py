@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._detection import Candidates, Search, circular_search, exact_search
+from ._ndimage import distance_transform_edt, gaussian_filter
 from ._outcomes import Outcome
 from ._spectral_kernels import survey
 from ._subpixel import ROUNDS, ShiftFit, fit_shift, overlap_block
@@ -18,6 +19,8 @@ __all__ = ["ShiftEstimate", "correlate_images", "lag_bounds", "reachable_parts"]
 BELIEVED = 1e-3
 # A second peak this close to the first leaves the answer open.
 AMBIGUOUS = 0.85
+# Holes that are no deeper than this, in pixels, are filled.
+HOLE = 2.0
 # The quick search is believed only far beyond doubt.
 CERTAIN, ALONE, COHERENT, RIVAL = 1e-6, 0.7, 8.0, 1.5
 
@@ -193,9 +196,34 @@ def _prepare(
         mean = lowest / 2 + highest / 2
     if mask is not None:
         volume = np.where(mask, volume, volume.dtype.type(mean))
+        volume, mask = _mend(volume, mask)
     scaled = volume - volume.dtype.type(mean)
-    scaled *= volume.dtype.type(1 / half) if half > 1e-30 else volume.dtype.type(1)
-    return scaled.astype(np.float32, copy=False), None if count == volume.size else mask
+    scaled /= volume.dtype.type(half)
+    if mask is None or mask.all():
+        return scaled.astype(np.float32, copy=False), None
+    return scaled.astype(np.float32, copy=False), mask
+
+
+def _mend(
+    volume: NDArray[Any], mask: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Fill holes of a few pixels from around them, and count them as valid.
+
+    A window that fades out towards every dead pixel would leave nothing.
+    """
+    core = distance_transform_edt(~mask) > HOLE
+    wide = np.zeros(mask.shape, np.bool_)
+    if core.any():
+        wide = ~mask & (distance_transform_edt(~core) <= HOLE + 1)
+    small = ~mask & ~wide
+    if not small.any():
+        return volume, mask
+    sigma = [1.0 if size > 1 else 0.0 for size in mask.shape]
+    share = gaussian_filter(mask.astype(np.float64), sigma)
+    around = gaussian_filter(np.where(mask, volume, 0).astype(np.float64), sigma)
+    known = small & (share > 1e-3)
+    volume[known] = (around[known] / share[known]).astype(volume.dtype)
+    return volume, mask | known
 
 
 def _quick(

@@ -22,6 +22,7 @@ from ._search_kernels import (
     score_lags,
 )
 from ._spectral_kernels import (
+    FAINT,
     edge_taper,
     extend_periodic,
     flatten_modes,
@@ -221,7 +222,7 @@ def _whiten(
         table = ring_power(spectra[0], spectra[1], *freqs, edges, cap)
         power = table[:, 1:] / np.maximum(table[:, :1], 1)
         cap = LINE_LIMIT**2 / 2 * power
-    power = np.maximum(power, 1e-12 * power.max(axis=0) + 1e-30)
+    power += FAINT * (table[:, 1:].sum(axis=0) / table[:, 0].sum()) + 1e-30
     noise = np.array([_floor(column, table[:, 0]) for column in power.T])
     signal = np.maximum(power - noise, 0.02 * power)
     common = np.sqrt(np.sqrt(signal[:, 0] * signal[:, 1]))

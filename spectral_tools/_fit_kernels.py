@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
-from ._spectral_kernels import run_end
+from ._spectral_kernels import FAINT, run_end
 
 __all__ = ["fit_step", "ring_sums", "smooth_coherence"]
 
@@ -21,6 +21,10 @@ Flags = NDArray[np.bool_]
 # Columns of a table of ring sums: the number of modes, the powers of the two
 # images, the real part of the cross-spectrum, its slopes (3), the mean power times k k^T
 # (6: 00 01 02 11 12 22), and the squared slopes (6).
+
+
+# Below this coherence the shift that one ring tells is mostly noise.
+STEADY = 0.7
 
 
 @compiled
@@ -241,10 +245,33 @@ def _invert(matrix: Floats, inverse: Floats) -> bool:
 
 
 @compiled
+def _own_coherence(row: Floats, power: float, count: float, active: Flags) -> float:
+    """Return the coherence that a ring would have at the shift that it tells."""
+    square = (row[3] / power) ** 2
+    scale = power / (0.5 * (row[1] + row[2]))
+    for i in range(3):
+        at = 7 if i == 0 else (10 if i == 1 else 12)
+        if active[i] and row[at] > 0:
+            told = row[4 + i] * row[4 + i] / (scale * row[at] * power)
+            square += max(told - 0.5 / count, 0.0)
+    return math.sqrt(min(square, 1.0))
+
+
+@compiled
 def fit_step(
-    table: Floats, share: float, sides: Floats, active: Flags, weighted: bool
+    table: Floats,
+    share: float,
+    sides: Floats,
+    active: Flags,
+    weighted: bool,
+    rough: int,
 ) -> Floats:
     """Return what one Newton step on the weighted cross-spectrum knows.
+
+    While the shift is still wrong, all rings seem equally poor, and the many
+    modes of no signal would outvote the few that know. So a first step (rough 2)
+    weighs modes by their power, and the next (rough 1) asks what the coherence
+    of a ring would be at its own shift.
 
     The result holds the step (3), the covariance (9), the correlation, the
     significance in standard deviations, 1 if there was anything to fit, and how
@@ -255,10 +282,16 @@ def fit_step(
     power = np.sqrt(table[:, 1] * table[:, 2])
     count = np.zeros(rings)
     coherence = np.zeros(rings)
+    floor = FAINT * power.sum() / max(table[:, 0].sum(), 1.0)
     for ring in range(rings):
         if power[ring] > 0:
             count[ring] = table[ring, 0] * share
             coherence[ring] = table[ring, 3] / power[ring]
+            if rough and coherence[ring] > STEADY:
+                coherence[ring] = _own_coherence(
+                    table[ring], power[ring], count[ring], active
+                )
+            coherence[ring] *= 1 - floor / (power[ring] / table[ring, 0] + floor)
     smooth = smooth_coherence(count, coherence, 2.0)
     weight = np.zeros(rings)
     detected = noise = total0 = total1 = total = 0.0
@@ -270,14 +303,19 @@ def fit_step(
             g = smooth[ring]
             level = power[ring] / table[ring, 0]
             # The maximum-likelihood weight of a phase (Knapp & Carter 1976).
-            weight[ring] = g / ((1 - g * g) * level) if weighted else 1.0
+            if not weighted:
+                weight[ring] = 1.0
+            elif rough > 1:
+                weight[ring] = g
+            else:
+                weight[ring] = g / ((1 - g * g) * level)
             detected += g / level * table[ring, 3]
             noise += 0.5 * g * g * table[ring, 0] / share
     slope = np.zeros(3)
     hessian = np.zeros(6)
     spread = np.zeros(6)
     told, variance = _ring_shifts(table, power, smooth, share, active)
-    excess = _disagreement(told, variance, active)
+    excess = 0.0 if rough else _disagreement(told, variance, active)
     signal = 0.0
     for ring in range(rings):
         if weight[ring] <= 0 or not variance[ring] < np.inf:
@@ -337,6 +375,9 @@ def fit_step(
                     result[3 + 3 * i + j] += (
                         inverse[i, k] * middle[k, m] * inverse[m, j] / share
                     )
+    for i in range(3):
+        for j in range(i):
+            result[3 + 3 * i + j] = result[3 + 3 * j + i]
     result[12] = min(max(total / math.sqrt(total0 * total1), -1.0), 1.0)
     result[13] = detected / math.sqrt(noise) if noise > 0 else 0.0
     result[14] = 1.0

@@ -1,6 +1,6 @@
-"""What the camera, not the sample, puts into every tile (floor 4)."""
+"""What the camera, not the sample, puts into every tile (floor 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,14 +8,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_image, image_dtype
+from ._correlation import ShiftEstimate
 from ._fft import fftfreq, forward, inverse, rfftfreq
+from ._outcomes import Outcome
+from ._sparse import connected_groups
 
-__all__ = ["CameraPattern", "camera_pattern", "measure_pattern", "steady_pattern"]
+__all__ = [
+    "CameraPattern",
+    "Job",
+    "camera_pattern",
+    "match_without_pattern",
+    "steady_pattern",
+]
 
 # Fewer tiles than this, beside the two of a link, give no useful pattern.
 FEWEST = 6
 # Width of the rings over which the pattern is told from the rest, in modes.
 RING = 4
+# A shift this small, in camera pixels, may be the camera's own.
+PINNED = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,21 +43,25 @@ class CameraPattern:
     sums: tuple[NDArray[np.float32], NDArray[np.float32]]
     counts: tuple[int, int]
     tiles: Sequence[Any] | None
-    scatter: NDArray[
-        np.float32
-    ]  # of one tile, in units of the pattern's power, by mode
+    scatter: NDArray[np.float32]  # of a tile, in units of the pattern, by mode
+    half: NDArray[np.intp]  # of each tile
+    scene: NDArray[np.intp]  # of each tile; links join tiles of one scene
 
     def seen(self, i: int, j: int, side: int) -> NDArray[np.float32]:
         """Return the pattern for tile `i` (side 0) or `j` (side 1) of a link."""
         if self.tiles is None:
             return self.sums[side]
         total, count = self.sums[side].copy(), self.counts[side]
-        for tile in (i, j):
-            if tile % 2 == side:
-                total -= _centred(self.tiles[tile])
-                count -= 1
+        same = (self.scene == self.scene[i]) | (self.scene == self.scene[j])
+        for tile in np.flatnonzero(same & (self.half == side)):
+            total -= _centred(self.tiles[int(tile)])
+            count -= 1
         modes = forward(total / np.float32(count))
         return inverse(modes / (1 + self.scatter / np.float32(count)), total.shape)
+
+
+# The two tiles of a link, their expected offset, and what to take off them.
+Job = tuple[int, int, NDArray[np.float64], CameraPattern | None]
 
 
 def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
@@ -98,25 +113,81 @@ def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
     return (total / len(images)).astype(np.float32)
 
 
-def measure_pattern(
+def match_without_pattern(
+    images: Sequence[Any],
+    shapes: list[tuple[int, ...]],
+    links: NDArray[np.intp],
+    jobs: list[Job],
+    first: list[ShiftEstimate],
+    reach: NDArray[np.float64] | None,
+    again: Callable[[list[Job]], Any],
+) -> list[ShiftEstimate]:
+    """Match links that the camera may hold at zero again, without its pattern."""
+    believed = (Outcome.MATCHED, Outcome.AMBIGUOUS)
+    pinned = [
+        e.outcome in believed
+        and bool((np.abs(e.alternatives) < PINNED).all(axis=1).any())
+        for e in first
+    ]
+    # Only where zero was searched can the camera hold a link.
+    open_to = [
+        row for row, (_, _, guess, _) in enumerate(jobs)
+        if reach is None or (np.abs(guess) <= reach).all()
+    ]  # fmt: skip
+    if not any(pinned):
+        return first
+    camera = _measure_pattern(images, shapes, links)
+    if camera is None:
+        return first
+    second = list(again([(*jobs[row][:3], camera) for row in open_to]))
+    result = list(first)
+    # Frames of one still scene lose that scene with the pattern: all or none.
+    tells = any(estimate.outcome in believed for estimate in second)
+    for row, estimate in zip(open_to, second, strict=True):
+        if estimate.outcome in believed:
+            result[row] = estimate
+        elif pinned[row] and tells:
+            # Other links live without the pattern, this one does not.
+            result[row] = ShiftEstimate(
+                shift=first[row].shift,
+                covariance=np.diag(np.full(len(shapes[0]), np.inf)),
+                correlation=estimate.correlation,
+                false_alarm=1.0,
+                overlap=first[row].overlap,
+                alternatives=estimate.alternatives,
+                outcome=Outcome.FIXED_PATTERN,
+            )
+    return result
+
+
+def _measure_pattern(
     tiles: Sequence[Any], shapes: list[tuple[int, ...]], links: NDArray[np.intp]
 ) -> CameraPattern | None:
     """Return the pattern that tiles of one shape share, or None if too few do."""
-    linked = np.unique(links)
-    if len(shapes) < FEWEST + 2 or len({shapes[tile] for tile in linked}) > 1:
+    if len(shapes) < FEWEST + 2 or len(set(shapes)) > 1:
         return None
-    if len(set(shapes)) > 1:
-        return None
-    sums = np.zeros((2, *shapes[0]), np.float32)
+    scene = connected_groups(links, len(shapes))
+    sizes = np.bincount(scene)
+    if len(shapes) - 2 * sizes.max() < FEWEST:
+        # Links join nearly everything: only the two tiles of a link are left out.
+        scene, sizes = np.arange(len(shapes)), np.ones(len(shapes), np.intp)
+    # Whole scenes go to one half, and the halves hold about as many tiles.
+    half = np.zeros(len(shapes), np.intp)
     counts = [0, 0]
+    for group in np.argsort(-sizes, kind="stable"):
+        side = int(counts[1] < counts[0])
+        half[scene == group] = side
+        counts[side] += int(sizes[group])
+    sums = np.zeros((2, *shapes[0]), np.float32)
     for number in range(len(shapes)):
-        sums[number % 2] += _centred(tiles[number])
-        counts[number % 2] += 1
+        sums[half[number]] += _centred(tiles[number])
     return CameraPattern(
         sums=(sums[0], sums[1]),
         counts=(counts[0], counts[1]),
         tiles=tiles,
         scatter=_scatter(sums[0] / counts[0], sums[1] / counts[1], sum(counts) / 2),
+        half=half,
+        scene=scene,
     )
 
 
@@ -158,8 +229,14 @@ def steady_pattern(
         message = f"`pattern` must be finite; got {count} NaN or infinite pixels."
         raise ValueError(message)
     single = given.astype(np.float32)
+    none = np.zeros(0, np.intp)
     return CameraPattern(
-        sums=(single, single), counts=(1, 1), tiles=None, scatter=single
+        sums=(single, single),
+        counts=(1, 1),
+        tiles=None,
+        scatter=single,
+        half=none,
+        scene=none,
     )
 
 

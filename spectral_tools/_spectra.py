@@ -1,4 +1,4 @@
-"""Look inside a match: windows, spectra, and what images have in common (floor 3)."""
+"""Look inside a match: windows, spectra, and what images have in common (floor 4)."""
 
 import math
 from dataclasses import dataclass

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ._compiled import compiled
 
 __all__ = [
+    "FAINT",
     "edge_taper",
     "extend_periodic",
     "flatten_modes",
@@ -29,6 +30,11 @@ Volume = NDArray[Any]
 Floats = NDArray[np.float64]
 Modes = NDArray[np.complex64]
 Ints = NDArray[np.intp]
+
+
+# The power of what is never to be trusted, in units of an image's variance: what
+# sampling and rounding leave, below a few thousandths of the contrast.
+FAINT = 1e-5
 
 
 @compiled

@@ -1,6 +1,6 @@
-"""Match many tiles along the links between them (floor 5)."""
+"""Match many tiles along the links between them (floor 6)."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,13 +25,10 @@ from ._correlation import (
 )
 from ._labels import Links, number_links
 from ._outcomes import Outcome
-from ._pattern import CameraPattern, measure_pattern, steady_pattern
+from ._pattern import Job, match_without_pattern, steady_pattern
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["TileMatches", "match_tiles"]
-
-# A shift this small, in camera pixels, may be the camera's own.
-PINNED = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -182,7 +179,7 @@ def match_tiles(
         spread(match, jobs, workers=workers, progress=progress, title="match tiles")
     )
     if pattern is None:
-        estimates = _without_pattern(
+        estimates = match_without_pattern(
             images, shapes, numbered, jobs, estimates, reach,
             lambda again: spread(match, again, workers=workers, progress=progress),
         )  # fmt: skip
@@ -190,9 +187,6 @@ def match_tiles(
         numbered if not isinstance(tiles, Mapping) else _label_pairs(numbered, labels)
     )
     return _gather(rows, numbered, shapes, estimates, peaks)
-
-
-Job = tuple[int, int, NDArray[np.float64], "CameraPattern | None"]
 
 
 def _match_link(
@@ -257,53 +251,6 @@ def _moved(
         alternatives=found.alternatives + origin,
         outcome=found.outcome,
     )
-
-
-def _without_pattern(
-    images: Sequence[Any],
-    shapes: list[tuple[int, ...]],
-    links: NDArray[np.intp],
-    jobs: list[Job],
-    first: list[ShiftEstimate],
-    reach: NDArray[np.float64] | None,
-    again: Callable[[list[Job]], Any],
-) -> list[ShiftEstimate]:
-    """Match links that the camera may hold at zero again, without its pattern."""
-    believed = (Outcome.MATCHED, Outcome.AMBIGUOUS)
-    pinned = [
-        e.outcome in believed
-        and bool((np.abs(e.alternatives) < PINNED).all(axis=1).any())
-        for e in first
-    ]
-    # Only where zero was searched can the camera hold a link.
-    open_to = [
-        row for row, (_, _, guess, _) in enumerate(jobs)
-        if reach is None or (np.abs(guess) <= reach).all()
-    ]  # fmt: skip
-    if not any(pinned):
-        return first
-    camera = measure_pattern(images, shapes, links)
-    if camera is None:
-        return first
-    second = list(again([(*jobs[row][:3], camera) for row in open_to]))
-    result = list(first)
-    # Frames of one still scene lose that scene with the pattern: all or none.
-    tells = any(estimate.outcome in believed for estimate in second)
-    for row, estimate in zip(open_to, second, strict=True):
-        if estimate.outcome in believed:
-            result[row] = estimate
-        elif pinned[row] and tells:
-            # Other links live without the pattern, this one does not.
-            result[row] = ShiftEstimate(
-                shift=first[row].shift,
-                covariance=np.diag(np.full(len(shapes[0]), np.inf)),
-                correlation=estimate.correlation,
-                false_alarm=1.0,
-                overlap=first[row].overlap,
-                alternatives=estimate.alternatives,
-                outcome=Outcome.FIXED_PATTERN,
-            )
-    return result
 
 
 def _number_tiles(

@@ -98,6 +98,19 @@ def test_a_volume_of_one_plane_row_or_column_of_pixels_is_found(axis):
     assert found.shift[axis] == 0
 
 
+@pytest.mark.parametrize("cutoff", [0.15, 0.3, 0.5])
+@pytest.mark.parametrize("corner", [(60, 150), (-40, 25), (3, -150)])
+def test_exact_crops_without_noise_are_found(corner, cutoff):
+    field = scene((420, 460), 3, cutoff)
+    row, col = 140 + corner[0], 160 + corner[1]
+    reference = field[140:340, 160:340]
+    found = spt.phase_correlate(reference, field[row : row + 60, col : col + 150])
+    assert found.outcome == "matched"
+    # What both show is equal to the last bit.
+    assert_allclose(found.shift, corner, rtol=0, atol=1e-3)
+    assert_allclose(found.correlation, 1, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", REALS)
 def test_every_real_dtype_is_taken(dtype):
     made = pair((128, 128), (9.0, -14.0), noise=0)
