@@ -171,13 +171,14 @@ def _whitened(
 ) -> NDArray[np.float32] | None:
     """Return both images prewhitened, on zeros of the given shape."""
     canvas = np.zeros((2, *shape), np.float32)
-    for image, out in zip((reference, moving), canvas, strict=True):
+    images = reference, moving
+    for image, out in zip(images, canvas, strict=True):
         extend_periodic(image, out)
     spectra = [forward(out) for out in canvas]
-    _whiten(spectra, shape, reference.shape, exponent)
-    for i, (image, spectrum) in enumerate(
-        zip((reference, moving), spectra, strict=True)
-    ):
+    # What lies beyond the ends is made up: it is filtered, but tells no power.
+    samples = [_tapered(image, shape) for image in images]
+    _whiten(spectra, samples, shape, reference.shape, exponent)
+    for i, (image, spectrum) in enumerate(zip(images, spectra, strict=True)):
         inside = tuple(slice(0, n) for n in image.shape)
         filtered = inverse(spectrum, shape)[inside]
         if valid is not None:
@@ -199,12 +200,14 @@ def _frequencies(shape: tuple[int, ...]) -> Axes:
 
 def _whiten(
     spectra: list[NDArray[np.complex64]],
+    samples: list[NDArray[np.complex64]],
     shape: tuple[int, ...],
     size: tuple[int, ...],
     exponent: float,
 ) -> None:
     """Filter both spectra in place so that their product is weighted to detect.
 
+    The powers are those of `samples`, spectra of the same images.
     The weight of a cross-spectrum that tells a match from none is S / (S + N)**2;
     each image takes its root. The sum is the measured power of a ring; the
     noise N is the lowest level that the power falls to.
@@ -219,7 +222,7 @@ def _whiten(
     edges = ring_edges(np.array(shape), width, share, 8.0, 0.1)
     cap = np.full((len(edges), 2), np.inf)
     for _ in range(2):
-        table = ring_power(spectra[0], spectra[1], *freqs, edges, cap)
+        table = ring_power(samples[0], samples[1], *freqs, edges, cap)
         power = table[:, 1:] / np.maximum(table[:, :1], 1)
         cap = LINE_LIMIT**2 / 2 * power
     power += FAINT * (table[:, 1:].sum(axis=0) / table[:, 0].sum()) + 1e-30
@@ -228,7 +231,8 @@ def _whiten(
     common = np.sqrt(np.sqrt(signal[:, 0] * signal[:, 1]))
     for index, spectrum in enumerate(spectra):
         gain = common / power[:, index]
-        limit = LINE_LIMIT * np.sqrt(power[:, index])
+        # The samples cover their image, the spectra the whole shape.
+        limit = LINE_LIMIT * np.sqrt(power[:, index] / share)
         whiten_modes(spectrum, *freqs, edges, gain, limit)
 
 
@@ -323,7 +327,7 @@ def circular_search(
     """
     shape = fast_shape(tuple(np.maximum(reference.shape, moving.shape)))
     spectra = [_tapered(reference, shape), _tapered(moving, shape)]
-    _whiten(spectra, shape, shape, search.exponent)
+    _whiten(spectra, spectra, shape, shape, search.exponent)
     surface = inverse(spectra[0] * np.conj(spectra[1], out=spectra[1]), shape)
     spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
     if not spread > 0:

@@ -245,35 +245,41 @@ def flatten_modes(spectrum: Modes, exponent: float) -> None:
 
 
 @compiled
+def _beyond(position: int, size: int, total: int) -> tuple[int, int, float]:
+    """Return the mirror images of a place beyond the end, and how far across it is."""
+    across = (position - size + 1) / (total - size + 1)
+    fade = across * across * (3 - 2 * across)
+    return max(2 * size - 2 - position, 0), min(total - position, size - 1), fade
+
+
+@compiled
 def extend_periodic(image: Volume, out: Volume) -> None:
     """Fill `out` with `image` and, beyond it, with its mirror image, seamlessly.
 
-    The ends of each axis meet half-way in the mirrored part, so that a filter
-    in frequency meets no edge.
+    Each end is mirrored at its last pixel in place and in value, so that not
+    even the slope breaks, and the two ends of an axis fade into each other: a
+    filter in frequency meets no edge.
     """
     n0, n1, n2 = image.shape
     m0, m1, m2 = out.shape
+    out[:n0, :n1, :n2] = image
     for p in range(n0):
-        for r in range(n1):
-            for c in range(n2):
-                out[p, r, c] = image[p, r, c]
-            for c in range(n2, m2):
-                after = max(2 * n2 - 1 - c, 0)
-                before = min(m2 - 1 - c, n2 - 1)
-                fade = np.float32((c - n2 + 1) / (m2 - n2 + 1))
-                out[p, r, c] = (1 - fade) * image[p, r, after] + fade * image[
-                    p, r, before
-                ]
+        for c in range(n2, m2):
+            after, before, fade = _beyond(c, n2, m2)
+            for r in range(n1):
+                first = 2 * image[p, r, n2 - 1] - image[p, r, after]
+                second = 2 * image[p, r, 0] - image[p, r, before]
+                out[p, r, c] = first + fade * (second - first)
         for r in range(n1, m1):
-            after = max(2 * n1 - 1 - r, 0)
-            before = min(m1 - 1 - r, n1 - 1)
-            fade = np.float32((r - n1 + 1) / (m1 - n1 + 1))
+            after, before, fade = _beyond(r, n1, m1)
             for c in range(m2):
-                out[p, r, c] = (1 - fade) * out[p, after, c] + fade * out[p, before, c]
+                first = 2 * out[p, n1 - 1, c] - out[p, after, c]
+                second = 2 * out[p, 0, c] - out[p, before, c]
+                out[p, r, c] = first + fade * (second - first)
     for p in range(n0, m0):
-        after = max(2 * n0 - 1 - p, 0)
-        before = min(m0 - 1 - p, n0 - 1)
-        fade = np.float32((p - n0 + 1) / (m0 - n0 + 1))
+        after, before, fade = _beyond(p, n0, m0)
         for r in range(m1):
             for c in range(m2):
-                out[p, r, c] = (1 - fade) * out[after, r, c] + fade * out[before, r, c]
+                first = 2 * out[n0 - 1, r, c] - out[after, r, c]
+                second = 2 * out[0, r, c] - out[before, r, c]
+                out[p, r, c] = first + fade * (second - first)

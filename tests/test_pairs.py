@@ -243,7 +243,10 @@ def test_where_the_points_start_hardly_matters(pair, row, col):
 
 def test_order_of_points_does_not_matter(pair):
     points = around((3, 3)).reshape(-1, 2)
-    found, back = refined(pair, points, points), refined(pair, points[::-1], points[::-1])
+    found, back = (
+        refined(pair, points, points),
+        refined(pair, points[::-1], points[::-1]),
+    )
     assert_array_equal(found.reference_points, back.reference_points[::-1])
     for name in FIELDS:
         assert_array_equal(getattr(found, name), getattr(back, name)[::-1])

@@ -104,7 +104,11 @@ def test_tiles_are_not_changed():
     ("tiles", "error", "match"),
     [
         ([], ValueError, "`tiles` must hold at least one tile; got none"),
-        ([np.ones((4, 4)), np.ones((4, 5))], ValueError, "`tiles` must all have the sa"),
+        (
+            [np.ones((4, 4)), np.ones((4, 5))],
+            ValueError,
+            "`tiles` must all have the sa",
+        ),
         ([np.ones(5)], ValueError, r"`tiles\[0\]` must be a 2-D or 3-D image; got"),
         ([np.ones((4, 4)), np.ones((4, 4), complex)], TypeError, "must hold real numb"),
     ],

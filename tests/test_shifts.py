@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -342,7 +344,7 @@ def test_number_of_peaks_does_not_change_the_shift():
         spt.phase_correlate(made.reference, made.moving, peaks=peaks)
         for peaks in (1, 2, 8)
     ]
-    for few, many in zip(found, found[1:], strict=False):
+    for few, many in pairwise(found):
         assert_array_equal(few.shift, many.shift)
         assert_array_equal(few.alternatives, many.alternatives[: len(few.alternatives)])
 
@@ -401,7 +403,9 @@ def test_a_negative_image_does_not_match():
 
 
 @given(
-    row=st.floats(-25, 25), col=st.floats(-25, 25), whitening=st.sampled_from([None, 0.65])
+    row=st.floats(-25, 25),
+    col=st.floats(-25, 25),
+    whitening=st.sampled_from([None, 0.65]),
 )
 @settings(max_examples=25)
 def test_swapping_images_negates_shift(row, col, whitening):
@@ -783,7 +787,10 @@ def test_images_must_have_the_same_number_of_axes():
         ({"whitening": -0.5}, "`whitening` must be between 0 and 1; got -0.5"),
         ({"whitening": np.nan}, "`whitening` must be between 0 and 1; got nan"),
         ({"peaks": 0}, "`peaks` must be at least 1; got 0"),
-        ({"reference_valid": np.ones((4, 5), bool)}, r"`reference_valid` .* got \(4, 5"),
+        (
+            {"reference_valid": np.ones((4, 5), bool)},
+            r"`reference_valid` .* got \(4, 5",
+        ),
         ({"moving_valid": np.ones((6, 4), bool)}, r"`moving_valid` .* got \(6, 4\)"),
     ],
 )

@@ -42,7 +42,9 @@ def shift_bound(shape, pixels, noise, cutoff=0.3):
     return np.sqrt(np.diag(np.linalg.inv(np.array(information) * pixels)))
 
 
-def statistics(shape, noise, *, reach=8, cutoff=0.3, trials=TRIALS, number=0, **options):
+def statistics(
+    shape, noise, *, reach=8, cutoff=0.3, trials=TRIALS, number=0, **options
+):
     """Errors in units of the bound, their chi square, and who was matched."""
     rng = np.random.default_rng([number, *shape])
     errors, squares, matched = [], [], []

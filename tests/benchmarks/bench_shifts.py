@@ -53,7 +53,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeat", type=int, default=15)
     repeat = parser.parse_args().repeat
-    print(f"{'shape':14}{'3 FFTs':>9}{'ours':>9}{'/ FFTs':>8}{'skimage':>9}{'/ ours':>8}")
+    print(
+        f"{'shape':14}{'3 FFTs':>9}{'ours':>9}{'/ FFTs':>8}{'skimage':>9}{'/ ours':>8}"
+    )
     for shape, options in CASES:
         field = spt.gaussian_texture([n + 40 for n in shape], rng=1)
         made = spt.simulate_pair(field, shape, (7.3, -4.6), noise_sigma=0.1, rng=1)
