@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ._detection import Candidates, Search, circular_search, exact_search
 from ._ndimage import distance_transform_edt, gaussian_filter
 from ._outcomes import Outcome
+from ._periods import repeats_itself
 from ._spectral_kernels import survey
 from ._subpixel import ROUNDS, ShiftFit, fit_shift, overlap_block
 
@@ -101,7 +102,12 @@ def correlate_images(
         fit = _fit(first, second, found, search, valid)
     if found is None:
         return _nothing(guess, peaks, Outcome.NOT_FOUND)
-    return _estimate(found, fit, images, origin, (low, high), peaks)
+    estimate = _estimate(found, fit, images, origin, (low, high), peaks)
+    if estimate.outcome != Outcome.MATCHED or fit is None:
+        return estimate
+    if repeats_itself(first, second, fit.shift):
+        return replace(estimate, outcome=Outcome.AMBIGUOUS)
+    return estimate
 
 
 def as_three(lag: NDArray[np.intp]) -> NDArray[np.intp]:

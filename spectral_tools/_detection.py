@@ -40,7 +40,7 @@ Lags = NDArray[np.intp]
 # The least reach, in pixels, over which chance is measured.
 NULL_REACH = 12
 # A mode may stick out of its ring by this factor in amplitude, not more.
-LINE_LIMIT = 3.0
+LINE_LIMIT = 2.5
 # Chance makes a match of n places with a probability of about exp(-PLACE * n), as
 # measured on unrelated scenes of a few cells each.
 PLACE = 2.0
@@ -224,7 +224,7 @@ def _whiten(
     for _ in range(2):
         table = ring_power(samples[0], samples[1], *freqs, edges, cap)
         power = table[:, 1:] / np.maximum(table[:, :1], 1)
-        cap = LINE_LIMIT**2 / 2 * power
+        cap = 4.5 * power
     power += FAINT * (table[:, 1:].sum(axis=0) / table[:, 0].sum()) + 1e-30
     noise = np.array([_floor(column, table[:, 0]) for column in power.T])
     signal = np.maximum(power - noise, 0.02 * power)

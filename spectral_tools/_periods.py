@@ -1,0 +1,85 @@
+"""Tell a match from its copies one period on (floor 3)."""
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._fft import forward, inverse
+from ._search_kernels import local_maxima
+from ._subpixel import overlap_block
+
+__all__ = ["repeats_itself"]
+
+# Side of the middle part in which a period is looked for, in pixels.
+SIDE = 80
+# A scene is periodic if it is this much like itself somewhere else, and a match has a
+# copy if this share of its correlation is found one period on.
+PERIODIC, COPY = 0.6, 0.95
+
+
+def repeats_itself(
+    first: NDArray[np.float32], second: NDArray[np.float32], shift: NDArray[np.float64]
+) -> bool:
+    """Tell whether two images agree as well one period away from a shift."""
+    periods = _periods(first)
+    if not len(periods):
+        return False
+    here = _likeness(first, second, np.rint(shift).astype(np.intp))
+    there = [
+        _likeness(first, second, np.rint(shift + sign * period).astype(np.intp))
+        for period, sign in product(periods, (1, -1))
+    ]
+    return max(there) > COPY * here
+
+
+def _periods(image: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return up to three offsets at which the middle of an image is like itself."""
+    inside = tuple(
+        slice((size - min(size, SIDE)) // 2, (size + min(size, SIDE)) // 2)
+        for size in image.shape
+    )
+    part = image[inside]
+    window: NDArray[Any] = np.ones((1, 1, 1))
+    copies: NDArray[Any] = np.ones((1, 1, 1))
+    for axis, size in enumerate(part.shape):
+        edge = np.hanning(size + 2)[1:-1] if size > 1 else np.ones(1)
+        others = tuple({0, 1, 2} - {axis})
+        window = window * np.expand_dims(edge, others)
+        copies = copies * np.expand_dims(np.correlate(edge, edge, "full"), others)
+    canvas = np.zeros([2 * size if size > 1 else 1 for size in part.shape], np.float32)
+    mean = float((part * window).sum() / window.sum())
+    canvas[tuple(map(slice, part.shape))] = (part - mean) * window
+    power = np.abs(forward(canvas)) ** 2
+    alike = inverse(power.astype(np.complex64), canvas.shape)
+    # Only offsets of up to half the part, where the window still tells something.
+    reach = [size // 2 for size in part.shape]
+    alike = alike[np.ix_(*(np.arange(-r, r + 1) for r in reach))]
+    middle = tuple(
+        slice(size - 1 - r, size + r) for size, r in zip(part.shape, reach, strict=True)
+    )
+    alike = alike / np.maximum(copies[middle], 1e-3 * copies.max())
+    alike = (alike / max(float(alike[tuple(reach)]), 1e-30)).astype(np.float32)
+    where, height = local_maxima(alike, PERIODIC)
+    lags = np.stack(np.unravel_index(where, alike.shape), axis=1) - reach
+    # A period and its opposite are one, and the middle is none.
+    kept = (lags > 0).any(axis=1) & (np.abs(lags).max(axis=1) > 2)
+    order = np.argsort(-height[kept], kind="stable")[:3]
+    return lags[kept][order].astype(np.intp)
+
+
+def _likeness(
+    first: NDArray[np.float32], second: NDArray[np.float32], whole: NDArray[np.intp]
+) -> float:
+    """Return the correlation coefficient of what two images share at a whole shift."""
+    sizes = np.array(first.shape), np.array(second.shape)
+    start0, start1, block = overlap_block(*sizes, whole)
+    if block.prod() < 16:
+        return 0.0
+    one = first[tuple(map(slice, start0, start0 + block))]
+    other = second[tuple(map(slice, start1, start1 + block))]
+    one, other = one - one.mean(), other - other.mean()
+    scale = math.sqrt(float((one * one).sum()) * float((other * other).sum()))
+    return float((one * other).sum()) / scale if scale > 0 else 0.0
