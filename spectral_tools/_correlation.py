@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from ._detection import Candidates, Search, circular_search, exact_search
 from ._ndimage import distance_transform_edt, gaussian_filter
 from ._outcomes import Outcome
+from ._overlaps import lag_bounds, overlap_block, reachable_parts
 from ._periods import repeats_itself
 from ._spectral_kernels import survey
-from ._subpixel import ROUNDS, ShiftFit, fit_shift, overlap_block
+from ._subpixel import ROUNDS, ShiftFit, fit_shift
 
-__all__ = ["ShiftEstimate", "correlate_images", "lag_bounds", "reachable_parts"]
+__all__ = ["ShiftEstimate", "correlate_images"]
 
 # A match is believed below this chance of a false alarm.
 BELIEVED = 1e-3
 # A second peak this close to the first leaves the answer open.
 AMBIGUOUS = 0.85
+# Where the second peak is lower than this there is no need to look for periods.
+RIVALS = 0.25
 # Holes that are no deeper than this, in pixels, are filled.
 HOLE = 2.0
 # The quick search is believed only far beyond doubt.
@@ -105,6 +108,9 @@ def correlate_images(
     estimate = _estimate(found, fit, images, origin, (low, high), peaks)
     if estimate.outcome != Outcome.MATCHED or fit is None:
         return estimate
+    # A peak that stands alone has no copies.
+    if len(found.scores) < 2 or found.scores[1] < RIVALS * found.scores[0]:
+        return estimate
     if repeats_itself(first, second, fit.shift):
         return replace(estimate, outcome=Outcome.AMBIGUOUS)
     return estimate
@@ -132,43 +138,6 @@ def _fit(
         return None
     start, exponent = found.shifts[0], search.exponent
     return fit_shift(first, second, start, exponent=exponent, valid=valid)
-
-
-def lag_bounds(
-    shape0: tuple[int, ...],
-    shape1: tuple[int, ...],
-    guess: NDArray[np.float64],
-    reach: NDArray[np.float64] | None,
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the lowest and highest whole shift to search; low > high if none."""
-    low, high = 1 - np.array(shape1), np.array(shape0) - 1
-    if reach is not None:
-        nearest = np.rint(guess)
-        low = np.maximum(low, np.minimum(np.ceil(guess - reach), nearest)).astype(
-            np.intp
-        )
-        high = np.minimum(high, np.maximum(np.floor(guess + reach), nearest)).astype(
-            np.intp
-        )
-    return low, high
-
-
-def reachable_parts(
-    shape0: tuple[int, ...],
-    shape1: tuple[int, ...],
-    low: NDArray[np.intp],
-    high: NDArray[np.intp],
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the parts of two images that can overlap at shifts `low` to `high`."""
-    first = tuple(
-        slice(max(0, int(a)), min(n, m + int(b)))
-        for n, m, a, b in zip(shape0, shape1, low, high, strict=True)
-    )
-    second = tuple(
-        slice(max(0, -int(b)), min(m, n - int(a)))
-        for n, m, a, b in zip(shape0, shape1, low, high, strict=True)
-    )
-    return first, second
 
 
 def _prepare(

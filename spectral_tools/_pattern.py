@@ -141,12 +141,19 @@ def match_without_pattern(
         return first
     second = list(again([(*jobs[row][:3], camera) for row in open_to]))
     result = list(first)
-    # Frames of one still scene lose that scene with the pattern: all or none.
-    tells = any(estimate.outcome in believed for estimate in second)
+    # Frames of one still scene lose that scene with the pattern. So the pattern is
+    # believed only if some link moves without it, or stays as good as it was.
+    tells = any(
+        new.outcome in believed
+        and (np.abs(new.shift).max() >= PINNED or new.correlation > old.correlation / 2)
+        for new, old in zip(second, [first[row] for row in open_to], strict=True)
+    )
+    if not tells:
+        return first
     for row, estimate in zip(open_to, second, strict=True):
         if estimate.outcome in believed:
             result[row] = estimate
-        elif pinned[row] and tells:
+        elif pinned[row]:
             # Other links live without the pattern, this one does not.
             result[row] = ShiftEstimate(
                 shift=first[row].shift,

@@ -1,4 +1,4 @@
-"""Tell a match from its copies one period on (floor 3)."""
+"""Tell a match from its copies one period on (floor 2)."""
 
 import math
 from itertools import product
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._fft import forward, inverse
+from ._overlaps import overlap_block
 from ._search_kernels import local_maxima
-from ._subpixel import overlap_block
 
 __all__ = ["repeats_itself"]
 

@@ -17,8 +17,8 @@ from ._checks import (
 )
 from ._fft import fftfreq, forward, rfftfreq
 from ._fit_kernels import smooth_coherence
+from ._overlaps import overlap_block
 from ._spectral_kernels import edge_taper, ring_edges
-from ._subpixel import overlap_block
 
 __all__ = [
     "RingAverage",

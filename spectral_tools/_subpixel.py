@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from ._fft import fast_shape, fftfreq, forward, rfftfreq
 from ._fit_kernels import fit_step, ring_sums
 from ._ndimage import distance_transform_edt, shift_image
+from ._overlaps import overlap_block
 from ._spectral_kernels import edge_taper, flatten_modes, ring_edges, taper_block
 
-__all__ = ["ShiftFit", "fit_shift", "overlap_block"]
+__all__ = ["ShiftFit", "fit_shift"]
 
 # Width of the tapers: thin, because each pixel that fades is lost, but not
 # thinner than 6 px, because a steeper edge no longer follows the content exactly.
@@ -38,15 +39,6 @@ class ShiftFit:
     correlation: float
     significance: float
     steps: int
-
-
-def overlap_block(
-    shape0: NDArray[np.intp], shape1: NDArray[np.intp], whole: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Return where the common block starts in each image, and its shape."""
-    start = np.maximum(0, whole)
-    stop = np.minimum(shape0, shape1 + whole)
-    return start, start - whole, np.maximum(stop - start, 0)
 
 
 def fit_shift(

@@ -17,14 +17,10 @@ from ._checks import (
     check_whitening,
     image_dtype,
 )
-from ._correlation import (
-    ShiftEstimate,
-    correlate_images,
-    lag_bounds,
-    reachable_parts,
-)
+from ._correlation import ShiftEstimate, correlate_images
 from ._labels import Links, number_links
 from ._outcomes import Outcome
+from ._overlaps import lag_bounds, reachable_parts
 from ._pattern import Job, match_without_pattern, steady_pattern
 from ._workers import Workers, check_workers, spread
 
@@ -359,7 +355,7 @@ def _gather(
         count, peaks, ndim
     )
     return TileMatches(
-        links=rows,
+        links=rows.copy(),
         reference_points=centre,
         moving_points=centre - shift,
         covariance=covariance,

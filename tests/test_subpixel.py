@@ -112,11 +112,14 @@ def test_errors_of_crops_have_no_bias(crops):
         ((256, 256), 0, 1.15),
         ((384, 52), 10, 1.15),
         ((64, 64), 10, 1.35),
-        ((20, 48, 48), 10, 1.25),
+        ((20, 48, 48), 10, 1.35),
     ],
 )
 def test_other_shapes_and_noise_come_close_too(shape, level, figure):
-    errors, squares, matched = statistics(shape, 10 ** (-level / 20), trials=30)
+    trials = 60 // len(shape)
+    errors, squares, matched = statistics(
+        shape, 10 ** (-level / 20), reach=4, trials=trials
+    )
     assert matched.all()
     # Small images lose part of their border to tapers, hence their wider figures;
     # the RMSE of 60 numbers has a standard deviation of 9 %: two are allowed.
@@ -125,9 +128,9 @@ def test_other_shapes_and_noise_come_close_too(shape, level, figure):
     assert_honest(squares, len(shape), margin=1.25)
 
 
-@pytest.mark.parametrize("shape", [(8, 64, 64), (5, 96, 96), (12, 300), (24, 24)])
+@pytest.mark.parametrize("shape", [(8, 48, 48), (5, 64, 64), (12, 300), (32, 32)])
 def test_covariance_is_honest_where_an_axis_is_short(shape):
-    _, squares, matched = statistics(shape, 0.1, reach=2, trials=20)
+    _, squares, matched = statistics(shape, 0.1, reach=2, trials=12)
     assert matched.all()
     # Half as large again as honest would do: there are few modes to tell.
     assert_honest(squares, len(shape), margin=1.5)
