@@ -17,11 +17,11 @@ rfftfreq = fft.rfftfreq
 
 
 def fast_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the nearest shape, not smaller, that transforms fast."""
-    return tuple(
-        int(fft.next_fast_len(int(size), real=axis == len(shape) - 1))
-        for axis, size in enumerate(shape)
-    )
+    """Return the nearest shape, not smaller, that transforms fast.
+
+    All axes are treated alike, so that turning an image turns its spectrum.
+    """
+    return tuple(int(fft.next_fast_len(int(size), real=True)) for size in shape)
 
 
 def forward(image: NDArray[Any]) -> NDArray[Any]:

