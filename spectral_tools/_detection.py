@@ -32,7 +32,13 @@ from ._spectral_kernels import (
     whiten_modes,
 )
 
-__all__ = ["Candidates", "Search", "circular_search", "exact_search"]
+__all__ = [
+    "Candidates",
+    "Search",
+    "circular_search",
+    "exact_search",
+    "whiten_images",
+]
 
 Volume = NDArray[np.float32]
 Lags = NDArray[np.intp]
@@ -41,6 +47,8 @@ Lags = NDArray[np.intp]
 NULL_REACH = 12
 # A mode may stick out of its ring by this factor in amplitude, not more.
 LINE_LIMIT = 2.5
+# A tail that is extrapolated from one pair tells nothing of chances below this.
+FAINTEST = 1e-15
 # Chance makes a match of n places with a probability of about exp(-PLACE * n), as
 # measured on unrelated scenes of a few cells each.
 PLACE = 2.0
@@ -87,7 +95,7 @@ def exact_search(
     # No lag from low to high may meet its own wrap.
     need = np.maximum(np.maximum(sizes[0] - low, sizes[1] + high), np.maximum(*sizes))
     shape = fast_shape(tuple(np.where(np.maximum(*sizes) == 1, 1, need)))
-    canvas = _whitened(reference, moving, shape, search.exponent, valid)
+    canvas = whiten_images(reference, moving, shape, search.exponent, valid)
     if canvas is None:
         return None
     spectra = forward(canvas[0]), forward(canvas[1])
@@ -162,7 +170,7 @@ def _likeness(
     return likeness / likeness[0, 0, 0]
 
 
-def _whitened(
+def whiten_images(
     reference: Volume,
     moving: Volume,
     shape: tuple[int, ...],
@@ -177,7 +185,7 @@ def _whitened(
     spectra = [forward(out) for out in canvas]
     # What lies beyond the ends is made up: it is filtered, but tells no power.
     samples = [_tapered(image, shape) for image in images]
-    _whiten(spectra, samples, shape, reference.shape, exponent)
+    _whiten(spectra, samples, shape, (reference.shape, moving.shape), exponent)
     for i, (image, spectrum) in enumerate(zip(images, spectra, strict=True)):
         inside = tuple(slice(0, n) for n in image.shape)
         filtered = inverse(spectrum, shape)[inside]
@@ -202,7 +210,7 @@ def _whiten(
     spectra: list[NDArray[np.complex64]],
     samples: list[NDArray[np.complex64]],
     shape: tuple[int, ...],
-    size: tuple[int, ...],
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
     exponent: float,
 ) -> None:
     """Filter both spectra in place so that their product is weighted to detect.
@@ -217,9 +225,9 @@ def _whiten(
             flatten_modes(spectrum, exponent)
         return
     freqs = _frequencies(shape)
-    width = math.exp(-np.log([n for n in size if n > 1]).mean())
-    share = math.prod(size) / math.prod(shape)
-    edges = ring_edges(np.array(shape), width, share, 8.0, 0.1)
+    width = math.exp(-np.log([n for size in sizes for n in size if n > 1]).mean())
+    shares = [math.prod(size) / math.prod(shape) for size in sizes]
+    edges = ring_edges(np.array(shape), width, min(shares), 8.0, 0.1)
     cap = np.full((len(edges), 2), np.inf)
     for _ in range(2):
         table = ring_power(samples[0], samples[1], *freqs, edges, cap)
@@ -232,7 +240,7 @@ def _whiten(
     for index, spectrum in enumerate(spectra):
         gain = common / power[:, index]
         # The samples cover their image, the spectra the whole shape.
-        limit = LINE_LIMIT * np.sqrt(power[:, index] / share)
+        limit = LINE_LIMIT * np.sqrt(power[:, index] / shares[index])
         whiten_modes(spectrum, *freqs, edges, gain, limit)
 
 
@@ -298,7 +306,7 @@ def chance_level(
         expected *= math.exp(max(-(height * height - level) / excess, -700.0))
     else:
         expected = float(trials * (square > height * height).mean())
-    return -math.expm1(-expected), sigma
+    return max(-math.expm1(-expected), FAINTEST), sigma
 
 
 def _common(lag: Lags, sizes: tuple[Lags, Lags]) -> float:
@@ -327,7 +335,7 @@ def circular_search(
     """
     shape = fast_shape(tuple(np.maximum(reference.shape, moving.shape)))
     spectra = [_tapered(reference, shape), _tapered(moving, shape)]
-    _whiten(spectra, spectra, shape, shape, search.exponent)
+    _whiten(spectra, spectra, shape, (shape, shape), search.exponent)
     surface = inverse(spectra[0] * np.conj(spectra[1], out=spectra[1]), shape)
     spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
     if not spread > 0:

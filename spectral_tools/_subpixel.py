@@ -24,6 +24,8 @@ ROUNDS, STEPS, TRAVEL = 10, 3, 4.0
 STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
 # The share of an error that the tapers keep from being seen in the first round.
 FOLLOW = 0.1
+# A share above the first is a slow approach; more than the second is none.
+SLOW, MOST = 0.3, 0.8
 # The share of an error that a Newton step leaves, at most.
 NEWTON = 0.1
 # A fit that moves by more than this, in pixels, is still looking.
@@ -74,13 +76,17 @@ def fit_shift(
         )
         if step is None or _longest(step.shift - start) > TRAVEL:
             return None
-        taken = _longest(step.shift - shift)
-        shift = step.shift
+        move = step.shift - shift
+        taken = _longest(move)
         # Each round leaves about the same share of the error to the next.
-        left = taken * min(max(taken / moved, FOLLOW if used == 1 else 0.0), 0.5)
-        moved = taken
-        if left < _enough(step, active) or used == rounds:
+        share = min(taken / moved, MOST) if math.isfinite(moved) else FOLLOW
+        left = share / (1 - share)
+        shift, moved = step.shift, taken
+        if taken * left < _enough(step, active) or used == rounds:
             break
+        if share > SLOW:
+            # Where that share is large the rounds to come are taken at once (Aitken).
+            shift, moved = shift + move * min(left, 0.3 / taken), math.inf
     return ShiftFit(
         shift=shift,
         covariance=step.covariance,

@@ -15,7 +15,7 @@ from ._checks import (
     check_same_ndim,
     check_whitening,
 )
-from ._detection import _whitened
+from ._detection import whiten_images
 from ._fft import fast_shape, forward, inverse
 from ._search_kernels import box_table, local_maxima, score_lags
 
@@ -263,7 +263,7 @@ def _whitened_pair(
 ) -> NDArray[np.float32]:
     """Return both volumes whitened on zeros of the given shape; zero if constant."""
     measured = -1.0 if exponent is None else float(exponent)
-    pair = _whitened(first, second, shape, measured, None)
+    pair = whiten_images(first, second, shape, measured, None)
     return np.zeros((2, *shape), np.float32) if pair is None else pair
 
 
