@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fft import fast_shape, fftfreq, forward, inverse, rfftfreq
+from ._fft import fast_shape, fftfreq, forward_pair, inverse, rfftfreq
 from ._search_kernels import (
     box_table,
     circular_peaks,
@@ -42,6 +42,7 @@ __all__ = [
 
 Volume = NDArray[np.float32]
 Lags = NDArray[np.intp]
+Spectrum = NDArray[np.complex64]
 
 # The least reach, in pixels, over which chance is measured.
 NULL_REACH = 12
@@ -98,7 +99,8 @@ def exact_search(
     canvas = whiten_images(reference, moving, shape, search.exponent, valid)
     if canvas is None:
         return None
-    spectra = forward(canvas[0]), forward(canvas[1])
+    pair = forward_pair(canvas)
+    spectra = pair[0], pair[1]
     first = canvas[0][tuple(map(slice, sizes[0]))]
     second = canvas[1][tuple(map(slice, sizes[1]))]
     sums, squares = (box_table(first, power, False) for power in (1, 2))
@@ -182,9 +184,9 @@ def whiten_images(
     images = reference, moving
     for image, out in zip(images, canvas, strict=True):
         extend_periodic(image, out)
-    spectra = [forward(out) for out in canvas]
+    spectra = list(forward_pair(canvas))
     # What lies beyond the ends is made up: it is filtered, but tells no power.
-    samples = [_tapered(image, shape) for image in images]
+    samples = _tapered(images, shape)
     _whiten(spectra, samples, shape, (reference.shape, moving.shape), exponent)
     for i, (image, spectrum) in enumerate(zip(images, spectra, strict=True)):
         inside = tuple(slice(0, n) for n in image.shape)
@@ -334,7 +336,7 @@ def circular_search(
     Shifts come back with the smaller of the two values that each axis allows.
     """
     shape = fast_shape(tuple(np.maximum(reference.shape, moving.shape)))
-    spectra = [_tapered(reference, shape), _tapered(moving, shape)]
+    spectra = _tapered((reference, moving), shape)
     _whiten(spectra, spectra, shape, (shape, shape), search.exponent)
     surface = inverse(spectra[0] * np.conj(spectra[1], out=spectra[1]), shape)
     spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
@@ -363,13 +365,15 @@ def circular_search(
     )
 
 
-def _tapered(image: Volume, shape: tuple[int, ...]) -> NDArray[np.complex64]:
-    """Return the transform of an image that fades out at its edges."""
-    canvas = np.zeros(shape, np.float32)
-    first, second, third = (
-        edge_taper(size, min(max(0.04 * size, 4.0), size / 4), 0.0)
-        for size in image.shape
-    )
-    start, size = np.zeros(3, np.intp), np.array(image.shape)
-    taper_block(image, start, size, first, second, third, canvas)
-    return forward(canvas)
+def _tapered(images: tuple[Volume, Volume], shape: tuple[int, ...]) -> list[Spectrum]:
+    """Return the transforms of two images that fade out at their edges."""
+    canvas = np.zeros((2, *shape), np.float32)
+    nowhere = np.zeros(3, np.intp)
+    for image, out in zip(images, canvas, strict=True):
+        first, second, third = (
+            edge_taper(size, min(max(0.04 * size, 4.0), size / 4), 0.0)
+            for size in image.shape
+        )
+        size = np.array(image.shape)
+        taper_block(image, nowhere, size, first, second, third, out)
+    return list(forward_pair(canvas))

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 from scipy import fft
 
-__all__ = ["fast_shape", "fftfreq", "forward", "inverse", "rfftfreq"]
+__all__ = ["fast_shape", "fftfreq", "forward", "forward_pair", "inverse", "rfftfreq"]
 
 fftfreq = fft.fftfreq
 rfftfreq = fft.rfftfreq
@@ -27,6 +27,11 @@ def fast_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def forward(image: NDArray[Any]) -> NDArray[Any]:
     """Return the real transform of an image; axes of one pixel cost nothing."""
     return fft.rfftn(image, axes=_long_axes(image.shape))
+
+
+def forward_pair(images: NDArray[Any]) -> NDArray[Any]:
+    """Return the real transforms of two images that lie behind each other."""
+    return fft.rfftn(images, axes=[axis + 1 for axis in _long_axes(images.shape[1:])])
 
 
 def inverse(spectrum: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -17,6 +17,7 @@ __all__ = [
     "FAINT",
     "edge_taper",
     "extend_periodic",
+    "fade_blocks",
     "flatten_modes",
     "ring_edges",
     "ring_power",
@@ -80,6 +81,42 @@ def taper_block(
             weight = np.float32(taper0[p] * taper1[r])
             for c in range(shape[2]):
                 row[c] = (line[c] - mean) * (weight * columns[c])
+
+
+@compiled
+def fade_blocks(
+    first: Volume,
+    second: Volume,
+    start0: Ints,
+    start1: Ints,
+    block: Ints,
+    fraction: Floats,
+    width: Floats,
+    canvas: Volume,
+) -> Floats:
+    """Write what two images share, faded at the edges, into the two halves of `canvas`.
+
+    The tapers lie `fraction` apart. Returns the sum of the product of the two windows,
+    that of its square, and how steep the first is on each axis.
+    """
+    sums = np.ones(5)
+    a0 = edge_taper(block[0], width[0], 0.5 * fraction[0])
+    a1 = edge_taper(block[1], width[1], 0.5 * fraction[1])
+    a2 = edge_taper(block[2], width[2], 0.5 * fraction[2])
+    b0 = edge_taper(block[0], width[0], -0.5 * fraction[0])
+    b1 = edge_taper(block[1], width[1], -0.5 * fraction[1])
+    b2 = edge_taper(block[2], width[2], -0.5 * fraction[2])
+    for axis, (one, other) in enumerate(((a0, b0), (a1, b1), (a2, b2))):
+        product = one * other
+        sums[0] *= product.sum()
+        sums[1] *= (product * product).sum()
+        slope = 0.0
+        for index in range(1, len(one)):
+            slope += (one[index] - one[index - 1]) ** 2
+        sums[2 + axis] = slope / max((one * one).sum(), 1e-30)
+    taper_block(first, start0, block, a0, a1, a2, canvas[0])
+    taper_block(second, start1, block, b0, b1, b2, canvas[1])
+    return sums
 
 
 @compiled

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fft import fast_shape, fftfreq, forward, rfftfreq
+from ._fft import fast_shape, fftfreq, forward_pair, rfftfreq
 from ._fit_kernels import fit_step, ring_sums
 from ._ndimage import distance_transform_edt, shift_image
 from ._overlaps import overlap_block
-from ._spectral_kernels import edge_taper, flatten_modes, ring_edges, taper_block
+from ._spectral_kernels import edge_taper, fade_blocks, flatten_modes, ring_edges
 
 __all__ = ["ShiftFit", "fit_shift"]
 
@@ -165,7 +165,8 @@ def _cut(
         windows = _fade_masked(images, valid, starts, block, fraction, canvas)
     if windows.fourths <= 0:
         return None
-    spectra = forward(canvas[0]), forward(canvas[1])
+    pair = forward_pair(canvas)
+    spectra = pair[0], pair[1]
     freqs = fftfreq(shape[0]), fftfreq(shape[1]), rfftfreq(shape[2])
     even = shape[2] % 2 == 0
     correlation = None
@@ -177,7 +178,8 @@ def _cut(
         for spectrum in spectra:
             flatten_modes(spectrum, exponent)
     share = windows.squares**2 / windows.fourths / math.prod(shape)
-    width = math.exp(-np.log(block[block > 1]).mean())
+    long = [size for size in block.tolist() if size > 1]
+    width = math.prod(long) ** (-1 / len(long))
     return _Blocks(
         whole=whole,
         spectra=spectra,
@@ -186,7 +188,7 @@ def _cut(
         edges=ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE),
         share=share,
         sides=windows.sides,
-        short=np.array([_shortness(int(size)) for size in block]),
+        short=np.array([_shortness(size) for size in block.tolist()]),
         correlation=correlation,
     )
 
@@ -218,17 +220,9 @@ def _fade(
     canvas: NDArray[np.float32],
 ) -> _Windows:
     """Write both blocks, faded at their edges, on the canvas."""
-    pair = _tapers(block, fraction, 0.5), _tapers(block, fraction, -0.5)
-    for image, start, (first, second, third), out in zip(
-        images, starts, pair, canvas, strict=True
-    ):
-        taper_block(image, start, block, first, second, third, out)
-    products = [one * other for one, other in zip(*pair, strict=True)]
-    return _Windows(
-        squares=math.prod(float(product.sum()) for product in products),
-        fourths=math.prod(float(product @ product) for product in products),
-        sides=np.array([_steepness(weights, 0) for weights in pair[0]]),
-    )
+    width = np.array([_width(size) for size in block.tolist()])
+    sums = fade_blocks(*images, starts[0], starts[1], block, fraction, width, canvas)
+    return _Windows(squares=float(sums[0]), fourths=float(sums[1]), sides=sums[2:])
 
 
 def _fade_masked(
