@@ -199,18 +199,17 @@ def repeat_border(
     box: Array, first: tuple[int, int, int], size: tuple[int, int, int]
 ) -> None:
     """Fill a box around the part that is known with the border of that part."""
-    planes, rows = box.shape[:2]
-    stop = (first[0] + size[0], first[1] + size[1], first[2] + size[2])
-    for plane in range(first[0], stop[0]):
-        for row in range(first[1], stop[1]):
-            box[plane, row, : first[2]] = box[plane, row, first[2]]
-            box[plane, row, stop[2] :] = box[plane, row, stop[2] - 1]
-        for row in range(rows):
-            if not first[1] <= row < stop[1]:
-                box[plane, row] = box[plane, min(max(row, first[1]), stop[1] - 1)]
-    for plane in range(planes):
-        if not first[0] <= plane < stop[0]:
-            box[plane] = box[min(max(plane, first[0]), stop[0] - 1)]
+    last0, last1 = first[0] + size[0] - 1, first[1] + size[1] - 1
+    last2 = first[2] + size[2] - 1
+    for plane in range(box.shape[0]):
+        from_plane = min(max(plane, first[0]), last0)
+        for row in range(box.shape[1]):
+            from_row = min(max(row, first[1]), last1)
+            known = from_plane == plane and from_row == row
+            for col in range(box.shape[2]):
+                if not (known and first[2] <= col <= last2):
+                    from_col = min(max(col, first[2]), last2)
+                    box[plane, row, col] = box[from_plane, from_row, from_col]
 
 
 @compiled

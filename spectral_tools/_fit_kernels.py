@@ -9,8 +9,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ._agreement_kernels import disagreement, ring_shifts
 from ._compiled import compiled
-from ._spectral_kernels import FAINT, run_end
+from ._spectral_kernels import FAINT, first_ring, run_end
 
 __all__ = ["fit_step", "ring_sums", "smooth_coherence"]
 
@@ -61,7 +62,7 @@ def ring_sums(
             a = first[p, r]
             b = second[p, r]
             start = 0
-            ring = np.searchsorted(edges, base)
+            ring = first_ring(edges, base)
             while start < columns:
                 stop = run_end(edges, ring, base, pitch, columns)
                 if stop <= start:
@@ -162,70 +163,6 @@ def smooth_coherence(count: Floats, coherence: Floats, slack: float) -> Floats:
 
 
 @compiled
-def _ring_shifts(
-    table: Floats, power: Floats, smooth: Floats, share: float, active: Flags
-) -> tuple[Floats, Floats]:
-    """Return the shift that each ring tells alone, and its variance per axis."""
-    rings = len(power)
-    told = np.zeros((rings, 3))
-    variance = np.full(rings, np.inf)
-    axes = active.sum()
-    for ring in range(rings):
-        g = smooth[ring]
-        if g <= 0:
-            continue
-        tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
-        curve = spread = 0.0
-        for i in range(3):
-            if active[i]:
-                at = 0 if i == 0 else (3 if i == 1 else 5)
-                own = tilt * table[ring, 7 + at]
-                told[ring, i] = -table[ring, 4 + i] / max(own, 1e-300)
-                curve += own
-                spread += table[ring, 13 + at]
-        if curve > 0:
-            # What the coherence predicts steadies what few modes scatter by chance.
-            model = 0.5 * (1 - g * g) / g * power[ring] / table[ring, 0] * curve
-            variance[ring] = axes * max(spread, model) / (curve * curve * share)
-    return told, variance
-
-
-@compiled
-def _disagreement(told: Floats, variance: Floats, active: Flags) -> float:
-    """Return the variance by which rings tell different shifts, beyond their errors.
-
-    It is what brings the median of the squared, scaled differences to the
-    value that chance gives it, and zero unless chance is unlikely. Coarse
-    and fine detail differ where the light, not the sample, has a gradient, or
-    where the optics distort.
-    """
-    used = np.flatnonzero(variance < np.inf)
-    axes = active.sum()
-    if len(used) < 6:
-        return 0.0
-    square = np.zeros(len(used))
-    for i in range(3):
-        if active[i]:
-            order = np.argsort(told[used, i])
-            trust = np.cumsum(1 / variance[used][order])
-            middle = told[used[order[np.searchsorted(trust, 0.5 * trust[-1])]], i]
-            square += (told[used, i] - middle) ** 2
-    square /= axes
-    expected = 0.455 if axes == 1 else (0.693 if axes == 2 else 0.789)
-    slack = expected * (1 + 5 / math.sqrt(len(used)))
-    if np.median(square / variance[used]) < slack:
-        return 0.0
-    low, high = 0.0, square.max() / expected
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        if np.median(square / (variance[used] + middle)) > expected:
-            low = middle
-        else:
-            high = middle
-    return 0.5 * (low + high)
-
-
-@compiled
 def _invert(matrix: Floats, inverse: Floats) -> bool:
     """Invert a symmetric matrix of three rows; False if it is nearly singular."""
     for i in range(3):
@@ -314,8 +251,8 @@ def fit_step(
     slope = np.zeros(3)
     hessian = np.zeros(6)
     spread = np.zeros(6)
-    told, variance = _ring_shifts(table, power, smooth, share, active)
-    excess = 0.0 if rough else _disagreement(told, variance, active)
+    told, variance = ring_shifts(table, power, smooth, share, active)
+    excess = 0.0 if rough else disagreement(told, variance, active)
     signal = 0.0
     for ring in range(rings):
         if weight[ring] <= 0 or not variance[ring] < np.inf:

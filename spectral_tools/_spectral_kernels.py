@@ -18,6 +18,7 @@ __all__ = [
     "edge_taper",
     "extend_periodic",
     "fade_blocks",
+    "first_ring",
     "flatten_modes",
     "ring_edges",
     "ring_power",
@@ -182,6 +183,15 @@ def ring_edges(
 
 
 @compiled
+def first_ring(edges: Floats, base: float) -> int:
+    """Return the ring in which a line of modes starts."""
+    ring = 0
+    while ring < len(edges) - 1 and edges[ring] < base:
+        ring += 1
+    return ring
+
+
+@compiled
 def run_end(edges: Floats, ring: int, base: float, pitch: float, columns: int) -> int:
     """Return where the modes of a ring, which lie side by side in a line, end."""
     if ring >= len(edges) - 1:
@@ -213,7 +223,7 @@ def ring_power(
             a = first[p, r]
             b = second[p, r]
             start = 0
-            ring = np.searchsorted(edges, base)
+            ring = first_ring(edges, base)
             while start < columns:
                 stop = run_end(edges, ring, base, pitch, columns)
                 if stop <= start:
@@ -251,7 +261,7 @@ def whiten_modes(
             base = freq0[p] ** 2 + freq1[r] ** 2
             line = spectrum[p, r]
             start = 0
-            ring = np.searchsorted(edges, base)
+            ring = first_ring(edges, base)
             while start < columns:
                 stop = run_end(edges, ring, base, pitch, columns)
                 if stop <= start:
@@ -299,8 +309,10 @@ def extend_periodic(image: Volume, out: Volume) -> None:
     """
     n0, n1, n2 = image.shape
     m0, m1, m2 = out.shape
-    out[:n0, :n1, :n2] = image
     for p in range(n0):
+        for r in range(n1):
+            for c in range(n2):
+                out[p, r, c] = image[p, r, c]
         for c in range(n2, m2):
             after, before, fade = _beyond(c, n2, m2)
             for r in range(n1):

@@ -1,0 +1,114 @@
+"""Compiled test of whether all rings of frequencies tell the same shift (floor 1).
+
+The table of sums is that of `_fit_kernels`.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._compiled import compiled
+
+__all__ = ["disagreement", "ring_shifts"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@compiled
+def ring_shifts(
+    table: Floats, power: Floats, smooth: Floats, share: float, active: Flags
+) -> tuple[Floats, Floats]:
+    """Return the shift that each ring tells alone, and its variance per axis."""
+    rings = len(power)
+    told = np.zeros((rings, 3))
+    variance = np.full(rings, np.inf)
+    axes = active.sum()
+    for ring in range(rings):
+        g = smooth[ring]
+        if g <= 0:
+            continue
+        tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
+        curve = spread = 0.0
+        for i in range(3):
+            if active[i]:
+                at = 0 if i == 0 else (3 if i == 1 else 5)
+                own = tilt * table[ring, 7 + at]
+                told[ring, i] = -table[ring, 4 + i] / max(own, 1e-300)
+                curve += own
+                spread += table[ring, 13 + at]
+        if curve > 0:
+            # What the coherence predicts steadies what few modes scatter by chance.
+            model = 0.5 * (1 - g * g) / g * power[ring] / table[ring, 0] * curve
+            variance[ring] = axes * max(spread, model) / (curve * curve * share)
+    return told, variance
+
+
+@compiled
+def _middle(values: Floats, weights: Floats) -> float:
+    """Return the weighted median of a few values."""
+    count = len(values)
+    order = np.arange(count)
+    for i in range(1, count):
+        entry = order[i]
+        j = i
+        while j > 0 and values[order[j - 1]] > values[entry]:
+            order[j] = order[j - 1]
+            j -= 1
+        order[j] = entry
+    half = 0.0
+    for i in range(count):
+        half += 0.5 * weights[i]
+    total = 0.0
+    for i in range(count):
+        total += weights[order[i]]
+        if total >= half:
+            return values[order[i]]
+    return values[order[count - 1]]
+
+
+@compiled
+def disagreement(told: Floats, variance: Floats, active: Flags) -> float:
+    """Return the variance by which rings tell different shifts, beyond their errors.
+
+    It is what brings the median of the squared, scaled differences to the
+    value that chance gives it, and zero unless chance is unlikely. Coarse
+    and fine detail differ where the light, not the sample, has a gradient, or
+    where the optics distort.
+    """
+    rings = len(variance)
+    axes = 0
+    square = np.zeros(rings)
+    trust = np.zeros(rings)
+    even = np.zeros(rings)
+    used = 0
+    for ring in range(rings):
+        if variance[ring] < np.inf:
+            trust[ring] = 1 / variance[ring]
+            even[ring] = 1.0
+            used += 1
+    if used < 6:
+        return 0.0
+    for i in range(3):
+        if active[i]:
+            axes += 1
+            middle = _middle(told[:, i], trust)
+            for ring in range(rings):
+                square[ring] += (told[ring, i] - middle) ** 2
+    expected = 0.455 if axes == 1 else (0.693 if axes == 2 else 0.789)
+    top = 0.0
+    for ring in range(rings):
+        square[ring] /= axes
+        if even[ring] > 0:
+            top = max(top, square[ring])
+    if _middle(square * trust, even) < expected * (1 + 5 / math.sqrt(used)):
+        return 0.0
+    low, high = 0.0, top / expected
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if _middle(square / (variance + middle), even) > expected:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)
