@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ._detection import Candidates, Search, circular_search, exact_search
 from ._ndimage import distance_transform_edt, gaussian_filter
 from ._outcomes import Outcome
-from ._overlaps import lag_bounds, overlap_block, reachable_parts
+from ._overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._periods import repeats_itself
 from ._spectral_kernels import survey
 from ._subpixel import ROUNDS, ShiftFit, fit_shift
@@ -79,8 +79,8 @@ def correlate_images(
         return _nothing(guess, peaks, Outcome.NOT_FOUND)
     # Only what the two images can share at a shift that is allowed is looked at.
     parts = reachable_parts(images[0].shape, images[1].shape, low, high)
-    first, valid0 = _prepare(images[0][parts[0]], _part(masks[0], parts[0]))
-    second, valid1 = _prepare(images[1][parts[1]], _part(masks[1], parts[1]))
+    first, valid0 = _prepare(images[0][parts[0]], cut_mask(masks[0], parts[0]))
+    second, valid1 = _prepare(images[1][parts[1]], cut_mask(masks[1], parts[1]))
     if first is None or second is None:
         return _nothing(guess, peaks, Outcome.NO_TEXTURE)
     origin = np.array([p0.start - p1.start for p0, p1 in zip(*parts, strict=True)])
@@ -119,12 +119,6 @@ def correlate_images(
 def as_three(lag: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return a lag with zeros for the axes that an image lacks."""
     return np.concatenate([np.zeros(3 - len(lag), np.intp), lag.astype(np.intp)])
-
-
-def _part(
-    mask: NDArray[np.bool_] | None, part: tuple[slice, ...]
-) -> NDArray[np.bool_] | None:
-    return None if mask is None else mask[part]
 
 
 def _fit(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._fft import fast_shape, fftfreq, forward_pair, inverse, rfftfreq
+from ._overlaps import overlap_block
 from ._search_kernels import (
     box_table,
     circular_peaks,
@@ -149,10 +150,10 @@ def _places(first: Volume, second: Volume, lag: Lags) -> float:
     being about an eighth of a side, at most 16 px. One bright cell that
     meets another by accident is one place, however bright.
     """
-    low = np.maximum(0, lag)
-    high = np.minimum(first.shape, np.array(second.shape) + lag)
-    a = first[tuple(map(slice, low, high))]
-    b = second[tuple(map(slice, low - lag, high - lag))]
+    sizes = np.array(first.shape), np.array(second.shape)
+    start0, start1, block = overlap_block(*sizes, lag)
+    a = first[tuple(map(slice, start0, start0 + block))]
+    b = second[tuple(map(slice, start1, start1 + block))]
     product = (a - a.mean()) * (b - b.mean())
     long = [n for n in product.shape if n > 1]
     side = int(np.clip(math.exp(np.log(long).mean()) / 8, 4, 16)) if long else 1
@@ -270,7 +271,7 @@ def _judge(
     # A scene that repeats itself lifts other peaks with the right one: what
     # its own likeness explains is not chance.
     offset = tuple((lags[far] - best).T % np.array(likeness.shape)[:, None])
-    match = math.tanh(top[0] / math.sqrt(_common(best, sizes)))
+    match = math.tanh(top[0] / math.sqrt(float(overlap_block(*sizes, best)[2].prod())))
     alike = likeness[offset] / match
     rest = height[far] - top[0] * np.where(alike > REPEATS, np.minimum(alike, 1), 0)
     chance = np.concatenate([local_maxima(surfaces.null, 0.0)[1], rest[rest > 0]])
@@ -309,12 +310,6 @@ def chance_level(
     else:
         expected = float(trials * (square > height * height).mean())
     return max(-math.expm1(-expected), FAINTEST), sigma
-
-
-def _common(lag: Lags, sizes: tuple[Lags, Lags]) -> float:
-    """Return the number of pixels that two images share at a lag."""
-    common = np.minimum(sizes[0], sizes[1] + lag) - np.maximum(0, lag)
-    return float(common.prod())
 
 
 def _apart(lags: Lags, count: int) -> list[int]:

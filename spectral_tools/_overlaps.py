@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["lag_bounds", "overlap_block", "reachable_parts"]
+__all__ = ["cut_mask", "lag_bounds", "overlap_block", "reachable_parts"]
 
 
 def overlap_block(
@@ -50,3 +50,10 @@ def reachable_parts(
         for n, m, a, b in zip(shape0, shape1, low, high, strict=True)
     )
     return first, second
+
+
+def cut_mask(
+    mask: NDArray[np.bool_] | None, part: tuple[slice, ...]
+) -> NDArray[np.bool_] | None:
+    """Return a part of a mask, if there is one."""
+    return None if mask is None else mask[part]

@@ -20,7 +20,7 @@ from ._checks import (
 from ._correlation import ShiftEstimate, correlate_images
 from ._labels import Links, number_links
 from ._outcomes import Outcome
-from ._overlaps import lag_bounds, reachable_parts
+from ._overlaps import cut_mask, lag_bounds, reachable_parts
 from ._pattern import Job, match_without_pattern, steady_pattern
 from ._workers import Workers, check_workers, spread
 
@@ -206,7 +206,7 @@ def _match_link(
         if camera is not None:
             cut = cut - camera.seen(i, j, side)[part]
         cuts.append(cut)
-    seen = _part(masks[i], parts[0]), _part(masks[j], parts[1])
+    seen = cut_mask(masks[i], parts[0]), cut_mask(masks[j], parts[1])
     origin = np.array([a.start - b.start for a, b in zip(*parts, strict=True)])
     # The overlap that is asked for is a share of the whole tiles.
     whole = min(np.prod(shapes[i]), np.prod(shapes[j]))
@@ -220,12 +220,6 @@ def _match_link(
         *options[1:],
     )
     return _moved(found, origin, shapes[i], shapes[j])
-
-
-def _part(
-    mask: NDArray[np.bool_] | None, part: tuple[slice, ...]
-) -> NDArray[np.bool_] | None:
-    return None if mask is None else mask[part]
 
 
 def _moved(
