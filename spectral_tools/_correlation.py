@@ -12,7 +12,6 @@ from ._ndimage import distance_transform_edt, gaussian_filter
 from ._outcomes import Outcome
 from ._overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._periods import repeats_itself
-from ._spectral_kernels import survey
 from ._subpixel import ROUNDS, ShiftFit, fit_shift
 
 __all__ = ["ShiftEstimate", "correlate_images"]
@@ -143,24 +142,24 @@ def _prepare(
     there are pixels that do not count; they are zero in the volume.
     """
     volume = image.reshape((1,) * (3 - image.ndim) + image.shape)
-    lowest, highest, total, bad = survey(volume)
+    lowest, highest = float(volume.min()), float(volume.max())
     if mask is not None:
         mask = mask.reshape(volume.shape)
-    if bad or mask is not None:
+    inside = volume
+    if mask is not None or not math.isfinite(lowest + highest):
         usable = np.isfinite(volume)
         mask = usable if mask is None else mask & usable
         if not mask.any():
             return None, mask
         inside = volume[mask]
-        lowest, highest, total, _ = survey(inside.reshape(1, 1, -1))
-    count = volume.size if mask is None else np.count_nonzero(mask)
+        lowest, highest = float(inside.min()), float(inside.max())
     # Half the range, so that images near the largest float do not overflow.
     half = highest / 2 - lowest / 2
     rounding = float(np.finfo(volume.dtype).eps) * max(abs(lowest), abs(highest))
     if not half > 4 * rounding:
         return None, mask
-    if np.isfinite(total) and half < 1e30:
-        mean = total / count
+    if max(-lowest, highest) < 1e30:
+        mean = float(inside.mean(dtype=np.float64))
     else:
         mean = lowest / 2 + highest / 2
     if mask is not None:

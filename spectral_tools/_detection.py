@@ -47,6 +47,9 @@ Spectrum = NDArray[np.complex64]
 
 # The least reach, in pixels, over which chance is measured.
 NULL_REACH = 12
+# A mode counts for the mean power of its ring up to this multiple of it: hardly ever
+# one of noise sticks out further (exp(-4.5) = 1 %).
+CAP = 4.5
 # A mode may stick out of its ring by this factor in amplitude, not more.
 LINE_LIMIT = 2.5
 # A tail that is extrapolated from one pair tells nothing of chances below this.
@@ -232,10 +235,10 @@ def _whiten(
     shares = [math.prod(size) / math.prod(shape) for size in sizes]
     edges = ring_edges(np.array(shape), width, min(shares), 8.0, 0.1)
     cap = np.full((len(edges), 2), np.inf)
-    for _ in range(2):
-        table = ring_power(samples[0], samples[1], *freqs, edges, cap)
+    for step in (2, 1):
+        table = ring_power(samples[0], samples[1], *freqs, edges, cap, step)
         power = table[:, 1:] / np.maximum(table[:, :1], 1)
-        cap = 4.5 * power
+        cap = CAP * power
     power += FAINT * (table[:, 1:].sum(axis=0) / table[:, 0].sum()) + 1e-30
     noise = np.array([_floor(column, table[:, 0]) for column in power.T])
     signal = np.maximum(power - noise, 0.02 * power)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ._agreement_kernels import disagreement, ring_shifts
 from ._compiled import compiled
-from ._spectral_kernels import FAINT, first_ring, run_end
+from ._spectral_kernels import FAINT, mark_runs
 
 __all__ = ["fit_step", "ring_sums", "smooth_coherence"]
 
@@ -52,75 +52,104 @@ def ring_sums(
     across = (tau * freq2).astype(np.float32)
     columns = first.shape[2]
     pitch = freq2[1] if columns > 1 else 1.0
-    for p in range(first.shape[0]):
+    # Modes that are stored twice, in the first column and in the last of an even
+    # axis, count half.
+    half = np.ones(columns, np.float32)
+    half[0] = 0.5
+    if even:
+        half[columns - 1] = 0.5
+    nothing = np.zeros(columns, first.dtype)
+    power0, power1, power, common, tilted, turned, square, odd = np.empty(
+        (8, columns), np.float32
+    )
+    stops = np.full(len(edges), columns)
+    n0, n1 = first.shape[:2]
+    for p in range(n0):
         k0 = tau * freq0[p]
-        for r in range(first.shape[1]):
+        for r in range(n1):
+            # The line of the opposite frequencies lies in the same rings.
+            q, s = (n0 - p) % n0, (n1 - r) % n1
+            if q * n1 + s < p * n1 + r:
+                continue
+            alone = q == p and s == r
+            a, b = first[p, r], second[p, r]
+            d = nothing if alone else first[q, s]
+            e = nothing if alone else second[q, s]
             k1 = tau * freq1[r]
             here = np.exp(1j * (k0 * shift[0] + k1 * shift[1]))
             cos, sin = np.float32(here.real), np.float32(here.imag)
-            base = freq0[p] ** 2 + freq1[r] ** 2
-            a = first[p, r]
-            b = second[p, r]
+            # Whole lines at once, because the runs of rings are too short for it.
+            for c in range(columns):
+                ar, ai, br, bi = a[c].real, a[c].imag, b[c].real, b[c].imag
+                dr, di, er, ei = d[c].real, d[c].imag, e[c].real, e[c].imag
+                real, imag = ar * br + ai * bi, ai * br - ar * bi
+                real2, imag2 = dr * er + di * ei, di * er - dr * ei
+                # The turns of (k0, k1, k2) and (-k0, -k1, k2).
+                cc, cs = turn_real[c] * cos, turn_real[c] * sin
+                sc, ss = turn_imag[c] * cos, turn_imag[c] * sin
+                im = real * (cs + sc) + imag * (cc - ss)
+                im2 = real2 * (sc - cs) + imag2 * (cc + ss)
+                own, own2 = ar * ar + ai * ai, dr * dr + di * di
+                other, other2 = br * br + bi * bi, er * er + ei * ei
+                sq, sq2 = im * im, im2 * im2
+                power0[c] = half[c] * (own + own2)
+                power1[c] = half[c] * (other + other2)
+                power[c] = half[c] * (own + other - own2 - other2)
+                common[c] = half[c] * (
+                    real * (cc - ss)
+                    - imag * (cs + sc)
+                    + real2 * (cc + ss)
+                    - imag2 * (sc - cs)
+                )
+                tilted[c] = half[c] * (im + im2)
+                turned[c] = half[c] * (im - im2)
+                square[c] = half[c] * (sq + sq2)
+                odd[c] = half[c] * (sq - sq2)
             start = 0
-            ring = first_ring(edges, base)
-            while start < columns:
-                stop = run_end(edges, ring, base, pitch, columns)
+            base = freq0[p] ** 2 + freq1[r] ** 2
+            for ring in range(mark_runs(edges, base, pitch, stops), len(edges)):
+                stop = stops[ring]
                 if stop <= start:
-                    ring += 1
                     continue
-                # Modes that are stored twice make a run of their own.
-                half = 1.0
-                if start == 0:
-                    stop, half = 1, 0.5
-                elif even and start == columns - 1:
-                    half = 0.5
-                elif even and stop == columns:
-                    stop = columns - 1
                 s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = np.float32(0)
                 for c in range(start, stop):
-                    ar, ai, br, bi = a[c].real, a[c].imag, b[c].real, b[c].imag
-                    real = ar * br + ai * bi
-                    imag = ai * br - ar * bi
-                    tr = turn_real[c] * cos - turn_imag[c] * sin
-                    ti = turn_real[c] * sin + turn_imag[c] * cos
-                    im = real * ti + imag * tr
                     k2 = across[c]
-                    power0 = ar * ar + ai * ai
-                    power1 = br * br + bi * bi
-                    power = power0 + power1
-                    square = im * im
-                    s0 += power0
-                    s1 += power1
-                    s2 += real * tr - imag * ti
-                    s3 += im
-                    s4 += k2 * im
-                    s5 += k2 * power
-                    s6 += k2 * k2 * power
-                    s7 += k2 * square
-                    s8 += k2 * k2 * square
-                    s9 += square
+                    s0 += power0[c]
+                    s1 += power1[c]
+                    s2 += common[c]
+                    s3 += turned[c]
+                    s4 += k2 * tilted[c]
+                    s5 += k2 * power[c]
+                    s6 += k2 * k2 * (power0[c] + power1[c])
+                    s7 += k2 * odd[c]
+                    s8 += k2 * k2 * square[c]
+                    s9 += square[c]
                 row = table[ring]
-                power, square = half * 0.5 * (s0 + s1), half * s9
-                slope = half * s3
-                row[0] += half * (stop - start)
-                row[1] += half * s0
-                row[2] += half * s1
-                row[3] += half * s2
-                row[4] += k0 * slope
-                row[5] += k1 * slope
-                row[6] += half * s4
-                row[7] += k0 * k0 * power
-                row[8] += k0 * k1 * power
-                row[9] += half * 0.5 * k0 * s5
-                row[10] += k1 * k1 * power
-                row[11] += half * 0.5 * k1 * s5
-                row[12] += half * 0.5 * s6
-                row[13] += k0 * k0 * square
-                row[14] += k0 * k1 * square
-                row[15] += half * k0 * s7
-                row[16] += k1 * k1 * square
-                row[17] += half * k1 * s7
-                row[18] += half * s8
+                mean = 0.5 * (s0 + s1)
+                count = np.float64(stop - start)
+                if start == 0:
+                    count -= 0.5
+                if even and stop == columns:
+                    count -= 0.5
+                row[0] += count if alone else 2 * count
+                row[1] += s0
+                row[2] += s1
+                row[3] += s2
+                row[4] += k0 * s3
+                row[5] += k1 * s3
+                row[6] += s4
+                row[7] += k0 * k0 * mean
+                row[8] += k0 * k1 * mean
+                row[9] += 0.5 * k0 * s5
+                row[10] += k1 * k1 * mean
+                row[11] += 0.5 * k1 * s5
+                row[12] += 0.5 * s6
+                row[13] += k0 * k0 * s9
+                row[14] += k0 * k1 * s9
+                row[15] += k0 * s7
+                row[16] += k1 * k1 * s9
+                row[17] += k1 * s7
+                row[18] += s8
                 start = stop
     return table
 

@@ -18,12 +18,10 @@ __all__ = [
     "edge_taper",
     "extend_periodic",
     "fade_blocks",
-    "first_ring",
     "flatten_modes",
+    "mark_runs",
     "ring_edges",
     "ring_power",
-    "run_end",
-    "survey",
     "taper_block",
     "whiten_modes",
 ]
@@ -121,26 +119,6 @@ def fade_blocks(
 
 
 @compiled
-def survey(image: Volume) -> tuple[float, float, float, int]:
-    """Return the least and largest value, the sum, and how many are not finite."""
-    lowest, highest, total, bad = np.inf, -np.inf, 0.0, 0
-    for p in range(image.shape[0]):
-        for r in range(image.shape[1]):
-            line = image[p, r]
-            partial = 0.0
-            for c in range(image.shape[2]):
-                value = np.float64(line[c])
-                if math.isfinite(value):
-                    lowest = min(lowest, value)
-                    highest = max(highest, value)
-                    partial += value
-                else:
-                    bad += 1
-            total += partial
-    return lowest, highest, total, bad
-
-
-@compiled
 def ring_edges(
     shape: Ints, width: float, share: float, least: float, relative: float
 ) -> Floats:
@@ -183,20 +161,20 @@ def ring_edges(
 
 
 @compiled
-def first_ring(edges: Floats, base: float) -> int:
-    """Return the ring in which a line of modes starts."""
-    ring = 0
-    while ring < len(edges) - 1 and edges[ring] < base:
-        ring += 1
-    return ring
+def mark_runs(edges: Floats, base: float, pitch: float, stops: Ints) -> int:
+    """Write where the modes of each ring, side by side in a line, end.
 
-
-@compiled
-def run_end(edges: Floats, ring: int, base: float, pitch: float, columns: int) -> int:
-    """Return where the modes of a ring, which lie side by side in a line, end."""
-    if ring >= len(edges) - 1:
-        return columns
-    return min(int(math.sqrt(max(edges[ring] - base, 0.0)) / pitch) + 1, columns)
+    `base` is the squared frequency across the line, `stops` its length in the last
+    entry. Returns the ring in which the line starts; rings before it have no modes.
+    """
+    rings = len(edges)
+    columns = stops[rings - 1]
+    first = 0
+    while first < rings - 1 and edges[first] < base:
+        first += 1
+    for ring in range(first, rings - 1):
+        stops[ring] = min(int(math.sqrt(max(edges[ring] - base, 0.0)) / pitch) + 1, columns)
+    return first
 
 
 @compiled
@@ -208,38 +186,41 @@ def ring_power(
     freq2: Floats,
     edges: Floats,
     cap: Floats,
+    step: int,
 ) -> Floats:
     """Sum the powers of two spectra over rings, each mode capped.
 
     `cap` holds the largest power that counts, for each ring and image: it keeps
-    the few modes of a lattice from hiding what else a ring holds.
+    the few modes of a lattice from hiding what else a ring holds. Only every
+    `step`-th line is looked at.
     """
     table = np.zeros((len(edges), 3))
     columns = first.shape[2]
     pitch = freq2[1] if columns > 1 else 1.0
+    power0 = np.empty(columns, np.float32)
+    power1 = np.empty(columns, np.float32)
+    stops = np.full(len(edges), columns)
     for p in range(first.shape[0]):
-        for r in range(first.shape[1]):
-            base = freq0[p] ** 2 + freq1[r] ** 2
+        for r in range(p % step, first.shape[1], step):
             a = first[p, r]
             b = second[p, r]
+            for c in range(columns):
+                power0[c] = a[c].real * a[c].real + a[c].imag * a[c].imag
+                power1[c] = b[c].real * b[c].real + b[c].imag * b[c].imag
             start = 0
-            ring = first_ring(edges, base)
-            while start < columns:
-                stop = run_end(edges, ring, base, pitch, columns)
-                if stop <= start:
-                    ring += 1
-                    continue
+            base = freq0[p] ** 2 + freq1[r] ** 2
+            for ring in range(mark_runs(edges, base, pitch, stops), len(edges)):
+                stop = stops[ring]
                 cap0, cap1 = np.float32(cap[ring, 0]), np.float32(cap[ring, 1])
-                power0 = power1 = np.float32(0)
+                sum0 = sum1 = np.float32(0)
                 for c in range(start, stop):
-                    power0 += min(a[c].real * a[c].real + a[c].imag * a[c].imag, cap0)
-                    power1 += min(b[c].real * b[c].real + b[c].imag * b[c].imag, cap1)
+                    sum0 += min(power0[c], cap0)
+                    sum1 += min(power1[c], cap1)
                 # Modes stored twice hardly matter for a mean power.
                 table[ring, 0] += stop - start
-                table[ring, 1] += power0
-                table[ring, 2] += power1
+                table[ring, 1] += sum0
+                table[ring, 2] += sum1
                 start = stop
-                ring += 1
     return table
 
 
@@ -256,27 +237,24 @@ def whiten_modes(
     """Filter a spectrum in place by a gain for each ring, and limit what sticks out."""
     columns = spectrum.shape[2]
     pitch = freq2[1] if columns > 1 else 1.0
+    factor = np.empty(columns, np.float32)
+    most = np.empty(columns, np.float32)
+    stops = np.full(len(edges), columns)
     for p in range(spectrum.shape[0]):
         for r in range(spectrum.shape[1]):
-            base = freq0[p] ** 2 + freq1[r] ** 2
             line = spectrum[p, r]
             start = 0
-            ring = first_ring(edges, base)
-            while start < columns:
-                stop = run_end(edges, ring, base, pitch, columns)
-                if stop <= start:
-                    ring += 1
-                    continue
-                factor, most = np.float32(gain[ring]), np.float32(limit[ring])
-                for c in range(start, stop):
-                    value = line[c]
-                    square = value.real * value.real + value.imag * value.imag
-                    scale = factor
-                    if square > most * most:
-                        scale = factor * most / np.sqrt(square)
-                    line[c] = value * scale
-                start = stop
-                ring += 1
+            base = freq0[p] ** 2 + freq1[r] ** 2
+            for ring in range(mark_runs(edges, base, pitch, stops), len(edges)):
+                for c in range(start, stops[ring]):
+                    factor[c] = gain[ring]
+                    most[c] = limit[ring]
+                start = stops[ring]
+            for c in range(columns):
+                value = line[c]
+                square = value.real * value.real + value.imag * value.imag
+                size = max(np.sqrt(square), most[c])
+                line[c] = value * (factor[c] * (most[c] / size))
 
 
 @compiled
