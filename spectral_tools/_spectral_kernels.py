@@ -91,11 +91,13 @@ def fade_blocks(
     block: Ints,
     fraction: Floats,
     width: Floats,
+    gain: Floats,
     canvas: Volume,
 ) -> Floats:
     """Write what two images share, faded at the edges, into the two halves of `canvas`.
 
-    The tapers lie `fraction` apart. Returns the sum of the product of the two windows,
+    The tapers lie `fraction` apart, and even out a gain of the second image with
+    slopes `gain`. Returns the sum of the product of the two windows,
     that of its square, and how steep the first is on each axis.
     """
     sums = np.ones(5)
@@ -113,6 +115,10 @@ def fade_blocks(
         for index in range(1, len(one)):
             slope += (one[index] - one[index - 1]) ** 2
         sums[2 + axis] = slope / max((one * one).sum(), 1e-30)
+        for index in range(len(one)):
+            half = 0.5 * gain[axis] * (index - 0.5 * (len(one) - 1))
+            one[index] *= 1 + half
+            other[index] *= 1 - half
     taper_block(first, start0, block, a0, a1, a2, canvas[0])
     taper_block(second, start1, block, b0, b1, b2, canvas[1])
     return sums
@@ -173,7 +179,9 @@ def mark_runs(edges: Floats, base: float, pitch: float, stops: Ints) -> int:
     while first < rings - 1 and edges[first] < base:
         first += 1
     for ring in range(first, rings - 1):
-        stops[ring] = min(int(math.sqrt(max(edges[ring] - base, 0.0)) / pitch) + 1, columns)
+        stops[ring] = min(
+            int(math.sqrt(max(edges[ring] - base, 0.0)) / pitch) + 1, columns
+        )
     return first
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ._fft import fast_shape, fftfreq, forward_pair, rfftfreq
 from ._fit_kernels import fit_step, ring_sums
+from ._gain_kernels import gain_slopes
 from ._ndimage import distance_transform_edt, shift_image
 from ._overlaps import overlap_block
 from ._spectral_kernels import edge_taper, fade_blocks, flatten_modes, ring_edges
@@ -219,9 +220,16 @@ def _fade(
     fraction: NDArray[np.float64],
     canvas: NDArray[np.float32],
 ) -> _Windows:
-    """Write both blocks, faded at their edges, on the canvas."""
+    """Write both blocks, faded at their edges, on the canvas.
+
+    Overlaps lie at opposite edges of two fields of view, where light falls off in
+    opposite directions, and the brighter half of a detail would pull towards it.
+    """
     width = np.array([_width(size) for size in block.tolist()])
-    sums = fade_blocks(*images, starts[0], starts[1], block, fraction, width, canvas)
+    gain = gain_slopes(*images, starts[0], starts[1], block)
+    sums = fade_blocks(
+        *images, starts[0], starts[1], block, fraction, width, gain, canvas
+    )
     return _Windows(squares=float(sums[0]), fourths=float(sums[1]), sides=sums[2:])
 
 
@@ -236,6 +244,9 @@ def _fade_masked(
     """Do the same where pixels that do not count fade out too."""
     parts = [tuple(map(slice, start, start + block)) for start in starts]
     common = valid[0][parts[0]] & valid[1][parts[1]]
+    nowhere = np.zeros(3, np.intp)
+    shared = (images[0][parts[0]] * common, images[1][parts[1]] * common)
+    gain = gain_slopes(*shared, nowhere, nowhere, block)
     # A hole must stay out of both blocks wherever the taper moves to.
     depth = distance_transform_edt(common) - 1.0 if not common.all() else None
     inside = tuple(map(slice, block))
@@ -248,7 +259,8 @@ def _fade_masked(
             window = window * shift_image(fade, side * fraction, order=1) * common
         total = max(float(window.sum()), 1e-30)
         cut = image[part]
-        out[inside] = (cut - float((cut * window).sum()) / total) * window
+        even = _even(block, side * gain)
+        out[inside] = (cut - float((cut * window).sum()) / total) * window * even
         windows.append(window)
     product = windows[0] * windows[1]
     return _Windows(
@@ -256,6 +268,15 @@ def _fade_masked(
         fourths=float((product * product).sum()),
         sides=np.array([_steepness(windows[0], axis) for axis in range(3)]),
     )
+
+
+def _even(block: NDArray[np.intp], slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what evens out a gain with the given slopes."""
+    first, second, third = (
+        1 + slope * (np.arange(size) - 0.5 * (size - 1))
+        for size, slope in zip(block, slopes, strict=True)
+    )
+    return first[:, None, None] * second[:, None] * third
 
 
 def _taper(size: int, shift: float) -> NDArray[np.float64]:

@@ -428,7 +428,10 @@ def test_transposing_volumes_permutes_shift(axes):
 
 
 # Half-way between two pixels either is as near, and which one is a matter of axes.
-@given(row=st.floats(-25, 25), col=st.floats(-25, 25).filter(lambda x: x % 1 != 0.5))
+@given(
+    row=st.floats(-25, 25).filter(lambda x: x % 1 != 0.5),
+    col=st.floats(-25, 25).filter(lambda x: x % 1 != 0.5),
+)
 @settings(max_examples=15)
 def test_transposing_images_permutes_shift(row, col):
     made = pair((72, 90), (row, col))
