@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._detection import Candidates, Search, circular_search, exact_search
+from ._detection import (
+    Candidates,
+    Search,
+    circular_search,
+    exact_search,
+    few_places,
+)
 from ._ndimage import distance_transform_edt, gaussian_filter
 from ._outcomes import Outcome
 from ._overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
@@ -26,6 +32,8 @@ RIVALS = 0.25
 HOLE = 2.0
 # The quick search is believed only far beyond doubt.
 CERTAIN, ALONE, COHERENT, RIVAL = 1e-6, 0.7, 8.0, 1.5
+# Fewer maxima than this for each pixel are those of a few things on a plain ground.
+SPARSE = 5e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -223,13 +231,19 @@ def _quick(
     if not fits or fits[0][0] < max(COHERENT, RIVAL * rival):
         return None, None
     _, wrap, best = fits[0]
+    found = replace(found, shifts=np.vstack([wrap, found.shifts[1:]]))
+    if found.chances < SPARSE * size.prod():
+        alarm = max(found.false_alarm, few_places(first, second, found, search))
+        found = replace(found, false_alarm=alarm)
+        if alarm > CERTAIN:
+            return None, None
     whole = np.rint(wrap)
     if ((whole < search.low) | (whole > search.high)).any():
         return None, None
     if best.steps == 1:
         again = fit_shift(first, second, wrap, exponent=search.exponent)
         best = best if again is None else again
-    return replace(found, shifts=np.vstack([wrap, found.shifts[1:]])), best
+    return found, best
 
 
 def _wraps(

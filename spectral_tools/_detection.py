@@ -38,6 +38,7 @@ __all__ = [
     "Search",
     "circular_search",
     "exact_search",
+    "few_places",
     "whiten_images",
 ]
 
@@ -54,9 +55,10 @@ CAP = 4.5
 LINE_LIMIT = 2.5
 # A tail that is extrapolated from one pair tells nothing of chances below this.
 FAINTEST = 1e-15
-# Chance makes a match of n places with a probability of about exp(-PLACE * n), as
-# measured on unrelated scenes of a few cells each.
-PLACE = 2.0
+# Chance makes a match of n places, somewhere among as many as were searched, with a
+# probability of about exp(-PLACE * n) each, as measured on unrelated scenes of a few
+# cells: full searches and narrow ones, wide overlaps and strips.
+PLACE = 2.5
 # Two candidates are at least this far apart.
 SEPARATION = 3
 # A scene repeats itself where it is this much as alike to itself as the match is.
@@ -72,6 +74,7 @@ class Candidates:
     false_alarm: float
     at_bound: bool
     period: Lags  # of a circular search, else 0
+    chances: int  # maxima that told what chance does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,9 +134,10 @@ def exact_search(
     found = _judge(surfaces, sizes, search)
     if found is None:
         return None
-    places = _places(first, second, np.rint(found.shifts[0]).astype(np.intp))
-    alarm = max(found.false_alarm, math.exp(-PLACE * places))
-    return replace(found, false_alarm=alarm)
+    return replace(
+        found,
+        false_alarm=max(found.false_alarm, few_places(first, second, found, search)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -146,14 +150,17 @@ class Surfaces:
     low: Lags
 
 
-def _places(first: Volume, second: Volume, lag: Lags) -> float:
-    """Return the number of places that a match rests on.
+def few_places(
+    first: Volume, second: Volume, found: Candidates, search: Search
+) -> float:
+    """Return the probability that chance matches as many places somewhere.
 
-    It is the effective number of equal contributions to the correlation, a place
+    Their number is the effective number of equal contributions to the correlation, a place
     being about an eighth of a side, at most 16 px. One bright cell that
     meets another by accident is one place, however bright.
     """
     sizes = np.array(first.shape), np.array(second.shape)
+    lag = np.rint(found.shifts[0]).astype(np.intp)
     start0, start1, block = overlap_block(*sizes, lag)
     a = first[tuple(map(slice, start0, start0 + block))]
     b = second[tuple(map(slice, start1, start1 + block))]
@@ -163,7 +170,11 @@ def _places(first: Volume, second: Volume, lag: Lags) -> float:
     for axis, size in enumerate(product.shape):
         product = np.add.reduceat(product, np.arange(0, size, side), axis=axis)
     squares = float((product.astype(np.float64) ** 2).sum())
-    return max(float(product.sum()), 0.0) ** 2 / squares if squares > 0 else 0.0
+    if squares <= 0 or product.sum() <= 0:
+        return 1.0
+    reach = np.maximum((search.high - search.low + 1) / side, 1.0)
+    places = float(product.sum(dtype=np.float64)) ** 2 / squares
+    return min(float(reach.prod()) * math.exp(-PLACE * places), 1.0)
 
 
 def _likeness(
@@ -288,6 +299,7 @@ def _judge(
         false_alarm=alarm,
         at_bound=bool(inner.any()),
         period=np.zeros(3, np.intp),
+        chances=len(chance),
     )
 
 
@@ -360,6 +372,7 @@ def circular_search(
         false_alarm=alarm,
         at_bound=False,
         period=period,
+        chances=len(height),
     )
 
 
