@@ -29,6 +29,9 @@ FOLLOW = 0.1
 SLOW, MOST = 0.3, 0.8
 # The share of an error that a Newton step leaves, at most.
 NEWTON = 0.1
+# The weights rest on a coherence that is itself found in the noise: that adds this
+# over the squared significance to the variance, as measured on strips and patches.
+UNSURE = 36.0
 # A fit that moves by more than this, in pixels, is still looking.
 ROUGH = 0.05
 
@@ -88,9 +91,10 @@ def fit_shift(
         if share > SLOW:
             # Where that share is large the rounds to come are taken at once (Aitken).
             shift, moved = shift + move * min(left, 0.3 / taken), math.inf
+    unsure = UNSURE / max(step.significance, 1.0) ** 2
     return ShiftFit(
         shift=shift,
-        covariance=step.covariance,
+        covariance=step.covariance * (1 + unsure),
         correlation=step.correlation,
         significance=step.significance,
         steps=used,
