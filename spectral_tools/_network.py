@@ -1,39 +1,36 @@
-"""Least squares in a network of linked tiles, plain and robust (floor 1)."""
+"""Least squares in a network of linked tiles (floor 1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import fdtri, gammainccinv
 
 from ._sparse import factorized_stiffness, sum_at_tiles
 
-__all__ = ["Network", "solve_network"]
+__all__ = [
+    "Network",
+    "Relaxation",
+    "System",
+    "centred",
+    "grounded",
+    "mismatches",
+    "relaxed",
+    "squares",
+    "systems_of",
+]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Solver = Callable[[Floats], Floats]
 
-# Chance that a link with an honest covariance is not believed: about two of the
-# two million links of a grid of a million tiles are lost for nothing.
-FALSE_REJECTION = 1e-6
-# Closing errors below this many pixels are rounding, not measurements.
-ROUNDING = 1e-6
-# A link that is not believed still ties its tiles, this much as strongly, so
-# that a tile none of whose links is believed stays near where they put it.
-FAINT = 1e-9
-# The kernel narrows by this factor from step to step, down to two standard
-# deviations: wider ones would hide contradictions in the spread they cause.
-GRADUATION = 2.0
-CORE = 4.0
-# A link that the narrow kernel left out misses by its own error and by that of
-# the loop it would close, twice as much as if it were fitted: it is judged when
-# it has been.
-SECOND_CHANCE = 4.0
-# Dropping and taking back links settles after two or three rounds, if ever.
-ROUNDS = 10
 # A prior weaker than this fraction of the links would be lost in rounding.
 WEAKEST_PRIOR = 1e-13
+# Conjugate gradients end when steps are this small beside the first, or there
+# have been so many that a new factor would be faster.
+PRECISION = 1e-10
+PATIENCE = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,6 +56,12 @@ class Network:
     least_unit : float
         Least variance of a link, in units of its own covariance, that robust
         placement takes for honest.
+    options : ndarray of shape (n_links, choices, ndim)
+        Offsets that may be right, the first of them those in `offsets`.
+    variances : ndarray of shape (n_links, ndim)
+        Variance of the offsets along each axis.
+    doubt : ndarray of shape (n_links,) or None
+        Probability that the first offset is wrong, if known.
     """
 
     links: NDArray[np.intp]
@@ -69,6 +72,18 @@ class Network:
     fixed: Flags
     group: NDArray[np.intp]
     least_unit: float
+    options: Floats
+    variances: Floats
+    doubt: Floats | None
+
+
+class Stiffness(NamedTuple):
+    """What resists a move: links, their weights, the prior, and who may move."""
+
+    links: NDArray[np.intp]
+    weights: Floats
+    prior: Floats
+    free: Flags
 
 
 class System(NamedTuple):
@@ -79,17 +94,7 @@ class System(NamedTuple):
     prior: Floats
 
 
-def solve_network(network: Network, *, robust: bool) -> tuple[Floats, Flags]:
-    """Return the position of each tile, and which links are believed."""
-    systems = _systems(network)
-    believed = np.ones(len(network.links), np.bool_)
-    positions = _relaxed(network, systems, np.ones(len(believed)), network.places)
-    if robust and len(believed):
-        positions, believed = _contradictions_dropped(network, systems, positions)
-    return _centred(network, positions), believed
-
-
-def _systems(network: Network) -> list[System]:
+def systems_of(network: Network) -> list[System]:
     """Split the equations so that as few and as small factors as possible do.
 
     If all covariances are multiples of one matrix, it drops out of the normal
@@ -118,32 +123,97 @@ def _all_below(matrices: Floats, bound: Floats) -> bool:
     return bool((np.abs(matrices) <= bound[:, None, None]).all())
 
 
-def _relaxed(
-    network: Network, systems: list[System], trust: Floats, positions: Floats
+def relaxed(
+    network: Network, systems: list[System], trust: Floats | None, positions: Floats
 ) -> Floats:
     """Move all tiles to where the forces of links and priors balance.
 
     The system is linear, so that one step from anywhere is exact; starting near
     the solution keeps rounding small.
     """
-    free = ~(network.fixed if network.prior.any() else _grounded(network))
-    if not free.any():
-        return positions
-    mismatch = _mismatch(network, positions)
-    away = network.places - positions
-    moved = positions.copy()
-    for axes, weights, prior in systems:
-        trusted = weights * trust[:, np.newaxis, np.newaxis]
-        pull = sum_at_tiles(
-            network.links, _product(trusted, mismatch[:, axes]), len(positions)
-        )
-        pull += _product(prior, away[:, axes])
-        solve = factorized_stiffness(network.links, trusted, prior, free)
-        force = pull[free]
-        moved[free, axes] += solve(force.reshape(len(force) * len(prior), -1)).reshape(
-            force.shape
-        )
-    return moved
+    return Relaxation(network, systems).moved(network, trust, positions)
+
+
+class Relaxation:
+    """Least squares that is solved again and again with other trust in links.
+
+    A factor is made once. While trust in few links changes, it preconditions
+    conjugate gradients, which take a few steps.
+    """
+
+    def __init__(self, network: Network, systems: list[System]) -> None:
+        held = network.fixed if network.prior.any() else grounded(network)
+        self._free = ~held
+        self._systems = systems
+        self._solvers: list[Solver | None] = [None] * len(systems)
+
+    def moved(
+        self, network: Network, trust: Floats | None, positions: Floats
+    ) -> Floats:
+        """Return positions in balance; only the offsets of `network` may differ."""
+        if not self._free.any():
+            return positions
+        mismatch = mismatches(network, positions)
+        away = network.places - positions
+        moved = positions.copy()
+        for which, (axes, weights, prior) in enumerate(self._systems):
+            trusted = weights if trust is None else weights * trust[:, None, None]
+            stiffness = Stiffness(network.links, trusted, prior, self._free)
+            force = sum_at_tiles(
+                network.links, _product(trusted, mismatch[:, axes]), len(positions)
+            )
+            force = (force + _product(prior, away[:, axes]))[self._free]
+            step, solver = None, self._solvers[which]
+            if solver is not None:
+                step = _conjugate_steps(stiffness, solver, force)
+            if step is None:
+                # Gone before the next is made: two would not fit into memory.
+                solver = self._solvers[which] = None
+                solver = self._solvers[which] = factorized_stiffness(*stiffness)
+                step = _solved(solver, force, len(prior))
+            moved[self._free, axes] += step
+        return moved
+
+
+def _solved(solver: Solver, force: Floats, size: int) -> Floats:
+    """Solve for all axes at once, or for blocks of them."""
+    return solver(force.reshape(len(force) * size, -1)).reshape(force.shape)
+
+
+def _stiff(stiffness: Stiffness, steps: Floats) -> Floats:
+    """Return the forces that move free tiles by `steps`."""
+    links, weights, prior, free = stiffness
+    full = np.zeros((len(free), steps.shape[1]))
+    full[free] = steps
+    reference, moving = links.T
+    pull = _product(weights, full[moving] - full[reference])
+    return (sum_at_tiles(links, pull, len(free)) + _product(prior, full))[free]
+
+
+def _conjugate_steps(
+    stiffness: Stiffness, solver: Solver, force: Floats
+) -> Floats | None:
+    """Solve by conjugate gradients with an old factor, or give up (None)."""
+    size = len(stiffness.prior)
+    # Axes that share a factor are systems of their own, with their own lengths.
+    axis = 0 if size == 1 else None
+    rest, steps = force.copy(), np.zeros_like(force)
+    direction = near = _solved(solver, rest, size)
+    power = (rest * near).sum(axis=axis)
+    enough = PRECISION * np.abs(near).max()
+    for _ in range(PATIENCE):
+        stiff = _stiff(stiffness, direction)
+        work = (direction * stiff).sum(axis=axis)
+        length = np.where(work > 0, power / np.where(work > 0, work, 1), 0)
+        steps += length * direction
+        rest -= length * stiff
+        near = _solved(solver, rest, size)
+        if np.abs(near).max() <= enough:
+            return steps
+        old, power = power, (rest * near).sum(axis=axis)
+        growth = np.where(old > 0, power / np.where(old > 0, old, 1), 0)
+        direction = near + growth * direction
+    return None
 
 
 def _product(matrices: Floats, vectors: Floats) -> Floats:
@@ -153,18 +223,15 @@ def _product(matrices: Floats, vectors: Floats) -> Floats:
     return np.einsum("...ab,...b->...a", matrices, vectors)
 
 
-def _mismatch(network: Network, positions: Floats) -> Floats:
+def mismatches(network: Network, positions: Floats) -> Floats:
     reference, moving = network.links.T
     return network.offsets - (positions[moving] - positions[reference])
 
 
-def _squares(network: Network, systems: list[System], positions: Floats) -> Floats:
-    """Return the squared residual of each link in units of its covariance."""
-    mismatch = _mismatch(network, positions)
-    if len(systems) == 1 and systems[0].weights.shape[1] == 1:
-        # The form that drops out of the equations still measures residuals.
-        form = network.weights[0] / systems[0].weights[0]
-        return systems[0].weights[:, 0, 0] * (mismatch @ form * mismatch).sum(axis=1)
+def squares(network: Network, mismatch: Floats) -> Floats:
+    """Return squared misfits (n_links, ndim) in units of the links' covariances."""
+    if network.weights.strides[0] == 0 and len(mismatch):
+        return (mismatch @ network.weights[0] * mismatch).sum(axis=1)
     return (_product(network.weights, mismatch) * mismatch).sum(axis=1)
 
 
@@ -173,7 +240,7 @@ def _loose_groups(network: Network) -> Flags:
     return np.bincount(network.group, network.fixed) == 0
 
 
-def _grounded(network: Network) -> Flags:
+def grounded(network: Network) -> Flags:
     """Hold one tile of each group, because links alone leave groups afloat."""
     first = np.unique(network.group, return_index=True)[1]
     held = network.fixed.copy()
@@ -181,7 +248,7 @@ def _grounded(network: Network) -> Flags:
     return held
 
 
-def _centred(network: Network, positions: Floats) -> Floats:
+def centred(network: Network, positions: Floats) -> Floats:
     """Bring the mean of each group without fixed tiles to that of its places.
 
     It holds with a prior too: links pull as much one way as the other, and the
@@ -195,104 +262,3 @@ def _centred(network: Network, positions: Floats) -> Floats:
         mean = np.bincount(network.group, away) / size
         centred[:, axis] += np.where(loose, mean, 0)[network.group]
     return centred
-
-
-def _contradictions_dropped(
-    network: Network, systems: list[System], positions: Floats
-) -> tuple[Floats, Flags]:
-    """Improve a plain solution by dropping links that contradict the others.
-
-    Strategy: start from one wide kernel, which is plain least squares, go on with
-    ever narrower ones, which forget contradictions from the worst down, and end
-    with plain least squares of what is left, until nothing changes any more.
-    """
-    squares = _squares(network, systems, positions)
-    judge = _judge(network, squares)
-    if squares.max() <= judge.least * _honest(judge.ndim):
-        return positions, np.ones(len(squares), np.bool_)
-
-    kernel = 2 * squares.max()
-    while kernel > CORE * judge.core(squares):
-        kernel /= GRADUATION
-        trust = np.maximum((kernel / (squares + kernel)) ** 2, FAINT)
-        positions = _relaxed(network, systems, trust, positions)
-        squares = _squares(network, systems, positions)
-
-    dropped = np.zeros(len(squares), np.bool_)
-    found = squares <= SECOND_CHANCE * judge.core(squares) * _honest(judge.ndim)
-    for _ in range(ROUNDS):
-        believed, trust = found, np.where(found, 1, FAINT)
-        positions = _relaxed(network, systems, trust, positions)
-        squares = _squares(network, systems, positions)
-        limit = judge.limit(squares, believed)
-        dropped |= believed & (squares > limit)
-        found = (squares <= SECOND_CHANCE * limit) & ~dropped
-        if np.array_equal(found, believed):
-            break
-    return positions, believed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Judge:
-    """What tells honest squared residuals from contradictions.
-
-    Attributes
-    ----------
-    ndim : int
-        Number of axes.
-    least : float
-        Least variance of honest links, in units of their covariances.
-    loops : ndarray of bool, shape (n_links,)
-        Links that take part in loops; the others fit whatever they say.
-    freedom : int
-        Number of links more than the positions need.
-    """
-
-    ndim: int
-    least: float
-    loops: Flags
-    freedom: int
-
-    def core(self, squares: Floats) -> float:
-        """Return the variance of honest links, from the median residual.
-
-        It holds while many links are false, but can be too small: positions may
-        bend to fit as many links as there are unknowns.
-        """
-        if self.freedom == 0 or not self.loops.any():
-            return self.least
-        share = self.freedom / np.count_nonzero(self.loops)
-        median = np.median(squares[self.loops]) / (2 * gammainccinv(self.ndim / 2, 0.5))
-        return max(self.least, float(median / share))
-
-    def limit(self, squares: Floats, believed: Flags) -> float:
-        """Return the largest squared residual that a believed link may have.
-
-        It is counted in units of the variance of those believed so far. Few of
-        them beyond the unknowns make the unit uncertain, and the limit wide.
-        """
-        left = self.ndim * (self.freedom - int(np.count_nonzero(~believed)))
-        if left <= 0:
-            return np.inf
-        variance = float(squares[believed].sum()) / left
-        ratio = self.ndim * float(fdtri(self.ndim, left, 1 - FALSE_REJECTION))
-        return max(self.least * _honest(self.ndim), variance * ratio)
-
-
-def _judge(network: Network, squares: Floats) -> Judge:
-    """Look at a plain solution: which links close loops, and how many."""
-    ndim = network.places.shape[1]
-    amount = np.trace(network.weights, axis1=1, axis2=2) / ndim
-    # With a prior every tile is measured once more, and all links can be wrong.
-    unknown = 0 if network.prior.any() else np.count_nonzero(~_grounded(network))
-    return Judge(
-        ndim=ndim,
-        least=max(network.least_unit, ROUNDING**2 * float(np.median(amount))),
-        loops=squares > ROUNDING**2 * amount,
-        freedom=len(squares) - int(unknown),
-    )
-
-
-def _honest(ndim: int) -> float:
-    """Return the largest squared residual in units of a known variance."""
-    return float(2 * gammainccinv(ndim / 2, FALSE_REJECTION))

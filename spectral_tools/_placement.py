@@ -1,21 +1,34 @@
-"""Place many tiles at once from the links between them (floor 2)."""
+"""Place many tiles at once from the links between them (floor 3)."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_points, as_positions, as_shift, check_positive, check_same_shape
+from ._checks import as_finite, check_same_shape
 from ._labels import Links, Positions, find_tiles, number_links
-from ._network import Network, solve_network
-from ._outcomes import Outcome
+from ._link_inputs import (
+    as_link_points,
+    as_link_weights,
+    as_places,
+    as_position_prior,
+    tile_outcomes,
+)
+from ._network import Network
+from ._normal_blocks import PointLinks
+from ._robust import solve_network
 from ._sparse import connected_groups
+from ._transforms import points_apart
+from ._turns import solve_turns
 
 __all__ = ["Placement", "solve_rigid"]
 
 Floats = NDArray[np.float64]
+
+# Squared misfit, in units of the covariance, that no error explains.
+IMPOSSIBLE = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,9 +41,11 @@ class Placement:
         Homogeneous matrix of each tile, from tile to mosaic.
     residuals : ndarray of shape (n_links, ndim)
         Reference point less moving point, both moved to the mosaic, in pixels:
-        what each link still asks for.
+        what each link still asks for, with the alternative that was chosen.
     inlier : ndarray of bool, shape (n_links,)
         Links that the solution believes.
+    chosen : ndarray of int, shape (n_links,)
+        Number of the alternative that was used; 0 is that of the points.
     group : ndarray of int, shape (n,)
         Number of the connected group of each tile. Positions of tiles of
         different groups are related only by what was given about positions.
@@ -39,14 +54,28 @@ class Placement:
         isolated.
     labels : sequence
         Label of each tile, in the order of the arrays.
+    links : ndarray of int, shape (n_links, 2)
+        Numbers of the two tiles of each link.
+    covariance : ndarray of shape (n_links, ndim, ndim)
+        Covariance of each link, in px^2; the unit matrix if none was given.
+    position_sigma : ndarray of shape (ndim,)
+        Standard deviation of given positions, in pixels; infinite if they did
+        not count.
+    fixed : ndarray of bool, shape (n,)
+        Tiles that stayed where they were told to.
     """
 
     matrices: Floats
     residuals: Floats
     inlier: NDArray[np.bool_]
+    chosen: NDArray[np.intp]
     group: NDArray[np.intp]
     outcome: NDArray[np.object_]
     labels: Sequence[Hashable]
+    links: NDArray[np.intp]
+    covariance: Floats
+    position_sigma: Floats
+    fixed: NDArray[np.bool_]
 
 
 def solve_rigid(
@@ -55,12 +84,15 @@ def solve_rigid(
     moving_points: ArrayLike,
     *,
     covariance: ArrayLike | None = None,
+    alternatives: ArrayLike | None = None,
     positions: Positions | None = None,
     position_sigma: ArrayLike | None = None,
     fixed: Any = None,
+    rotation: bool = False,
+    false_alarm: ArrayLike | None = None,
     robust: bool = True,
 ) -> Placement:
-    """Place tiles by translation so that linked points meet.
+    """Place tiles, by translation or with an angle each, so that linked points meet.
 
     The positions are those of weighted least squares: no other linear estimate
     from the same links has smaller errors.
@@ -77,6 +109,10 @@ def solve_rigid(
         Covariance of reference less moving point, in px^2. A link with an
         infinite entry is known to have failed: it has no say. By default all
         links count alike, and like 1 px beside `position_sigma`.
+    alternatives : array_like of shape (n_links, peaks, ndim), optional
+        Reference points that may be right for the same moving point, best first,
+        as `match_tiles` returns them; the first is `reference_points`.
+        Repetitions say nothing.
     positions : array_like of shape (n, ndim) or mapping, optional
         Expected position of each tile, in pixels. With labels it may map them to
         positions. Without `position_sigma` it serves only to place what links
@@ -86,9 +122,17 @@ def solve_rigid(
         measurements, beside the links.
     fixed : label or sequence of labels, optional
         Tiles that stay at their `positions`, or at the origin without these.
+    rotation : bool, optional
+        Find an angle for each tile too, in 3-D a rotation, jointly with the positions.
+        That takes several pairs of points a link, each a row of its own, and
+        excludes `alternatives` and `false_alarm`.
+    false_alarm : array_like of shape (n_links,), optional
+        Probability, 0 to 1, that the points of a link agree by chance alone. A
+        link with 1 is believed only if others agree with it.
     robust : bool, optional
-        Find links that contradict the others and do not let them count. Errors
-        may be larger than the covariances say, as long as most are so alike.
+        Find links that contradict the others and do not let them count, or give
+        them another of their `alternatives`. Errors may be larger than the
+        covariances say, as long as most are so alike.
 
     Returns
     -------
@@ -107,18 +151,23 @@ def solve_rigid(
     Each group of connected tiles that holds no `fixed` tile has the mean of its
     `positions`, or mean zero without these.
 
-    Robust placement is least squares with Geman-McClure weights, from a wide to a
-    narrow kernel [1]_, and ends with plain least squares of what is believed. The
-    unit of the kernel is the median residual, given the number of loops that links
-    close [2]_; that of the last decision is the variance of what is believed. Both
-    are at least what a given covariance says. Links that close no loop cannot be
-    contradicted, nor can it be told which link of a single loop is wrong.
+    Robust placement looks for the most likely choice among the offsets of each
+    link, or none of them. Short loops of links tell which close; belief
+    propagation [1]_ passes that on from loop to loop; tiles whose links are sure
+    then make rigid clusters, several links between two clusters have one voice,
+    and clusters close new loops, until no link is left that is likely to be right.
+    Positions with `position_sigma` count at each step: a link that no loop
+    contradicts may still disagree with the stage. It ends with plain least
+    squares of what is believed, and what then misses by more than the others
+    allow is dropped [2]_. If nothing is wrong, the result is that of plain least
+    squares. Without a prior, links that close no loop cannot be contradicted, nor
+    can it be told which link of a single loop is wrong.
 
     References
     ----------
-    .. [1] Yang, Antonante, Tzoumas and Carlone, Graduated non-convexity for
-       robust spatial perception, IEEE Robot. Autom. Lett. 5 (2020) 1127,
-       :doi:`10.1109/LRA.2020.2965893`.
+    .. [1] Kschischang, Frey and Loeliger, Factor graphs and the sum-product
+       algorithm, IEEE Trans. Inf. Theory 47 (2001) 498,
+       :doi:`10.1109/18.910572`.
     .. [2] Rousseeuw and Leroy, Robust regression and outlier detection, Wiley
        (1987), :doi:`10.1002/0471725382`.
 
@@ -126,6 +175,7 @@ def solve_rigid(
     --------
     Nine tiles that are 90 px apart; the link from 4 to 5 is wrong by 50 px:
 
+    >>> import numpy as np
     >>> import spectral_tools as spt
     >>> truth = spt.grid_positions((3, 3), (100, 100))
     >>> links = spt.grid_links((3, 3))
@@ -138,127 +188,149 @@ def solve_rigid(
            [ 90., 180.]])
     >>> links[~placed.inlier]
     array([[4, 5]])
+
+    If the match had a second peak, and that was right, nothing is lost:
+
+    >>> options = np.stack([found, truth[links[:, 1]] - truth[links[:, 0]]], axis=1)
+    >>> placed = spt.solve_rigid(links, found, 0 * found, alternatives=options)
+    >>> links[placed.chosen == 1], bool(placed.inlier.all())
+    (array([[4, 5]]), True)
     """
     pairs, labels = number_links(links, positions)
-    reference = _points(reference_points, "reference_points", len(pairs))
-    moving = _points(moving_points, "moving_points", len(pairs))
+    reference = as_link_points(reference_points, "reference_points", len(pairs))
+    moving = as_link_points(moving_points, "moving_points", len(pairs))
     check_same_shape(reference_points=reference, moving_points=moving)
     offsets = reference - moving
     ndim = offsets.shape[1]
-    weights, usable = _weights(covariance, pairs, ndim)
-    fixed_tiles = find_tiles(fixed, labels, "fixed")
+    spread, weights, usable = as_link_weights(covariance, len(pairs), ndim)
+    options = _options(alternatives, reference, moving)
+    doubt = _doubt(false_alarm, len(pairs))
+    held = find_tiles(fixed, labels, "fixed")
+    if positions is None:
+        _check_origin(pairs, offsets, weights, held, labels)
 
     # A slice copies nothing, and most often all links are usable.
     kept = slice(None) if usable.all() else usable
-    network = Network(
-        links=pairs[kept],
-        offsets=offsets[kept],
-        weights=weights[kept],
-        places=_places(positions, labels, ndim),
-        prior=_prior(position_sigma, positions, ndim),
-        fixed=fixed_tiles,
-        group=connected_groups(pairs[kept], len(labels)),
+    known: dict[str, Any] = {
+        "links": pairs[kept],
+        "weights": weights[kept],
+        "places": as_places(positions, labels, ndim),
+        "prior": as_position_prior(position_sigma, positions, ndim),
+        "fixed": held,
+        "group": connected_groups(pairs[kept], len(labels)),
         # Without any covariance a pixel is no unit: the residuals alone are.
-        least_unit=float(covariance is not None or position_sigma is not None),
-    )
-    found, believed = solve_network(network, robust=robust)
-
-    inlier = np.zeros(len(pairs), np.bool_)
-    inlier[kept] = believed
+        "least_unit": float(covariance is not None or position_sigma is not None),
+    }
+    inlier, chosen = np.zeros(len(pairs), np.bool_), np.zeros(len(pairs), np.intp)
+    if rotation:
+        _check_unused(alternatives=alternatives, false_alarm=false_alarm)
+        points = PointLinks(reference=reference[kept], moving=moving[kept], **known)
+        matrices, inlier[kept] = solve_turns(points, robust=robust)
+        residuals = points_apart(matrices, pairs, reference, moving)
+    else:
+        network = Network(
+            offsets=offsets[kept],
+            options=options[kept],
+            variances=np.diagonal(spread, axis1=1, axis2=2)[kept],
+            doubt=None if doubt is None else doubt[kept],
+            **known,
+        )
+        solution = solve_network(network, robust=robust)
+        inlier[kept], chosen[kept] = solution.believed, solution.chosen
+        if chosen.any():
+            offsets = options[np.arange(len(pairs)), chosen]
+        found = solution.positions
+        matrices = _translations(found)
+        residuals = offsets + found[pairs[:, 0]] - found[pairs[:, 1]]
+    with np.errstate(divide="ignore"):
+        sigma = known["prior"] ** -0.5
     return Placement(
-        matrices=_translations(found),
-        residuals=offsets + found[pairs[:, 0]] - found[pairs[:, 1]],
+        matrices=matrices,
+        residuals=residuals,
         inlier=inlier,
-        group=network.group,
-        outcome=_outcomes(pairs, usable, inlier, fixed_tiles | (positions is not None)),
+        chosen=chosen,
+        group=known["group"],
+        outcome=tile_outcomes(pairs, usable, inlier, held | (positions is not None)),
         labels=labels,
+        links=pairs,
+        covariance=spread,
+        position_sigma=sigma,
+        fixed=held,
     )
 
 
-def _finite_rows(values: ArrayLike, name: str, noun: str) -> ArrayLike:
-    """Let points through, or name the link or tile that has none."""
-    array = np.asarray(values)
-    if array.ndim == 2 and array.dtype.kind == "f":
-        bad = ~np.isfinite(array).all(axis=1)
-        if bad.any():
-            row = int(bad.argmax())
-            message = f"`{name}` must be finite; got {array[row]} for {noun} {row}."
-            raise ValueError(message)
-    return array
-
-
-def _points(points: ArrayLike, name: str, count: int) -> Floats:
-    array = as_points(_finite_rows(points, name, "link"), name)
-    if len(array) != count:
-        message = (
-            f"`{name}` must have one row for each of {count} links; got {len(array)}."
-        )
-        raise ValueError(message)
-    return array
-
-
-def _places(
-    positions: Positions | None, labels: Sequence[Hashable], ndim: int
+def _options(
+    alternatives: ArrayLike | None, reference: Floats, moving: Floats
 ) -> Floats:
-    if positions is None:
-        return np.zeros((len(labels), ndim))
-    if isinstance(positions, Mapping):
-        positions = np.array(list(positions.values()))
-    finite = _finite_rows(positions, "positions", "tile")
-    return as_positions(finite, "positions", count=len(labels), ndim=ndim)
-
-
-def _prior(sigma: ArrayLike | None, positions: Positions | None, ndim: int) -> Floats:
-    """Return the inverse variance of positions along each axis, 0 if unknown."""
-    if sigma is None:
-        return np.zeros(ndim)
-    if positions is None:
-        message = "`positions` must be given with `position_sigma`; got None."
-        raise ValueError(message)
-    spread = as_shift(sigma, ndim, "position_sigma")
-    check_positive(float(spread.min()), "position_sigma")
-    return spread**-2.0
-
-
-def _weights(
-    covariance: ArrayLike | None, pairs: NDArray[np.intp], ndim: int
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the inverse covariance of each link, and which links have one."""
-    given = np.eye(ndim) if covariance is None else np.asarray(covariance, np.float64)
-    if given.shape not in ((ndim, ndim), (len(pairs), ndim, ndim)):
+    """Return the offsets that each link may have; the first is the measured one."""
+    if alternatives is None:
+        return (reference - moving)[:, np.newaxis]
+    array = np.asarray(alternatives)
+    count, ndim = reference.shape
+    if array.ndim != 3 or array.shape[::2] != (count, ndim) or array.shape[1] == 0:
         message = (
-            f"`covariance` must have shape {(len(pairs), ndim, ndim)} or "
-            f"{(ndim, ndim)}; got {given.shape}."
+            f"`alternatives` must have shape ({count}, peaks, {ndim}); "
+            f"got {array.shape}."
         )
         raise ValueError(message)
-    full = np.broadcast_to(given, (len(pairs), ndim, ndim))
-    # Many links with one covariance are common, and one inverse serves them.
-    distinct = full[:1] if full.strides[0] == 0 else full
-    usable = np.asarray(np.isfinite(distinct).all(axis=(1, 2)))
-    safe = np.where(usable[:, np.newaxis, np.newaxis], distinct, np.eye(ndim))
-    bad = np.isnan(distinct).any(axis=(1, 2)) | ~_positive_definite(safe)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int((~np.isfinite(array).all(axis=(1, 2))).argmax())
+        message = (
+            f"`alternatives` must be finite; got {array[row].tolist()} for link {row}."
+        )
+        raise ValueError(message)
+    options = as_finite(array, "alternatives") - moving[:, np.newaxis]
+    options[:, 0] = reference - moving
+    return options
+
+
+def _doubt(false_alarm: ArrayLike | None, count: int) -> Floats | None:
+    if false_alarm is None:
+        return None
+    array = np.asarray(false_alarm)
+    if array.shape != (count,):
+        message = f"`false_alarm` must have shape ({count},); got {array.shape}."
+        raise ValueError(message)
+    bad = ~((array >= 0) & (array <= 1))
     if bad.any():
         row = int(bad.argmax())
         message = (
-            "`covariance` must be symmetric and positive definite, or infinite; "
-            f"got {distinct[row].tolist()} for link {row}."
+            f"`false_alarm` must be between 0 and 1; got {array[row]} for link {row}."
         )
         raise ValueError(message)
-    weights = np.broadcast_to(np.linalg.inv(safe), full.shape)
-    return weights, np.broadcast_to(usable, len(pairs))
+    return as_finite(array, "false_alarm")
 
 
-def _positive_definite(matrices: Floats) -> NDArray[np.bool_]:
-    """Tell which matrices are symmetric and positive definite."""
-    size = np.abs(matrices).max(axis=(1, 2))
-    skew = np.abs(matrices - matrices.transpose(0, 2, 1)).max(axis=(1, 2))
-    symmetric: NDArray[np.bool_] = skew <= 1e-6 * size
-    try:
-        # Many times faster than eigenvalues, but mute on which matrix fails.
-        np.linalg.cholesky(matrices)
-    except np.linalg.LinAlgError:
-        return symmetric & (np.linalg.eigvalsh(matrices)[:, 0] > 1e-15 * size)
-    return symmetric
+def _check_unused(**options: Any) -> None:
+    """Raise if an option was given that says nothing about angles."""
+    for name, value in options.items():
+        if value is not None:
+            message = (
+                f"`{name}` must be None with `rotation`; got {type(value).__name__}."
+            )
+            raise ValueError(message)
+
+
+def _check_origin(
+    pairs: NDArray[np.intp],
+    offsets: Floats,
+    weights: Floats,
+    fixed: NDArray[np.bool_],
+    labels: Sequence[Hashable],
+) -> None:
+    """Raise if a link says that two tiles cannot both be at the origin."""
+    if np.count_nonzero(fixed) < 2:
+        return
+    rows = np.flatnonzero(fixed[pairs].all(axis=1))
+    misfit = np.einsum("ea,eab,eb->e", offsets[rows], weights[rows], offsets[rows])
+    if (misfit > IMPOSSIBLE).any():
+        row = int(rows[misfit.argmax()])
+        tiles = " and ".join(repr(labels[tile]) for tile in pairs[row])
+        message = (
+            "`positions` must be given for `fixed` tiles that lie apart; got none, "
+            f"and tiles {tiles} that are {offsets[row]} apart in link {row}."
+        )
+        raise ValueError(message)
 
 
 def _translations(positions: Floats) -> Floats:
@@ -267,17 +339,3 @@ def _translations(positions: Floats) -> Floats:
     matrices[:] = np.eye(ndim + 1)
     matrices[:, :-1, -1] = positions
     return matrices
-
-
-def _outcomes(
-    pairs: NDArray[np.intp],
-    usable: NDArray[np.bool_],
-    inlier: NDArray[np.bool_],
-    expected: NDArray[np.bool_],
-) -> NDArray[np.object_]:
-    """Say what became of each tile, from its links and from what was given."""
-    outcome = np.full(len(expected), Outcome.ISOLATED, dtype=object)
-    outcome[expected] = Outcome.PRIOR_ONLY
-    outcome[pairs[usable]] = Outcome.CONTRADICTED
-    outcome[pairs[inlier]] = Outcome.MATCHED
-    return outcome

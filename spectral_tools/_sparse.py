@@ -1,6 +1,7 @@
 """The one door to scipy.sparse: networks of tiles as sparse systems (floor 0)."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,15 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
-__all__ = ["connected_groups", "factorized_stiffness", "sum_at_tiles"]
+__all__ = [
+    "SymmetricFactor",
+    "connected_groups",
+    "factorized_blocks",
+    "factorized_stiffness",
+    "multiplied_blocks",
+    "sum_at_tiles",
+    "symmetric_factor",
+]
 
 Floats = NDArray[np.float64]
 
@@ -109,3 +118,111 @@ def _own_blocks(links: NDArray[np.intp], weights: Floats, count: int) -> Floats:
         blocks[:, axis0, axis1] = np.bincount(links[:, 0], column, count)
         blocks[:, axis0, axis1] += np.bincount(links[:, 1], column, count)
     return blocks
+
+
+class SymmetricFactor(NamedTuple):
+    """Factor L D L^T of a symmetric matrix, in compressed columns.
+
+    Attributes
+    ----------
+    starts, rows : ndarray of int
+        Where the matrix has entries.
+    rank : ndarray of int
+        When each of its columns is eliminated.
+    lower_starts, lower_rows, lower : ndarray
+        Entries of L that are not zero, diagonal included, in the order of
+        elimination.
+    pivots : ndarray
+        Diagonal of D, in the order of elimination.
+    solve : callable
+        Solves the system for right sides of shape (size, k).
+    """
+
+    starts: NDArray[np.int32]
+    rows: NDArray[np.int32]
+    rank: NDArray[np.int32]
+    lower_starts: NDArray[np.int32]
+    lower_rows: NDArray[np.int32]
+    lower: Floats
+    pivots: Floats
+    solve: Callable[[Floats], Floats]
+
+
+def symmetric_factor(
+    links: NDArray[np.intp], weights: Floats, own: Floats
+) -> SymmetricFactor:
+    """Factor a positive definite matrix of blocks and give the factor itself.
+
+    The block of each link is its negative weight; `own` holds the blocks on the
+    diagonal.
+    """
+    matrix = _matrix_of_blocks(links, -weights, own).tocsc()
+    factor = splu(
+        matrix,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0,
+        options={"SymmetricMode": True},
+    )
+    lower = factor.L
+    return SymmetricFactor(
+        starts=matrix.indptr,
+        rows=matrix.indices,
+        rank=factor.perm_c.astype(np.int32),
+        lower_starts=lower.indptr,
+        lower_rows=lower.indices,
+        lower=lower.data,
+        pivots=factor.U.diagonal(),
+        solve=factor.solve,
+    )
+
+
+def factorized_blocks(
+    pairs: NDArray[np.intp], between: Floats, own: Floats
+) -> Callable[[Floats], Floats]:
+    """Factor a symmetric positive definite matrix of square blocks.
+
+    Parameters
+    ----------
+    pairs : ndarray of int, shape (n_pairs, 2)
+        Row and column of each block off the diagonal; no pair comes twice, nor
+        as (i, j) and (j, i).
+    between : ndarray of shape (n_pairs, size, size)
+        Those blocks. The transposed ones are added at (column, row).
+    own : ndarray of shape (n, size, size)
+        Blocks on the diagonal.
+
+    Returns
+    -------
+    callable
+        Turns right sides (n * size, k) into solutions of the same shape.
+    """
+    return splu(
+        _matrix_of_blocks(pairs, between, own).tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0,
+        options={"SymmetricMode": True},
+    ).solve
+
+
+def multiplied_blocks(
+    pairs: NDArray[np.intp], between: Floats, own: Floats
+) -> Callable[[Floats], Floats]:
+    """Return what multiplies with a symmetric matrix of square blocks.
+
+    The parameters are those of `factorized_blocks`.
+    """
+    return _matrix_of_blocks(pairs, between, own).tocsr().dot
+
+
+def _matrix_of_blocks(
+    pairs: NDArray[np.intp], between: Floats, own: Floats
+) -> sparse.coo_array:
+    size = own.shape[1]
+    axis0, axis1 = np.indices((size, size))
+    tile = np.arange(len(own))
+    blocks = np.concatenate([between, between.transpose(0, 2, 1), own])
+    rows, cols = (*pairs.T, tile), (*pairs.T[::-1], tile)
+    return sparse.coo_array(
+        (blocks.ravel(), (_entries(rows, axis0), _entries(cols, axis1))),
+        shape=(len(own) * size,) * 2,
+    )

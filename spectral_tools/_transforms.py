@@ -7,6 +7,7 @@ from ._checks import as_coordinates, as_matrix, as_point
 
 __all__ = [
     "apply_transform",
+    "points_apart",
     "rotation",
     "swap_xy_matrix",
     "swap_xy_points",
@@ -181,3 +182,17 @@ def swap_xy_matrix(matrix: ArrayLike) -> NDArray[np.float64]:
     # All axes but the homogeneous one change places: (1, 0, 2) or (2, 1, 0, 3).
     order = [*range(len(square) - 2, -1, -1), len(square) - 1]
     return square[np.ix_(order, order)]
+
+
+def points_apart(
+    matrices: NDArray[np.float64],
+    pairs: NDArray[np.intp],
+    reference: NDArray[np.float64],
+    moving: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return reference points less moving points, in the mosaic."""
+    ends = []
+    for points, tiles in zip((reference, moving), pairs.T, strict=True):
+        linear, shift = matrices[tiles, :-1, :-1], matrices[tiles, :-1, -1]
+        ends.append((linear @ points[:, :, np.newaxis])[:, :, 0] + shift)
+    return np.asarray(ends[0] - ends[1])

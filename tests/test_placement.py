@@ -393,6 +393,241 @@ def test_tile_that_all_links_contradict_says_so(grid):
     assert_allclose(positions_of(placed)[12], truth[12], rtol=0, atol=1e-3)
 
 
+# Alternatives and chances
+
+
+@pytest.fixture
+def doubtful(rng):
+    """A 5 x 5 grid in which three links are wrong, and their second offset right."""
+    nominal = spt.grid_positions((5, 5), (100, 100))
+    links = spt.grid_links((5, 5))
+    truth = nominal + rng.normal(scale=3, size=nominal.shape)
+    reference, moving = measured(links, truth, rng.normal(scale=0.1, size=(40, 2)))
+    right = reference - moving
+    options = np.stack([right, right + 40, right - 40], axis=1)
+    wrong = np.array([3, 17, 30])
+    options[wrong, 0], options[wrong, 1] = right[wrong] + (25, -20), right[wrong]
+    return links, options, wrong, truth
+
+
+def solve_options(links, options, **settings):
+    """Place tiles whose links start at the first of their alternatives."""
+    settings = {"covariance": 0.01 * np.eye(options.shape[2])} | settings
+    first = options[:, 0]
+    return spt.solve_rigid(links, first, 0 * first, alternatives=options, **settings)
+
+
+def test_contradicted_links_change_to_the_alternative_that_fits(doubtful):
+    links, options, wrong, truth = doubtful
+    placed = solve_options(links, options)
+    assert np.flatnonzero(placed.chosen).tolist() == wrong.tolist()
+    assert (placed.chosen[wrong] == 1).all()
+    assert placed.inlier.all()
+    error = positions_of(placed) - truth
+    # 0.4 px: four sigma. Any wrong link moves tiles by more than 5 px.
+    assert_allclose(error - error.mean(axis=0), 0, atol=0.4)
+
+
+def test_residuals_are_those_of_the_chosen_alternatives(doubtful):
+    links, options, _, _ = doubtful
+    placed = solve_options(links, options)
+    used = options[np.arange(len(links)), placed.chosen]
+    found = positions_of(placed)
+    expected = used - (found[links[:, 1]] - found[links[:, 0]])
+    assert_allclose(placed.residuals, expected, rtol=0, atol=1e-9)
+
+
+def test_without_robustness_the_points_are_taken_at_their_word(doubtful):
+    links, options, _, _ = doubtful
+    placed = solve_options(links, options, robust=False)
+    plain = spt.solve_rigid(links, options[:, 0], 0 * options[:, 0], robust=False)
+    assert not placed.chosen.any()
+    assert_allclose(placed.matrices, plain.matrices, rtol=0, atol=1e-9)
+
+
+def test_alternatives_are_points_of_the_reference(doubtful):
+    links, options = doubtful[:2]
+    first = options[:, 0]
+    placed = spt.solve_rigid(links, first, 0 * first, alternatives=options)
+    moved = spt.solve_rigid(links, first + 7, 0 * first + 7, alternatives=options + 7)
+    assert_array_equal(moved.chosen, placed.chosen)
+    assert_allclose(moved.matrices, placed.matrices, rtol=0, atol=1e-9)
+
+
+def test_repeated_alternatives_change_nothing(doubtful):
+    links, options, _, _ = doubtful
+    repeated = np.concatenate([options, options[:, -1:], options[:, -1:]], axis=1)
+    one, other = solve_options(links, options), solve_options(links, repeated)
+    assert_array_equal(other.chosen, one.chosen)
+    assert_allclose(other.matrices, one.matrices, rtol=0, atol=1e-9)
+
+
+def test_order_of_links_does_not_matter_to_choices(doubtful, rng):
+    links, options, _, _ = doubtful
+    order = rng.permutation(len(links))
+    one, other = (
+        solve_options(links, options),
+        solve_options(links[order], options[order]),
+    )
+    assert_array_equal(other.chosen, one.chosen[order])
+    assert_allclose(other.matrices, one.matrices, rtol=0, atol=1e-9)
+
+
+def test_swapping_the_roles_of_tiles_does_not_matter_to_choices(doubtful):
+    links, options, _, _ = doubtful
+    one, other = solve_options(links, options), solve_options(links[:, ::-1], -options)
+    assert_array_equal(other.chosen, one.chosen)
+    assert_allclose(other.matrices, one.matrices, rtol=0, atol=1e-9)
+
+
+def test_same_input_gives_the_same_bits(doubtful):
+    links, options, _, _ = doubtful
+    one, other = solve_options(links, options), solve_options(links, options)
+    assert_array_equal(other.matrices, one.matrices)
+
+
+def test_alternatives_work_in_three_dimensions(rng):
+    truth = spt.grid_positions((3, 4, 4), (9, 50, 50))
+    links = spt.grid_links((3, 4, 4))
+    right = truth[links[:, 1]] - truth[links[:, 0]]
+    right = right + rng.normal(scale=0.1, size=right.shape)
+    options = np.stack([right, right + 8], axis=1)
+    options[7] = options[7, ::-1]
+    placed = solve_options(links, options)
+    assert np.flatnonzero(placed.chosen).tolist() == [7]
+
+
+def bridge(false):
+    """Two squares of tiles, and one link between them, which may be wrong."""
+    truth = np.array([(r, c) for c in (0, 10, 50, 60) for r in (0, 10)], float)
+    links = np.array([(0, 1), (0, 2), (1, 3), (2, 3), (4, 5), (4, 6), (5, 7), (6, 7)])
+    links = np.concatenate([links, [(2, 4)]])
+    right = truth[links[:, 1]] - truth[links[:, 0]]
+    options = np.stack([right, right], axis=1)
+    options[-1, 0] += false
+    return links, options, truth
+
+
+def test_stage_chooses_the_offset_of_a_bridge_that_closes_no_loop():
+    links, options, truth = bridge((25, 0))
+    placed = solve_options(links, options, positions=truth, position_sigma=2.0)
+    assert placed.chosen[-1] == 1
+    assert placed.inlier.all()
+
+
+def test_bridge_far_from_the_stage_is_not_believed():
+    links, options, truth = bridge((25, 0))
+    placed = solve_options(links, options[:, :1], positions=truth, position_sigma=2.0)
+    assert np.flatnonzero(~placed.inlier).tolist() == [8]
+    # 1e-5: what is not believed counts 1e-9, but is 200 times as strong.
+    assert_allclose(positions_of(placed), truth, rtol=0, atol=1e-5)
+
+
+def test_bridge_that_nothing_contradicts_is_believed_without_a_stage():
+    links, options, _ = bridge((25, 0))
+    assert solve_options(links, options[:, :1]).inlier.all()
+
+
+def test_link_that_may_be_chance_is_not_believed_alone():
+    links, options, truth = bridge((1, 0))
+    doubt = np.zeros(9)
+    doubt[-1] = 1
+    placed = solve_options(links, options[:, :1], positions=truth, false_alarm=doubt)
+    assert np.flatnonzero(~placed.inlier).tolist() == [8]
+
+
+def test_link_that_may_be_chance_is_believed_if_others_agree(doubtful):
+    links, options, wrong, _ = doubtful
+    doubt = np.zeros(len(links))
+    doubt[[5, 17]] = 1
+    placed = solve_options(links, options, false_alarm=doubt)
+    assert placed.inlier.all()
+    assert np.flatnonzero(placed.chosen).tolist() == wrong.tolist()
+
+
+def test_false_alarm_tells_which_link_of_a_loop_is_wrong():
+    links = [(0, 1), (1, 3), (3, 2), (2, 0)]
+    offsets = [(0, 10), (10, 0), (0, -10), (-10, 30)]
+    nominal = [(0, 0), (0, 10), (10, 0), (10, 10)]
+    placed = spt.solve_rigid(
+        links,
+        offsets,
+        np.zeros((4, 2)),
+        covariance=0.01 * np.eye(2),
+        positions=nominal,
+        position_sigma=20.0,
+        false_alarm=[0, 0, 0, 0.9],
+    )
+    assert placed.inlier.tolist() == [True, True, True, False]
+
+
+def acquired(rng, side, jitter, sigma, rate, missing=0.0):
+    """Return a grid in which links are wrong, with three alternatives each.
+
+    The right offset is the second alternative of 70 % of the wrong links.
+    """
+    links = spt.grid_links((side, side))
+    links = links[rng.random(len(links)) >= missing]
+    nominal = spt.grid_positions((side, side), (900, 900))
+    truth = nominal + rng.normal(scale=jitter, size=nominal.shape)
+    sigma = rng.choice(sigma, len(links))
+    right = truth[links[:, 1]] - truth[links[:, 0]]
+    right += sigma[:, np.newaxis] * rng.normal(size=right.shape)
+    expected = nominal[links[:, 1]] - nominal[links[:, 0]]
+    options = expected[:, np.newaxis] + rng.uniform(-30, 30, (len(links), 3, 2))
+    wrong = rng.random(len(links)) < rate
+    options[~wrong, 0] = right[~wrong]
+    second = wrong & (rng.random(len(links)) < 0.7)
+    options[second, 1] = right[second]
+    settings = {
+        "covariance": sigma[:, None, None] ** 2 * np.eye(2),
+        "positions": nominal,
+        "position_sigma": jitter,
+    }
+    return links, options, truth, settings
+
+
+@pytest.mark.parametrize(
+    ("rate", "share"), [(0.1, 0.998), (0.2, 0.995), (0.3, 0.985), (0.5, 0.96)]
+)
+def test_most_tiles_survive_many_false_links_with_alternatives(rng, rate, share):
+    """Without alternatives, knowing which links are false leaves 67 % at half."""
+    right = []
+    for _ in range(3):
+        links, options, truth, settings = acquired(rng, 15, 5.0, [0.3], rate)
+        error = positions_of(solve_options(links, options, **settings)) - truth
+        error = np.abs(error - np.median(error, axis=0)).max(axis=1)
+        right.append((error < 1.5).mean())
+    # On average 100, 99.9, 99.6 and 98.5 %; one tile of three grids is 0.15 %.
+    assert np.mean(right) >= share
+
+
+def test_seams_survive_false_and_missing_links(rng):
+    """A tenth of links wrong, a third missing: least squares has 5.7 px."""
+    squares = []
+    for _ in range(4):
+        links, options, truth, settings = acquired(
+            rng, 20, 4.0, [0.1, 0.2, 0.5], 0.1, missing=0.3
+        )
+        error = positions_of(solve_options(links, options, **settings)) - truth
+        seams = error[links[:, 1]] - error[links[:, 0]]
+        squares.append((seams**2).mean())
+    # On average 0.7 px; a placement that knows which links are right has 0.3.
+    assert np.sqrt(np.mean(squares)) < 1.5
+
+
+def test_placement_tells_what_it_was_made_of(grid):
+    links, truth = grid
+    points = measured(links, truth)
+    placed = spt.solve_rigid(
+        links, *points, covariance=0.5 * np.eye(2), positions=truth, fixed=[3]
+    )
+    assert_array_equal(placed.links, links)
+    assert_array_equal(placed.covariance, np.tile(0.5 * np.eye(2), (40, 1, 1)))
+    assert_array_equal(placed.position_sigma, [np.inf, np.inf])
+    assert np.flatnonzero(placed.fixed).tolist() == [3]
+
+
 # Labels
 
 
@@ -520,6 +755,42 @@ PAIR = {
             "`position_sigma` must be finite and greater than 0; got 0",
         ),
         ({"fixed": 2}, "`fixed` must name known tiles; got 2"),
+        (
+            {"fixed": [0, 1], "reference_points": [(0, 9)]},
+            "`positions` must be given for `fixed` tiles .* and tiles 0 and 1",
+        ),
+        (
+            {"alternatives": np.zeros((1, 2))},
+            r"`alternatives` must have shape \(1, peaks, 2\); got \(1, 2\)",
+        ),
+        (
+            {"alternatives": np.zeros((1, 0, 2))},
+            r"`alternatives` must have shape \(1, peaks, 2\); got \(1, 0, 2\)",
+        ),
+        (
+            {"alternatives": [[(0, 0), (np.nan, 0)]]},
+            r"`alternatives` must be finite; got \[\[0.0, 0.0\], \[nan, .* for link 0",
+        ),
+        (
+            {"false_alarm": [1.5]},
+            "`false_alarm` must be between 0 and 1; got 1.5 for link 0",
+        ),
+        (
+            {"false_alarm": [np.nan]},
+            "`false_alarm` must be between 0 and 1; got nan for link 0",
+        ),
+        (
+            {"false_alarm": 0.5},
+            r"`false_alarm` must have shape \(1,\); got \(\)",
+        ),
+        (
+            {"rotation": True, "alternatives": np.zeros((1, 1, 2))},
+            "`alternatives` must be None with `rotation`; got ndarray",
+        ),
+        (
+            {"rotation": True, "false_alarm": [0.5]},
+            "`false_alarm` must be None with `rotation`; got list",
+        ),
         ({"fixed": [0, 9]}, "`fixed` must name known tiles; got 9"),
         ({"fixed": "here"}, "`fixed` must name known tiles; got 'here'"),
         (
@@ -562,3 +833,27 @@ def test_outcomes_are_words():
         "contradicted",
         "isolated",
     ]
+
+
+def test_angles_are_solved_jointly_if_asked(rng):
+    angles, places = np.array([0.0, 0.4, -0.2]), np.array([(0, 0), (5, 80), (70, 30)])
+    truth = np.array(
+        [
+            spt.translation(p) @ spt.rotation(a)
+            for p, a in zip(places, angles, strict=True)
+        ]
+    )
+    links = np.repeat([(0, 1), (1, 2), (0, 2)], 4, axis=0)
+    common = rng.uniform(0, 90, (12, 2))
+    ends = [
+        np.array([
+            spt.apply_transform(np.linalg.inv(truth[n]), p[np.newaxis])[0]
+            for n, p in zip(links[:, side], common, strict=True)
+        ])
+        for side in (0, 1)
+    ]  # fmt: skip
+    placed = spt.solve_rigid(links, *ends, rotation=True, fixed=0)
+    # Perfect points leave rounding only.
+    assert_allclose(placed.matrices, truth, rtol=0, atol=1e-6)
+    assert_allclose(placed.residuals, 0, atol=1e-6)
+    assert (placed.outcome == "matched").all()

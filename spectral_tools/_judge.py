@@ -1,0 +1,151 @@
+"""Tell honest errors of links from contradictions (floor 0)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import fdtri, gammainccinv
+
+__all__ = ["Judge", "honest_limit", "judge_plain", "near_and_far", "option_odds"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# Chance that a link with an honest covariance is not believed: about two of the
+# two million links of a grid of a million tiles are lost for nothing.
+FALSE_REJECTION = 1e-6
+# Closing errors below this many pixels are rounding, not measurements.
+ROUNDING = 1e-6
+# Chance alone makes a mixture of two kinds of loops look this much likelier
+# (natural logarithm) than one kind, at most.
+MIXED = 8.0
+# Covariances may be too small by the first factor as a matter of course, and
+# by the second without much wonder.
+TRUSTED = 4.0
+TOO_SMALL = 100.0
+# Shares of right loops that are tried, and the fewest loops that tell it.
+SHARES = (1.0, 0.95, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05)
+FEW_LOOPS = 10
+
+# Share of wrong offsets for which one of the other alternatives is right.
+RESCUED = 0.5
+# Share of first offsets that are right: if nothing is known, and at most and least.
+USUAL = 0.8
+LEAST_TRUST, MOST_TRUST = 0.6, 0.98
+# Trust in a link that may as well be chance.
+NO_TRUST = 0.01
+
+
+class Judge(NamedTuple):
+    """What tells honest squared residuals from contradictions.
+
+    Attributes
+    ----------
+    ndim : int
+        Number of axes.
+    least : float
+        Least variance of honest links, in units of their covariances.
+    core : float
+        Variance of honest links, from the median residual of a plain solution.
+    worst : float
+        Largest squared residual of a plain solution.
+    freedom : int
+        Number of links more than the positions need.
+    known : bool
+        Whether covariances have a unit.
+    """
+
+    ndim: int
+    least: float
+    core: float
+    worst: float
+    freedom: int
+    known: bool
+
+    def limit(self, fit: Floats, believed: Flags) -> float:
+        """Return the largest squared residual that a believed link may have.
+
+        It is counted in units of the variance of those believed so far. Few of
+        them beyond the unknowns make the unit uncertain, and the limit wide.
+        """
+        left = self.ndim * (self.freedom - int(np.count_nonzero(~believed)))
+        if left <= 0:
+            return np.inf
+        variance = float(fit[believed].sum()) / left
+        ratio = self.ndim * float(fdtri(self.ndim, left, 1 - FALSE_REJECTION))
+        return max(self.least * honest_limit(self.ndim), variance * ratio)
+
+
+def judge_plain(
+    fit: Floats, amount: Floats, unknown: int, *, ndim: int, least: float
+) -> Judge:
+    """Look at a plain solution: which links close loops, and how many.
+
+    `fit` holds squared residuals in units of the covariances of links, `amount`
+    their inverse variances, and `unknown` tiles are placed by the links alone.
+    """
+    loops = fit > ROUNDING**2 * amount
+    known = least > 0
+    least = max(least, ROUNDING**2 * float(np.median(amount)))
+    core, freedom = least, len(fit) - unknown
+    if freedom and loops.any():
+        median = np.median(fit[loops]) / (2 * gammainccinv(ndim / 2, 0.5))
+        core = max(least, float(median * np.count_nonzero(loops) / freedom))
+    return Judge(ndim, least, core, float(fit.max()), freedom, known)
+
+
+def honest_limit(ndim: int) -> float:
+    """Return the largest squared residual in units of a known variance."""
+    return float(2 * gammainccinv(ndim / 2, FALSE_REJECTION))
+
+
+def near_and_far(misfit: Floats, judge: Judge) -> tuple[float, float | None]:
+    """Return the variance of loops that close, and their share if it can be told.
+
+    Closing errors are those of right links, or far larger: the most likely
+    mixture of two normal distributions, whose wide one is that of all errors.
+    """
+    ndim, least = judge.ndim, judge.least
+    top = max(float(misfit.mean()) / ndim, least)
+    best = (-np.inf, top, 1.0)
+    scale = top
+    while True:
+        for share in SHARES:
+            near = share * np.exp(-misfit / (2 * scale)) / scale ** (ndim / 2)
+            far = (1 - share) * np.exp(-misfit / (2 * top)) / top ** (ndim / 2)
+            likelihood = float(np.log(near + far + 1e-300).sum())
+            if scale > TRUSTED * least or not judge.known:
+                likelihood -= MIXED * (share < 1)
+            if judge.known:
+                # Covariances that are given are not lightly called far too small,
+                likelihood -= max(np.log(scale / (TOO_SMALL * least)) / 2, 0)
+                # nor are all loops, if they are many, called false.
+                likelihood -= np.log(2) * len(misfit) * ((near > far).sum() < 1)
+            best = max(best, (likelihood, scale, share))
+        if scale == least:
+            break
+        scale = max(scale / 2, least)
+    return best[1], best[2] if len(misfit) >= FEW_LOOPS else None
+
+
+def option_odds(options: Floats, doubt: Floats | None, share: float | None) -> Floats:
+    """Return the odds of each offset (n_links, choices) against none of them.
+
+    `doubt` is the probability that the first is wrong, `share` that of all links
+    whose first is right. Repetitions have none.
+    """
+    count, choices = options.shape[:2]
+    first = USUAL if share is None else np.clip(share, LEAST_TRUST, MOST_TRUST)
+    right = np.full(count, first)
+    if doubt is not None:
+        right = np.clip(1 - doubt, NO_TRUST, MOST_TRUST)
+    rest = (1 - right) * (RESCUED if choices > 1 else 0)
+    odds = np.empty((count, choices))
+    odds[:, 0] = right
+    odds[:, 1:] = (rest / max(choices - 1, 1))[:, np.newaxis]
+    odds /= (1 - right - rest)[:, np.newaxis]
+    for one in range(1, choices):
+        for other in range(one):
+            same = options[:, one] == options[:, other]
+            odds[same.all(axis=1), one] = 0
+    return odds

@@ -1,0 +1,265 @@
+"""Normal equations of tiles that are linked by pairs of points (floor 0)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Blocks",
+    "Pairs",
+    "PointLinks",
+    "distinct_pairs",
+    "middles",
+    "normal_blocks",
+    "possible_spring",
+    "sum_rows",
+    "undetermined",
+    "unit_variance",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+
+# Stiffness for distortions of one percent: what is assumed until the data tell, and
+# counts like one more coefficient of this size when they do.
+USUAL_STIFFNESS = 0.01**-2.0
+# Nor are tiles taken to be softer than this, or they would shrink to explain what
+# is merely wrong.
+LEAST_STIFFNESS = 0.3**-2.0
+# Springs weaker than this fraction of what links say would be lost in rounding;
+# springs stiffer than its inverse would drown them.
+WEAKEST = 1e-10
+# Random signs that count unknowns; their number is exact for small systems.
+PROBES = 8
+SMALL = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointLinks:
+    """Tiles, pairs of points that join them, and what is known of positions.
+
+    Attributes
+    ----------
+    links : ndarray of int, shape (n_links, 2)
+        Reference tile and moving tile of each pair of points.
+    reference, moving : ndarray of shape (n_links, ndim)
+        The two points, each in its own tile.
+    weights : ndarray of shape (n_links, ndim, ndim)
+        Inverse covariance of reference less moving point, along the axes of the
+        reference tile.
+    places : ndarray of shape (n, ndim)
+        Expected positions.
+    prior : ndarray of shape (ndim,)
+        Inverse variance of `places` along each axis; 0 if they do not count.
+    fixed : ndarray of bool, shape (n,)
+        Tiles that stay upright at their places.
+    group : ndarray of int, shape (n,)
+        Connected group of each tile, numbered in the order of the first tiles.
+    least_unit : float
+        Least variance of a link, in units of its own covariance, that is taken
+        for honest; 0 if covariances only compare links with one another.
+    """
+
+    links: Ints
+    reference: Floats
+    moving: Floats
+    weights: Floats
+    places: Floats
+    prior: Floats
+    fixed: Flags
+    group: Ints
+    least_unit: float
+
+    @property
+    def amount(self) -> Floats:
+        """Mean weight of each link."""
+        ndim = self.weights.shape[1]
+        return np.trace(self.weights, axis1=1, axis2=2) / ndim
+
+    @property
+    def loose(self) -> Flags:
+        """Groups none of whose tiles is fixed."""
+        return np.bincount(self.group, self.fixed) == 0
+
+    @property
+    def held(self) -> Flags:
+        """First tiles of groups that nothing else keeps from floating away."""
+        first = np.unique(self.group, return_index=True)[1]
+        held = np.zeros(len(self.group), np.bool_)
+        held[first] = self.loose & (not self.prior.any())
+        return held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pairs:
+    """Pairs of tiles, each once, that several links may join.
+
+    Attributes
+    ----------
+    tiles : ndarray of int, shape (n_pairs, 2)
+        The lower and the higher number.
+    number : ndarray of int, shape (n_links,)
+        Pair of each link.
+    turned : ndarray of bool, shape (n_links,)
+        Links from the higher to the lower number.
+    """
+
+    tiles: Ints
+    number: Ints
+    turned: Flags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Blocks:
+    """Normal matrix, as blocks of tiles and of pairs of tiles.
+
+    Attributes
+    ----------
+    between : ndarray of shape (n_pairs, size, size)
+        Blocks of each pair, at (lower number, higher number).
+    own : ndarray of shape (n, size, size)
+        Blocks of each tile.
+    """
+
+    between: Floats
+    own: Floats
+
+
+def distinct_pairs(links: Ints) -> Pairs:
+    """List each pair of tiles that links join once, whichever way they go."""
+    low, high = links.min(axis=1), links.max(axis=1)
+    span = int(links.max(initial=0)) + 1
+    code, number = np.unique(low * span + high, return_inverse=True)
+    tiles = np.stack(np.divmod(code, span), axis=1)
+    return Pairs(tiles=tiles, number=number, turned=links[:, 0] > links[:, 1])
+
+
+def middles(problem: PointLinks) -> tuple[Floats, Floats, float]:
+    """Return the middle of all points, that of each tile, and their spread.
+
+    Lengths are counted in this spread and from these middles, so that numbers of
+    like size meet in the equations.
+    """
+    tiles = problem.links.T.ravel()
+    points = np.concatenate([problem.reference, problem.moving])
+    if not len(points):
+        return np.zeros(problem.places.shape[1]), np.zeros(problem.places.shape), 1.0
+    pivot = (points.min(axis=0) + points.max(axis=0)) / 2
+    count = np.bincount(tiles, minlength=len(problem.places))
+    sums = [np.bincount(tiles, column, len(count)) for column in points.T]
+    middle = np.stack(sums, axis=1) / np.maximum(count, 1)[:, np.newaxis]
+    middle[count == 0] = pivot
+    spread = float(np.sqrt(np.mean((points - middle[tiles]) ** 2)))
+    return pivot, middle, spread or 1.0
+
+
+def normal_blocks(
+    problem: PointLinks, pairs: Pairs, near: Floats, far: Floats, weights: Floats
+) -> Blocks:
+    """Return the normal matrix of residuals ``near @ reference - far @ moving``.
+
+    Parameters
+    ----------
+    problem : PointLinks
+        Tiles and links.
+    pairs : Pairs
+        Pairs of tiles that they join.
+    near, far : ndarray of shape (n_links, rows, size)
+        How each residual changes with the unknowns of the reference tile, and
+        with the negative of those of the moving tile.
+    weights : ndarray of shape (n_links, rows, rows)
+        Inverse covariance of each residual.
+
+    Returns
+    -------
+    Blocks
+        Sums over all links.
+    """
+    count = len(problem.places)
+    reference, moving = problem.links.T
+    weighted_near, weighted_far = weights @ near, weights @ far
+    own = sum_rows(reference, near.transpose(0, 2, 1) @ weighted_near, count)
+    own += sum_rows(moving, far.transpose(0, 2, 1) @ weighted_far, count)
+    across = -near.transpose(0, 2, 1) @ weighted_far
+    across = np.where(
+        pairs.turned[:, np.newaxis, np.newaxis], across.transpose(0, 2, 1), across
+    )
+    return Blocks(between=sum_rows(pairs.number, across, len(pairs.tiles)), own=own)
+
+
+def undetermined(solve: Callable[[Floats], Floats], roots: Floats) -> Floats:
+    """Count the unknowns that priors determine, because measurements do not.
+
+    Parameters
+    ----------
+    solve : callable
+        Solves the normal equations, priors included.
+    roots : ndarray of shape (n, n_priors, size)
+        Square root of the inverse covariance of each prior of each tile.
+
+    Returns
+    -------
+    ndarray of shape (n_priors,)
+        Trace of what each prior contributes to the normal matrix, times its
+        inverse: 0 where measurements say everything, n where they say nothing.
+    """
+    # Strategy: a random vector of signs meets the trace on average [Hutchinson],
+    # and nearly exactly here, as few unknowns are left open or nearly all.
+    count, kinds, size = roots.shape
+    if count * kinds <= SMALL:
+        signs = np.eye(count * kinds).reshape(-1, count, kinds)
+    else:
+        rng = np.random.default_rng(0)
+        signs = rng.choice([-1.0, 1.0], (PROBES, count, kinds))
+    sides = np.einsum("pnk,nks->nsp", signs, roots).reshape(count * size, -1)
+    solved = solve(sides).reshape(count, size, -1)
+    seen = np.einsum("nks,nsp->pnk", roots, solved)
+    share = 1.0 if count * kinds <= SMALL else 1 / PROBES
+    return np.asarray((signs * seen).sum(axis=(0, 1)) * share)
+
+
+def sum_rows(numbers: Ints, values: Floats, count: int) -> Floats:
+    """Add up the rows of `values` that have the same number, below `count`."""
+    sums = np.zeros((count, *values.shape[1:]))
+    for entry in np.ndindex(values.shape[1:]):
+        column = np.ascontiguousarray(values[:, *entry])
+        sums[:, *entry] = np.bincount(numbers, column, count)
+    return sums
+
+
+def possible_spring(problem: PointLinks, spring: float) -> float:
+    """Keep a spring between what rounding leaves and what drowns links."""
+    level = float(problem.amount.max(initial=0)) or 1.0
+    return float(np.clip(spring, WEAKEST * level, level / WEAKEST))
+
+
+def unit_variance(
+    problem: PointLinks, squares: Floats, trust: Floats, unknown: float
+) -> float:
+    """Return the variance of links in units of their own covariances.
+
+    Parameters
+    ----------
+    problem : PointLinks
+        Tiles and links.
+    squares : ndarray of shape (n_links,)
+        Squared residuals in those units.
+    trust : ndarray of shape (n_links,)
+        Links that count have more than half of it.
+    unknown : float
+        Number of links that the unknowns of the fit use up.
+
+    Returns
+    -------
+    float
+        At least what is taken for honest anyway.
+    """
+    told = trust > 0.5
+    spare = np.count_nonzero(told) - unknown
+    if spare < 0.5:
+        return problem.least_unit or 1.0
+    found = float(squares[told].sum()) / (spare * problem.places.shape[1])
+    return max(problem.least_unit, found)
