@@ -1,0 +1,343 @@
+"""Draw results: every function takes axes and returns them (floor 6).
+
+Matplotlib is imported when something is drawn, so that the package stays light.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import as_points
+from ._outcomes import Outcome
+from ._placement import Placement
+from ._report import PlacementReport, placement_report
+from ._uncertainty import position_covariance
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import Collection
+
+__all__ = ["placement", "uncertainty"]
+
+Floats = NDArray[np.float64]
+
+# Colours that all eyes can tell apart (Okabe and Ito).
+INK = "#333333"
+PALE = "#BBBBBB"
+WRONG = "#D55E00"
+ODD = {
+    Outcome.CONTRADICTED: "#CC79A7",
+    Outcome.PRIOR_ONLY: "#E69F00",
+    Outcome.ISOLATED: "#56B4E9",
+}
+# Residuals beyond this many standard deviations look alike.
+WORST_SIGMA = 3.0
+# A typical residual is drawn as long as this part of a tile.
+ARROW = 0.3
+# Tiles this small on paper, in points, have no room for arrows.
+ROOM = 15
+# Residuals that are smaller than this many pixels are rounding.
+ROUNDING = 1e-6
+# Tiles that still have room for their labels.
+LABELLED = 100
+
+
+def placement(
+    placement: Placement, tile_shapes: ArrayLike, *, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw tiles where they belong, and what their links still ask for.
+
+    Tiles are outlined, in colour if no link holds them. Links join their
+    centres, coloured by residual; dropped links are dashed and crossed out.
+    Arrows show residuals, many times enlarged: where the moving tile would go.
+
+    Parameters
+    ----------
+    placement : Placement
+        Placed tiles in the plane.
+    tile_shapes : array_like of shape (2,) or (n, 2)
+        Shape of every tile, or of each, in pixels.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes, row axis down.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import spectral_tools as spt
+    >>> links = spt.grid_links((2, 3))
+    >>> truth = spt.grid_positions((2, 3), (100, 120))
+    >>> found = truth[links[:, 1]] - truth[links[:, 0]]
+    >>> placed = spt.solve_rigid(links, found, 0 * found)
+    >>> ax = spt.plot.placement(placed, (100, 120))
+    >>> ax.get_title(loc="left")
+    '6 tiles, seams 0.000 px rms'
+    """
+    report = placement_report(placement)
+    corners = _corners(placement, tile_shapes)
+    ax = _framed(ax, corners)
+    _draw_tiles(ax, placement, corners)
+    _draw_links(ax, report, corners)
+    _draw_arrows(ax, report, corners)
+    _draw_labels(ax, placement, corners)
+    ax.set_title(
+        f"{len(corners)} tiles, seams {report.seam_rms:.3f} px rms", loc="left"
+    )
+    _draw_legend(ax)
+    return ax
+
+
+def uncertainty(
+    placement: Placement, tile_shapes: ArrayLike, *, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw tiles in the colour of the standard error of their positions.
+
+    Parameters
+    ----------
+    placement : Placement
+        Tiles in the plane, placed by translation.
+    tile_shapes : array_like of shape (2,) or (n, 2)
+        Shape of every tile, or of each, in pixels.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes, row axis down. Tiles that nothing holds stay white.
+
+    See Also
+    --------
+    spectral_tools.position_covariance : The numbers.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import spectral_tools as spt
+    >>> links = spt.grid_links((2, 3))
+    >>> truth = spt.grid_positions((2, 3), (100, 120))
+    >>> found = truth[links[:, 1]] - truth[links[:, 0]]
+    >>> placed = spt.solve_rigid(links, found, 0 * found, covariance=[[4, 0], [0, 4]])
+    >>> ax = spt.plot.uncertainty(placed, (100, 120))
+    >>> ax.get_title(loc="left")
+    'Standard error of positions, 1.26 px rms'
+    """
+    from matplotlib.collections import PolyCollection  # noqa: PLC0415
+
+    corners = _corners(placement, tile_shapes)
+    ax = _framed(ax, corners)
+    variance = np.einsum("naa->n", position_covariance(placement)) / 2
+    known = np.isfinite(variance)
+    polygons = corners[:, :, ::-1]
+    tiles = PolyCollection(
+        polygons[known], array=np.sqrt(variance[known]), cmap="viridis", alpha=0.9
+    )
+    tiles.set(edgecolor="white", linewidth=min(1.0, 0.02 * _tile_points(ax, corners)))
+    ax.add_collection(tiles, autolim=False)
+    if not known.all():
+        name = _several(~known, "tile", "that nothing holds")
+        unknown = PolyCollection(polygons[~known], facecolor="white", label=name)
+        unknown.set(edgecolor=WRONG, linewidth=0.8)
+        ax.add_collection(unknown, autolim=False)
+    _draw_colorbar(ax, tiles, "standard error (px)")
+    _draw_legend(ax)
+    rms = np.sqrt(variance[known].sum() / max(np.count_nonzero(known), 1))
+    ax.set_title(f"Standard error of positions, {rms:.2f} px rms", loc="left")
+    return ax
+
+
+def _corners(placement: Placement, tile_shapes: ArrayLike) -> Floats:
+    """Return the corners of all tiles in the mosaic, shape (n, 4, 2)."""
+    count, ndim = placement.matrices.shape[0], placement.matrices.shape[1] - 1
+    if ndim != 2:
+        message = f"`placement` must lie in the plane; got {ndim} axes."
+        raise ValueError(message)
+    shapes = np.asarray(tile_shapes)
+    sizes = as_points(np.atleast_2d(shapes), "tile_shapes", ndim=2)
+    if len(sizes) not in (1, count):
+        message = (
+            f"`tile_shapes` must have one row for each of {count} tiles; "
+            f"got {len(sizes)}."
+        )
+        raise ValueError(message)
+    unit = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
+    # Pixel centres are at integers: the first pixel begins half a pixel before.
+    inside = np.broadcast_to(unit * sizes[:, np.newaxis] - 0.5, (count, 4, 2))
+    turned = inside @ placement.matrices[:, :2, :2].transpose(0, 2, 1)
+    return turned + placement.matrices[:, np.newaxis, :2, 2]
+
+
+def _framed(ax: "Axes | None", corners: Floats) -> "Axes":
+    """Set up axes that show all tiles, with rows down and columns to the right."""
+    low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
+    edge = 0.02 * (high - low).max()
+    if ax is None:
+        from matplotlib import pyplot as plt  # noqa: PLC0415
+
+        tall, wide = high - low + 2 * edge
+        size = 7.5, float(np.clip(5.5 * tall / wide + 1.5, 3, 8))
+        ax = plt.figure(figsize=size, layout="constrained").add_subplot()
+    ax.set(xlim=(low[1] - edge, high[1] + edge), ylim=(high[0] + edge, low[0] - edge))
+    ax.set(aspect="equal", xlabel="col", ylabel="row")
+    return ax
+
+
+def _scale(ax: "Axes") -> float:
+    """Return how large a pixel of the mosaic is on paper, in points, about."""
+    box = ax.get_window_extent()
+    wide, tall = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
+    return 72 / ax.figure.dpi * float(min(box.width / wide, box.height / tall))
+
+
+def _tile_points(ax: "Axes", corners: Floats) -> float:
+    """Return how large a usual tile is on paper, in points, about."""
+    return _scale(ax) * _tile_size(corners)
+
+
+def _tile_size(corners: Floats) -> float:
+    return float(np.median(np.linalg.norm(corners[:, 2] - corners[:, 0], axis=1))) / 1.4
+
+
+def _draw_colorbar(ax: "Axes", drawn: "Collection", label: str) -> None:
+    """Draw a colour bar as tall as the axes."""
+    beside = ax.inset_axes((1.03, 0, 0.03, 1))
+    top = drawn.get_clim()[1] or np.inf
+    beyond = np.max(np.asarray(drawn.get_array()), initial=0) > top
+    bar = ax.figure.colorbar(
+        drawn, cax=beside, label=label, extend="max" if beyond else "neither"
+    )
+    bar.outline.set_visible(False)
+
+
+def _draw_legend(ax: "Axes") -> None:
+    """Draw a legend below the axes, if there is something to explain."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            # Room for the numbers and the name of the axis, in letters.
+            borderaxespad=5,
+            ncols=2,
+            frameon=False,
+            fontsize="small",
+        )
+
+
+def _several(flags: NDArray[np.bool_], noun: str, what: str) -> str:
+    """Say how many there are."""
+    count = int(flags.sum())
+    return f"{count} {noun}{'s' if count != 1 else ''} {what}"
+
+
+def _draw_tiles(ax: "Axes", placement: Placement, corners: Floats) -> None:
+    from matplotlib.collections import PolyCollection  # noqa: PLC0415
+
+    thin = float(np.clip(0.012 * _tile_points(ax, corners), 0.2, 0.8))
+    polygons = corners[:, :, ::-1]
+    even = ~np.isin(placement.outcome, list(ODD))
+    tiles = PolyCollection(list(polygons[even]), facecolor="#77777718")
+    tiles.set(edgecolor=PALE, linewidth=thin)
+    ax.add_collection(tiles, autolim=False)
+    for outcome, color in ODD.items():
+        odd = placement.outcome == outcome
+        if odd.any():
+            name = _several(odd, "tile", outcome)
+            tiles = PolyCollection(polygons[odd], facecolor=color + "55", label=name)
+            tiles.set(edgecolor=color, linewidth=2 * thin)
+            ax.add_collection(tiles, autolim=False)
+
+
+def _draw_links(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
+    from matplotlib import colormaps  # noqa: PLC0415
+    from matplotlib.collections import LineCollection  # noqa: PLC0415
+    from matplotlib.colors import ListedColormap  # noqa: PLC0415
+
+    placed = report.placement
+    believed = placed.inlier
+    wide = float(np.clip(0.05 * _tile_points(ax, corners), 0.8, 5))
+    ends = corners.mean(axis=1)[placed.links][:, :, ::-1]
+    # Room for labels in the centres.
+    middle = ends.mean(axis=1, keepdims=True)
+    lines = middle + 0.64 * (ends - middle)
+    links = LineCollection(lines[believed], array=report.seams.sigma[believed])
+    # Good links are pale, but still seen.
+    shades = ListedColormap(colormaps["Blues"](np.linspace(0.3, 1, 256)))
+    links.set(cmap=shades, clim=(0, WORST_SIGMA), linewidth=wide, zorder=2)
+    links.set_capstyle("round")
+    ax.add_collection(links, autolim=False)
+    _draw_colorbar(ax, links, "residual of links (sigma)")
+    failed = ~np.asarray(np.isfinite(placed.covariance).all(axis=(1, 2)))
+    dropped = ~believed & ~failed
+    if failed.any():
+        name = _several(failed, "link", "without a match")
+        away = LineCollection(lines[failed], label=name, colors=PALE)
+        away.set(linewidth=0.4 * wide, linestyle=":", zorder=2)
+        ax.add_collection(away, autolim=False)
+    if dropped.any():
+        name = _several(dropped, "link", "dropped")
+        wrong = LineCollection(lines[dropped], colors=WRONG)
+        wrong.set(linewidth=0.4 * wide, linestyle="--", zorder=3)
+        ax.add_collection(wrong, autolim=False)
+        ax.plot(
+            *middle[dropped, 0].T,
+            linestyle="none",
+            marker="x",
+            color=WRONG,
+            markersize=2.2 * wide,
+            markeredgewidth=0.6 * wide,
+            label=name,
+            zorder=4,
+        )
+
+
+def _draw_arrows(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
+    """Draw residuals of believed links at the middle of each, and a scale."""
+    placed, size = report.placement, _tile_size(corners)
+    if report.seam_rms < ROUNDING or _tile_points(ax, corners) < ROOM:
+        return
+    believed = placed.inlier
+    middle = corners.mean(axis=1)[placed.links[believed]].mean(axis=1)
+    enlarged = ARROW * size / report.seam_rms
+    arrows = ax.quiver(
+        *middle.T[::-1],
+        *placed.residuals[believed].T[::-1],
+        angles="xy",
+        scale_units="xy",
+        scale=1 / enlarged,
+        units="xy",
+        width=0.02 * size,
+        color=INK,
+        zorder=5,
+    )
+    span = float(np.ptp(ax.get_xlim()))
+    shown = float(f"{max(report.seam_rms, 0.06 * span / enlarged):.0e}")
+    left = 1 - shown * enlarged / span
+    # As high as the title is.
+    above = 1 + 11 / (_scale(ax) * float(np.ptp(ax.get_ylim())))
+    ax.quiverkey(arrows, left, above, shown, f"residual {shown:g} px", labelpos="W")
+
+
+def _draw_labels(ax: "Axes", placement: Placement, corners: Floats) -> None:
+    if len(corners) > LABELLED:
+        return
+    names = [str(label) for label in placement.labels]
+    room = _tile_points(ax, corners) / max(map(len, names))
+    font = float(np.clip(0.4 * room, 5, 11))
+    for name, centre in zip(names, corners.mean(axis=1)[:, ::-1], strict=True):
+        ax.text(
+            centre[0],
+            centre[1],
+            name,
+            fontsize=font,
+            color=INK,
+            ha="center",
+            va="center",
+            zorder=6,
+        )
