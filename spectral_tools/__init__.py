@@ -6,12 +6,22 @@ pixel is at the origin. Every shift and every matrix leads from the moving image
 to the reference image, and from a tile to the mosaic.
 """
 
+from . import plot
+from ._affine import solve_affine
 from ._links import grid_links, grid_positions, overlapping_links
+from ._loops import LoopClosures, loop_closures
 from ._outcomes import Outcome
 from ._pairs import PointMatches, refine_pair
 from ._pattern import camera_pattern
+from ._place_tiles import TilePlacement, place_tiles
 from ._placement import Placement, solve_rigid
 from ._render import Composite, warp_composite
+from ._report import (
+    PlacementReport,
+    SeamResiduals,
+    placement_report,
+    seam_residuals,
+)
 from ._shifts import ShiftEstimate, phase_correlate
 from ._simulate import (
     SimulatedPair,
@@ -29,6 +39,7 @@ from ._spectra import (
     ring_average,
     ring_coherence,
 )
+from ._stage import StageModel
 from ._surfaces import Peaks, correlation_surface, find_peaks, whiten
 from ._textures import gaussian_texture
 from ._tiles import TileMatches, match_tiles
@@ -39,22 +50,28 @@ from ._transforms import (
     swap_xy_points,
     translation,
 )
+from ._uncertainty import offset_covariance, position_covariance
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Composite",
+    "LoopClosures",
     "Outcome",
     "Peaks",
     "Placement",
+    "PlacementReport",
     "PointMatches",
     "RingAverage",
     "RingCoherence",
+    "SeamResiduals",
     "ShiftEstimate",
     "SimulatedPair",
     "SimulatedSeries",
     "SimulatedTiles",
+    "StageModel",
     "TileMatches",
+    "TilePlacement",
     "apply_transform",
     "camera_pattern",
     "correlation_surface",
@@ -63,17 +80,25 @@ __all__ = [
     "gaussian_texture",
     "grid_links",
     "grid_positions",
+    "loop_closures",
     "match_tiles",
+    "offset_covariance",
     "overlapping_links",
     "phase_correlate",
+    "place_tiles",
+    "placement_report",
+    "plot",
+    "position_covariance",
     "power_spectrum",
     "refine_pair",
     "ring_average",
     "ring_coherence",
     "rotation",
+    "seam_residuals",
     "simulate_pair",
     "simulate_series",
     "simulate_tiles",
+    "solve_affine",
     "solve_rigid",
     "swap_xy_matrix",
     "swap_xy_points",

@@ -52,9 +52,8 @@ def stitched(tmp_path, monkeypatch):
 
 def test_readme_lines_find_the_true_places(stitched):
     names, truth, _ = stitched
-    found = names["placement"].matrices[:, :2, 2]
-    # Whole-pixel moves of a noise-free scene; the stage prior, 10 px wide, pulls
-    # far less than this.
+    found = names["placed"].matrices[:, :2, 2]
+    # Whole-pixel moves of a noise-free scene.
     assert_allclose(found - found[0], truth - truth[0], rtol=0, atol=0.05)
 
 
@@ -62,7 +61,7 @@ def test_readme_lines_write_the_scene_as_a_mosaic(stitched):
     names, truth, scene = stitched
     written = skimage.io.imread("mosaic.tif")
     assert written.dtype == np.uint16
-    matrices = names["placement"].matrices
+    matrices = names["placed"].matrices
     offset = (truth - matrices[:, :2, 2]).mean(axis=0) + names["mosaic"].origin
     row, col = np.round(offset).astype(int) + 40
     inner = written[40:-40, 40:-40]

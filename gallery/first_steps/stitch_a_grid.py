@@ -110,8 +110,8 @@ after = spt.warp_composite(tiles, placed.matrices, **look)
 # ----------------
 # Where the stage puts the tiles, cells break at every seam. Where the pictures
 # put them, there is nothing left to see, not even magnified. The errors are
-# hundredths of a pixel; a little larger than their bars, which know of the noise
-# but not of the corners that darken each tile on another side.
+# hundredths of a pixel, as their bars say, although each overlap is darkened by one
+# tile on one side and by its neighbour on the other.
 
 
 def show(axes, mosaic, title, colour):
@@ -166,6 +166,6 @@ if __name__ == "__main__" and "sphinx_gallery" not in sys.modules:
 offset_error = (found[j] - found[i]) - (truth[j] - truth[i])
 assert (matches.outcome == spt.Outcome.MATCHED).all()
 assert np.abs(offset_error).max() < 0.05
-assert np.sqrt(np.mean(error**2)) < 3 * np.sqrt(np.mean(expected**2))
+assert np.sqrt(np.mean(error**2)) < 2 * np.sqrt(np.mean(expected**2))
 assert np.abs(centred(stage) - centred(truth)).max() > 5
 assert believed.mean() < 0.2

@@ -1,0 +1,380 @@
+"""Match and place tiles in one call, and match again what failed (floor 7)."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._labels import Links
+from ._layouts import Layout, lay_out
+from ._links import Order
+from ._outcomes import Outcome
+from ._placement import Placement, solve_rigid
+from ._sparse import connected_groups
+from ._stage import StageModel, fit_stage
+from ._tiles import TileMatches, match_tiles
+from ._workers import Workers
+
+__all__ = ["TilePlacement", "place_tiles"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# How often links that failed are matched again, each time near what the others say.
+PASSES = 2
+# The window of such a match, in standard deviations of the stage and in pixels.
+SIGMAS, LEAST_REACH = 4.0, 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TilePlacement(Placement):
+    """Where each tile belongs, what the links say, and how the stage moves.
+
+    It is a `Placement` with what led to it.
+
+    Attributes
+    ----------
+    matrices : ndarray of shape (n, ndim + 1, ndim + 1)
+        Homogeneous matrix of each tile, from tile to mosaic.
+    residuals : ndarray of shape (n_links, ndim)
+        Reference point less moving point, both moved to the mosaic, in pixels.
+    inlier : ndarray of bool, shape (n_links,)
+        Links that the solution believes.
+    chosen : ndarray of int, shape (n_links,)
+        Number of the alternative of each match that was used.
+    group : ndarray of int, shape (n,)
+        Number of the group of tiles that believed links connect. Groups are
+        held beside each other by the stage alone.
+    outcome : ndarray of Outcome, shape (n,)
+        What became of each tile.
+    labels : sequence
+        Label of each tile, in the order of the arrays.
+    links : ndarray of int, shape (n_links, 2)
+        Numbers of the two tiles of each link.
+    covariance : ndarray of shape (n_links, ndim, ndim)
+        Covariance of each match, in px^2.
+    position_sigma : ndarray of shape (ndim,)
+        Standard deviation of a position about the model of the stage.
+    fixed : ndarray of bool, shape (n,)
+        No tile is held.
+    matches : TileMatches
+        What became of each link, when it was last matched.
+    stage : StageModel
+        Linear map from nominal to true steps, and the spread about it.
+    expected : ndarray of shape (n, ndim)
+        Position of each tile by that model alone, in pixels.
+    """
+
+    matches: TileMatches
+    stage: StageModel
+    expected: Floats
+
+
+def place_tiles(
+    tiles: Sequence[Any] | Mapping[Hashable, Any],
+    *,
+    positions: ArrayLike | Mapping[Hashable, ArrayLike] | None = None,
+    grid: Sequence[int] | None = None,
+    order: Order = "rows",
+    overlap: ArrayLike = 0.1,
+    links: Links | None = None,
+    max_shift: ArrayLike | None = None,
+    min_overlap: float = 0.02,
+    valid: ArrayLike | Sequence[ArrayLike] | None = None,
+    whitening: float | None = None,
+    pattern: ArrayLike | None = None,
+    workers: Workers = 1,
+    progress: bool = False,
+) -> TilePlacement:
+    """Match tiles and place them, from rough positions, a grid shape, or links alone.
+
+    Links are matched and solved; the good ones tell how the stage moves. Those
+    that failed, or that contradict the others, are matched once more in a narrow window
+    about where the others put them. Tiles that no link holds, because they
+    are blank or missing, are placed beside their neighbours by one step of the stage.
+
+    Parameters
+    ----------
+    tiles : sequence or mapping of array_like
+        Images, or anything that is sliced like one, as for `match_tiles`. None
+        in a sequence stands for a tile that is missing. Labels of a mapping that
+        are grid keys, such as (row, col), tell the grid.
+    positions : array_like of shape (n, ndim) or mapping, optional
+        Rough positions of the tiles' first pixels, as from a stage.
+    grid : sequence of int, optional
+        Number of tiles along each axis, where there are no positions.
+    order : {"rows", "columns", "snake", "columns-snake"}, optional
+        How the tiles of `grid` are numbered; see `grid_positions`.
+    overlap : float or array_like of shape (ndim,), optional
+        Guess of the fraction of a tile that its next neighbour repeats; it
+        matters only beside a grid, and may be wrong by a fifth of a tile or more.
+    links : array_like of int, shape (n_links, 2), or label pairs, optional
+        Which tiles to match. By default those that should overlap.
+    max_shift : float or array_like of shape (ndim,), optional
+        How far an offset may be from the expected one at first, in pixels. By default
+        0.2 of a tile with `positions`, 0.4 with a grid; everything with links alone.
+    min_overlap : float, optional
+        Smallest overlap considered, as a fraction of the smaller tile.
+    valid : array_like of bool, or sequence of them, optional
+        True where a pixel counts: one mask for all tiles, or one for each.
+    whitening : float, optional
+        By default the weights are measured from each pair; a number is the
+        classical exponent.
+    pattern : array_like, optional
+        What the camera adds to every tile; 0 for none, by default measured
+        where links give reason to.
+    workers : int or map-like callable, optional
+        Number of threads, or a function used like `map`. The result
+        does not depend on it.
+    progress : bool, optional
+        Show a progress bar.
+
+    Returns
+    -------
+    TilePlacement
+        Matrices and outcomes of the tiles, the links, and the stage.
+
+    Raises
+    ------
+    ValueError
+        If neither positions nor a grid nor links are given, or they do not fit
+        the tiles.
+
+    See Also
+    --------
+    match_tiles : The first half of it.
+    solve_rigid : The second.
+    warp_composite : Render the mosaic.
+
+    Examples
+    --------
+    Nine tiles that overlap by 15 %, of which the middle one is blank; all
+    that is known is that they are a grid of three by three:
+
+    >>> from skimage import data
+    >>> import spectral_tools as spt
+    >>> picture = data.camera()
+    >>> truth = spt.grid_positions((3, 3), (180, 180), overlap=0.15).astype(int)
+    >>> tiles = [picture[r : r + 180, c : c + 180].copy() for r, c in truth]
+    >>> tiles[4][:] = 0
+    >>> placed = spt.place_tiles(tiles, grid=(3, 3))
+    >>> found = placed.matrices[:, :2, 2] - placed.matrices[0, :2, 2]
+    >>> bool(abs(found - truth).max() < 1)
+    True
+    >>> str(placed.outcome[4])
+    'by prior only'
+    """
+    layout = lay_out(
+        tiles, positions, grid, order, overlap, links, max_shift, min_overlap
+    )
+    match = partial(
+        _matched, tiles, layout, min_overlap=min_overlap, valid=valid,
+        whitening=whitening, pattern=pattern, workers=workers, progress=progress,
+    )  # fmt: skip
+    everything = np.ones(len(layout.links), np.bool_)
+    matches = match(None, everything, layout.nominal, layout.reach)
+    solved, stage, expected = _solved(layout, matches)
+    for _ in range(PASSES):
+        failed = ~solved.inlier & layout.present[layout.links].all(axis=1)
+        again = _matched_again(layout, match, matches, solved, stage, failed)
+        if again is matches:
+            break
+        matches = again
+        solved, stage, expected = _solved(layout, matches)
+    return _placed(layout, matches, solved, stage, expected)
+
+
+def _matched(
+    tiles: Any,
+    layout: Layout,
+    before: TileMatches | None,
+    wanted: Flags,
+    places: Floats | None,
+    reach: Floats | None,
+    *,
+    valid: Any,
+    **options: Any,
+) -> TileMatches:
+    """Match the links that are wanted, and leave the others as they were."""
+    there = np.flatnonzero(layout.present).tolist()
+    images: dict[Hashable, Any] = {n: tiles[layout.labels[n]] for n in there}
+    wanted = wanted & layout.present[layout.links].all(axis=1)
+    masks = valid
+    if valid is not None and not _one_mask(valid, len(layout.size)):
+        masks = [
+            valid[layout.labels[n]] if isinstance(valid, Mapping) else valid[n]
+            for n in there
+        ]
+    found = match_tiles(
+        images,
+        [tuple(pair) for pair in layout.links[wanted].tolist()],
+        positions=None if places is None else {n: places[n] for n in there},
+        max_shift=reach,
+        valid=masks,
+        **options,
+    )
+    return _merged(layout, before, found, wanted)
+
+
+def _one_mask(valid: Any, ndim: int) -> bool:
+    return isinstance(valid, np.ndarray) and valid.ndim == ndim
+
+
+def _better(before: TileMatches, after: TileMatches, rows: Flags) -> TileMatches:
+    """Take some rows of later matches, and keep the others."""
+    if not rows.any():
+        return before
+    merged = {}
+    for field in fields(TileMatches):
+        merged[field.name] = getattr(before, field.name).copy()
+        merged[field.name][rows] = getattr(after, field.name)[rows]
+    return TileMatches(**merged)
+
+
+def _merged(
+    layout: Layout, before: TileMatches | None, found: TileMatches, rows: Flags
+) -> TileMatches:
+    """Put matches in their rows, among earlier ones or among nothing."""
+    ndim, peaks = found.reference_points.shape[1], found.alternatives.shape[1]
+    count = len(rows)
+    if before is None:
+        outcome = np.full(count, Outcome.NO_TEXTURE, dtype=object)
+        before = TileMatches(
+            links=layout.links,
+            reference_points=np.zeros((count, ndim)),
+            moving_points=np.zeros((count, ndim)),
+            covariance=np.tile(np.diag(np.full(ndim, np.inf)), (count, 1, 1)),
+            correlation=np.zeros(count),
+            false_alarm=np.ones(count),
+            alternatives=np.zeros((count, peaks, ndim)),
+            outcome=outcome,
+        )
+    merged = {}
+    for field in fields(TileMatches):
+        if field.name != "links":
+            values = getattr(before, field.name).copy()
+            values[rows] = getattr(found, field.name)
+            merged[field.name] = values
+    return replace(before, **merged)
+
+
+def _usable(matches: TileMatches) -> Flags:
+    return np.asarray(np.isfinite(matches.covariance).all(axis=(1, 2)))
+
+
+def _solved(
+    layout: Layout, matches: TileMatches
+) -> tuple[Placement, StageModel, Floats]:
+    """Learn the stage from the matches, and place the tiles with it."""
+    offsets = matches.reference_points - matches.moving_points
+    solve = partial(
+        solve_rigid, layout.links, matches.reference_points, matches.moving_points
+    )
+    options: dict[str, Any] = {
+        "covariance": matches.covariance,
+        "alternatives": matches.alternatives,
+        "false_alarm": matches.false_alarm,
+    }
+    if layout.nominal is None:
+        nowhere = np.zeros((len(layout.labels), len(layout.size)))
+        stage = fit_stage(nowhere[:0], nowhere[:0], layout.size)
+        return solve(positions=nowhere, **options), stage, nowhere
+    usable = _usable(matches)
+    steps = layout.nominal[layout.links[:, 1]] - layout.nominal[layout.links[:, 0]]
+    stage = fit_stage(steps[usable], offsets[usable], layout.size)
+    middle = layout.nominal.mean(axis=0)
+    expected = (layout.nominal - middle) @ stage.matrix.T + middle
+    believed = solve(positions=expected, position_sigma=stage.sigma, **options)
+    return _bridged(layout, matches, believed, stage, expected), stage, expected
+
+
+def _bridged(
+    layout: Layout,
+    matches: TileMatches,
+    believed: Placement,
+    stage: StageModel,
+    expected: Floats,
+) -> Placement:
+    """Solve the links that are believed, with steps of the stage where they leave gaps.
+
+    A position by itself may be far from where the stage believes to be, because its errors
+    add up; its steps to the next tiles are not.
+    """
+    links, inlier = layout.links, believed.inlier
+    chosen = matches.alternatives[np.arange(len(links)), believed.chosen]
+    reference = np.where(believed.chosen[:, None] > 0, chosen, matches.reference_points)
+    moving = matches.moving_points.copy()
+    covariance = matches.covariance.copy()
+    group = connected_groups(links[inlier], len(layout.labels))
+    gap = ~inlier & (group[links[:, 0]] != group[links[:, 1]])
+    step = expected[links[gap, 1]] - expected[links[gap, 0]]
+    reference[gap], moving[gap] = step, 0
+    covariance[~inlier] = np.diag(np.full(len(layout.size), np.inf))
+    covariance[gap] = np.diag(2 * stage.sigma**2)
+    solved = solve_rigid(
+        links,
+        reference,
+        moving,
+        covariance=covariance,
+        positions=expected,
+        robust=False,
+    )
+    found = solved.matrices[:, :-1, -1]
+    # Residuals are those of the matches, not of the steps that stood in for some.
+    offsets = reference - moving
+    offsets[gap] = (matches.reference_points - matches.moving_points)[gap]
+    residuals = offsets + found[links[:, 0]] - found[links[:, 1]]
+    return replace(believed, matrices=solved.matrices, residuals=residuals, group=group)
+
+
+def _matched_again(
+    layout: Layout,
+    match: Any,
+    matches: TileMatches,
+    solved: Placement,
+    stage: StageModel,
+    failed: Flags,
+) -> TileMatches:
+    """Match links that failed near where the solution puts them.
+
+    Two tiles that other links hold are known to a few pixels, others to a step.
+    """
+    places = solved.matrices[:, :-1, -1]
+    joined = solved.group[layout.links[:, 0]] == solved.group[layout.links[:, 1]]
+    merged = matches
+    near = LEAST_REACH + stage.sigma
+    for rows, reach in ((failed & joined, near), (failed & ~joined, None)):
+        if layout.nominal is None and reach is None:
+            continue
+        window = (
+            LEAST_REACH + SIGMAS * np.sqrt(2) * stage.sigma if reach is None else reach
+        )
+        if layout.reach is not None:
+            window = np.minimum(window, layout.reach)
+        if rows.any():
+            again = match(merged, rows, places, window)
+            merged = _better(merged, again, rows & _usable(again))
+    return merged
+
+
+def _placed(
+    layout: Layout,
+    matches: TileMatches,
+    solved: Placement,
+    stage: StageModel,
+    expected: Floats,
+) -> TilePlacement:
+    """Gather everything under the labels of the caller."""
+    pairs: NDArray[Any] = layout.links
+    if not isinstance(layout.labels, range):
+        pairs = np.empty(layout.links.shape, object)
+        for row, (i, j) in enumerate(layout.links.tolist()):
+            pairs[row, 0], pairs[row, 1] = layout.labels[i], layout.labels[j]
+    known = {field.name: getattr(solved, field.name) for field in fields(Placement)}
+    known["labels"] = layout.labels
+    return TilePlacement(
+        **known, matches=replace(matches, links=pairs), stage=stage, expected=expected
+    )

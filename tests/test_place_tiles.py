@@ -1,0 +1,203 @@
+"""Tiles in, placement out: what is known of the stage, and what is blank or missing."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import spectral_tools as spt
+from spectral_tools._stage import fit_stage
+
+# Strips of 24 px at 20 dB are known to a hundredth or two of a pixel, and stage errors
+# make some of them narrow.
+RIGHT = 0.15
+
+
+def acquired(grid=(3, 4), *, overlap=0.25, sigma=3.0, number=1, **options):
+    """Tiles of a texture with everything that `simulate_tiles` offers."""
+    size = [int(96 * n * (1 - overlap) + 96) for n in grid]
+    scene = spt.gaussian_texture(size, rng=number)
+    options = {"noise_sigma": 0.1, **options}
+    return spt.simulate_tiles(
+        scene, grid, (96, 96), overlap=overlap, stage_sigma=sigma, rng=number, **options
+    )
+
+
+def errors(placed, truth, rows=None):
+    """Distance of each tile from the truth, when the others lie best."""
+    found = placed.matrices[:, :-1, -1] - truth
+    rows = np.ones(len(truth), bool) if rows is None else rows
+    return np.abs(found - np.median(found[rows], axis=0)).max(axis=1)
+
+
+def test_tiles_are_placed_from_stage_positions():
+    made = acquired()
+    placed = spt.place_tiles(made.tiles, positions=made.stage)
+    assert errors(placed, made.positions).max() < RIGHT
+    assert (placed.outcome == "matched").all()
+
+
+@pytest.mark.parametrize("order", ["rows", "columns", "snake", "columns-snake"])
+def test_a_grid_shape_is_enough(order):
+    made = acquired()
+    at = spt.grid_positions((3, 4), (1, 1), overlap=0, order=order).astype(int)
+    row = at[:, 0] * 4 + at[:, 1]
+    placed = spt.place_tiles(
+        [made.tiles[n] for n in row], grid=(3, 4), order=order, overlap=0.1
+    )
+    assert errors(placed, made.positions[row]).max() < RIGHT
+
+
+def test_grid_keys_are_enough():
+    made = acquired()
+    keys = [divmod(n, 4) for n in range(12)]
+    # One is missing, and nothing comes in order.
+    del keys[6]
+    keys.reverse()
+    tiles = {key: made.tiles[key[0] * 4 + key[1]] for key in keys}
+    placed = spt.place_tiles(tiles)
+    assert placed.labels == keys
+    truth = np.array([made.positions[row * 4 + col] for row, col in keys])
+    assert errors(placed, truth).max() < RIGHT
+
+
+def test_links_alone_are_enough():
+    made = acquired((2, 3))
+    placed = spt.place_tiles(made.tiles, links=spt.grid_links((2, 3)))
+    assert errors(placed, made.positions).max() < RIGHT
+
+
+def test_planes_of_a_volume_are_placed_too():
+    scene = spt.gaussian_texture((28, 90, 130), rng=3)
+    made = spt.simulate_tiles(
+        scene, (1, 1, 2), (16, 64, 64), overlap=0.4, stage_sigma=1, rng=3
+    )
+    placed = spt.place_tiles(made.tiles, grid=(1, 1, 2), overlap=0.3)
+    # Sixteen planes, of which tapers leave ten.
+    assert errors(placed, made.positions).max() < RIGHT
+
+
+def test_the_stage_is_learnt():
+    made = acquired((4, 5), sigma=2.0)
+    turned = (made.stage - made.stage.mean(axis=0)) @ [[1.03, -0.02], [0.02, 1.03]]
+    placed = spt.place_tiles(made.tiles, positions=turned, max_shift=20)
+    back = np.linalg.inv([[1.03, 0.02], [-0.02, 1.03]])
+    # Steps of 72 px with errors of 2.8 px, of which 15 a direction: 0.01.
+    assert_allclose(placed.stage.matrix, back, rtol=0, atol=0.03)
+    assert (placed.stage.sigma > 1.2).all()
+    assert (placed.stage.sigma < 2.8).all()
+
+
+@pytest.mark.parametrize("kind", ["blank", "noise", "missing"])
+def test_a_tile_that_shows_nothing_lies_beside_its_neighbours(kind):
+    made = acquired((4, 5), sigma=2.0)
+    tiles = list(made.tiles.copy())
+    if kind == "missing":
+        tiles[7] = None
+    else:
+        tiles[7][:] = 0
+    if kind == "noise":
+        tiles[7][:] = np.random.default_rng(5).normal(size=(96, 96))
+    placed = spt.place_tiles(tiles, grid=(4, 5), overlap=0.2)
+    others = np.arange(20) != 7
+    error = errors(placed, made.positions, others)
+    assert error[others].max() < RIGHT
+    assert placed.outcome[7] == "by prior only"
+    assert (placed.outcome[others] == "matched").all()
+    # Its own stage error of 2 px, and half of that again from its neighbours.
+    assert error[7] < 7
+
+
+def test_two_halves_are_held_together_by_the_stage():
+    made = acquired((3, 5), sigma=2.0)
+    tiles = made.tiles.copy()
+    tiles[2::5] = 0
+    placed = spt.place_tiles(tiles, grid=(3, 5), overlap=0.2)
+    full = np.arange(15) % 5 != 2
+    assert len(np.unique(placed.group[full])) == 2
+    # Two steps by three rows, each wrong by 2.8 px.
+    assert errors(placed, made.positions, full)[full].max() < 8
+
+
+def test_stage_errors_that_add_up_do_not_matter():
+    rng = np.random.default_rng(6)
+    made = acquired((2, 8), sigma=1.0)
+    lost = made.stage + np.cumsum(rng.normal(0, 6, (16, 2)), axis=0)
+    placed = spt.place_tiles(made.tiles, positions=lost, max_shift=40,
+                             links=spt.grid_links((2, 8)))  # fmt: skip
+    assert errors(placed, made.positions).max() < RIGHT
+
+
+def test_a_failed_link_is_matched_again_where_the_others_put_it():
+    made = acquired((3, 3), sigma=1.0, number=0)
+    tiles, links = made.tiles.copy(), spt.grid_links((3, 3))
+    # A strip deep in noise: too deep to be found among thousands of shifts.
+    tiles[0][:, 68:] += 3 * np.random.default_rng(0).normal(size=(96, 28))
+    options = {"positions": made.stage, "max_shift": 40}
+    first = spt.match_tiles(tiles, links, **options)
+    placed = spt.place_tiles(tiles, links=links, **options)
+    assert first.outcome[0] == "not found"
+    assert placed.matches.outcome[0] == "matched"
+    assert placed.inlier.all()
+
+
+def test_residuals_are_what_the_links_miss():
+    made = acquired((2, 3))
+    placed = spt.place_tiles(made.tiles, positions=made.stage)
+    i, j = placed.links.T
+    at = placed.matrices[:, :2, 2]
+    miss = (
+        placed.matches.reference_points + at[i] - placed.matches.moving_points - at[j]
+    )
+    assert_allclose(placed.residuals, miss, rtol=0, atol=1e-9)
+
+
+def test_threads_change_nothing():
+    made = acquired((2, 3))
+    one, two = (
+        spt.place_tiles(made.tiles, grid=(2, 3), workers=workers) for workers in (1, 2)
+    )
+    assert_array_equal(one.matrices, two.matrices)
+
+
+def test_false_steps_do_not_bend_the_stage(rng):
+    steps = np.repeat([[0.0, 90.0], [80.0, 0.0]], 30, axis=0)
+    offsets = steps @ np.array([[1.02, 0.01], [-0.03, 0.97]]).T
+    offsets += rng.normal(0, 1.5, offsets.shape)
+    offsets[::4] += rng.uniform(-60, 60, offsets[::4].shape)
+    stage = fit_stage(steps, offsets, np.array([100.0, 100.0]))
+    # 1.5 px over 90 px, averaged over 22 links: 0.004; four of these.
+    assert_allclose(stage.matrix, [[1.02, 0.01], [-0.03, 0.97]], rtol=0, atol=0.016)
+    assert_allclose(stage.sigma, 1.5 / np.sqrt(2), rtol=0.3)
+
+
+def test_one_row_of_tiles_tells_nothing_of_columns():
+    steps = np.tile([[0.0, 90.0]], (5, 1))
+    stage = fit_stage(steps, steps * 1.1 + [3, 0], np.array([100.0, 100.0]))
+    assert_allclose(stage.matrix, [[1, 1 / 30], [0, 1.1]], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"positions": None}, "`positions`, `grid` or `links` must be given"),
+        ({"positions": None, "grid": (2, 2)}, "`grid` must have one place for each of 6"),
+        ({"positions": np.zeros((5, 2))}, "`positions` must"),
+        ({"max_shift": (1, 2, 3)}, "`max_shift` must"),
+        ({"links": [(0, 9)]}, "`links` must join known tiles"),
+        ({"tiles": [None, None]}, "`tiles` must hold at least one image; got none"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_placed_is_refused(change, match):
+    made = acquired((2, 3))
+    options = {"tiles": made.tiles, "positions": made.stage} | change
+    with pytest.raises(ValueError, match=match):
+        spt.place_tiles(**options)
+
+
+def test_labels_without_a_position_are_named():
+    made = acquired((1, 2))
+    tiles = {"a": made.tiles[0], "b": made.tiles[1]}
+    with pytest.raises(
+        ValueError, match="`positions` must name every tile; got none for 'b'"
+    ):
+        spt.place_tiles(tiles, positions={"a": (0, 0)})
