@@ -12,6 +12,7 @@ from ._link_inputs import (
     as_link_weights,
     as_places,
     as_position_prior,
+    residual_variance,
     tile_outcomes,
 )
 from ._normal_blocks import PointLinks
@@ -176,11 +177,19 @@ def solve_affine(
 
     inlier = np.zeros(len(pairs), np.bool_)
     inlier[usable] = believed
+    residuals = points_apart(matrices, pairs, reference, moving)
+    unit = 1.0
+    if not problem.least_unit:
+        turned = ndim * (ndim + 1) // 2
+        unknowns = ndim * (ndim + 1) if model == "affine" else turned + 1
+        unit = residual_variance(
+            pairs[inlier], residuals[inlier], fixed_tiles, unknowns
+        )
     with np.errstate(divide="ignore"):
         sigma = prior**-0.5
     return Placement(
         matrices=matrices,
-        residuals=points_apart(matrices, pairs, reference, moving),
+        residuals=residuals,
         inlier=inlier,
         chosen=np.zeros(len(pairs), np.intp),
         group=problem.group,
@@ -190,6 +199,8 @@ def solve_affine(
         labels=labels,
         links=pairs,
         covariance=spread,
+        variance=unit,
+        counted=inlier,
         position_sigma=sigma,
         fixed=fixed_tiles,
     )

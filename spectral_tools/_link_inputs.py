@@ -8,12 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 from ._checks import as_points, as_positions, as_shift, check_positive
 from ._labels import Positions
 from ._outcomes import Outcome
+from ._sparse import connected_groups
 
 __all__ = [
     "as_link_points",
     "as_link_weights",
     "as_places",
     "as_position_prior",
+    "residual_variance",
     "tile_outcomes",
 ]
 
@@ -95,6 +97,23 @@ def tile_outcomes(
     outcome[links[usable]] = Outcome.CONTRADICTED
     outcome[links[inlier]] = Outcome.MATCHED
     return outcome
+
+
+def residual_variance(
+    links: NDArray[np.intp], residuals: Floats, fixed: Flags, unknowns: int
+) -> float:
+    """Return the variance of believed links, as their residuals tell it.
+
+    Each tile that is not held took `unknowns` numbers from them. The variance is infinite if
+    links close no loops, so that nothing tells.
+    """
+    group = connected_groups(links, len(fixed))
+    held = np.bincount(group, fixed) > 0
+    tiles = np.count_nonzero(~fixed) - np.count_nonzero(~held)
+    freedom = residuals.shape[1] * len(links) - unknowns * tiles
+    if freedom <= 0:
+        return np.inf
+    return float((residuals**2).sum()) / freedom
 
 
 def _finite_rows(values: ArrayLike, name: str, noun: str) -> ArrayLike:

@@ -1,4 +1,4 @@
-"""Match and place tiles in one call, and match again what failed (floor 7)."""
+"""Match and place tiles in one call, and match again what failed (floor 8)."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._gaps import place_with_stage, usable_links
 from ._labels import Links
 from ._layouts import Layout, lay_out
 from ._links import Order
 from ._outcomes import Outcome
-from ._placement import Placement, solve_rigid
-from ._sparse import connected_groups
-from ._stage import StageModel, fit_stage
+from ._placement import Placement
+from ._stage import StageModel
 from ._tiles import TileMatches, match_tiles
 from ._workers import Workers
 
@@ -22,6 +22,7 @@ __all__ = ["TilePlacement", "place_tiles"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Pairs = NDArray[np.intp]
 
 # How often links that failed are matched again, each time near what the others say.
 PASSES = 2
@@ -55,9 +56,14 @@ class TilePlacement(Placement):
     links : ndarray of int, shape (n_links, 2)
         Numbers of the two tiles of each link.
     covariance : ndarray of shape (n_links, ndim, ndim)
-        Covariance of each match, in px^2.
+        Covariance of each match, or of the step of the stage that stands in.
+    variance : float
+        1: covariances are in px^2.
+    counted : ndarray of bool, shape (n_links,)
+        Links that the positions rest on: those believed, and steps of the stage
+        where links leave gaps.
     position_sigma : ndarray of shape (ndim,)
-        Standard deviation of a position about the model of the stage.
+        Infinite: positions of the stage do not count by themselves.
     fixed : ndarray of bool, shape (n,)
         No tile is held.
     matches : TileMatches
@@ -176,14 +182,15 @@ def place_tiles(
     )  # fmt: skip
     everything = np.ones(len(layout.links), np.bool_)
     matches = match(None, everything, layout.nominal, layout.reach)
-    solved, stage, expected = _solved(layout, matches)
+    solved, stage, expected = place_with_stage(layout, matches)
     for _ in range(PASSES):
-        failed = ~solved.inlier & layout.present[layout.links].all(axis=1)
+        failed = ~(solved.inlier & usable_links(matches))
+        failed &= layout.present[layout.links].all(axis=1)
         again = _matched_again(layout, match, matches, solved, stage, failed)
         if again is matches:
             break
         matches = again
-        solved, stage, expected = _solved(layout, matches)
+        solved, stage, expected = place_with_stage(layout, matches)
     return _placed(layout, matches, solved, stage, expected)
 
 
@@ -261,75 +268,6 @@ def _merged(
     return replace(before, **merged)
 
 
-def _usable(matches: TileMatches) -> Flags:
-    return np.asarray(np.isfinite(matches.covariance).all(axis=(1, 2)))
-
-
-def _solved(
-    layout: Layout, matches: TileMatches
-) -> tuple[Placement, StageModel, Floats]:
-    """Learn the stage from the matches, and place the tiles with it."""
-    offsets = matches.reference_points - matches.moving_points
-    solve = partial(
-        solve_rigid, layout.links, matches.reference_points, matches.moving_points
-    )
-    options: dict[str, Any] = {
-        "covariance": matches.covariance,
-        "alternatives": matches.alternatives,
-        "false_alarm": matches.false_alarm,
-    }
-    if layout.nominal is None:
-        nowhere = np.zeros((len(layout.labels), len(layout.size)))
-        stage = fit_stage(nowhere[:0], nowhere[:0], layout.size)
-        return solve(positions=nowhere, **options), stage, nowhere
-    usable = _usable(matches)
-    steps = layout.nominal[layout.links[:, 1]] - layout.nominal[layout.links[:, 0]]
-    stage = fit_stage(steps[usable], offsets[usable], layout.size)
-    middle = layout.nominal.mean(axis=0)
-    expected = (layout.nominal - middle) @ stage.matrix.T + middle
-    believed = solve(positions=expected, position_sigma=stage.sigma, **options)
-    return _bridged(layout, matches, believed, stage, expected), stage, expected
-
-
-def _bridged(
-    layout: Layout,
-    matches: TileMatches,
-    believed: Placement,
-    stage: StageModel,
-    expected: Floats,
-) -> Placement:
-    """Solve the links that are believed, with steps of the stage where they leave gaps.
-
-    A position by itself may be far from where the stage believes to be, because its errors
-    add up; its steps to the next tiles are not.
-    """
-    links, inlier = layout.links, believed.inlier
-    chosen = matches.alternatives[np.arange(len(links)), believed.chosen]
-    reference = np.where(believed.chosen[:, None] > 0, chosen, matches.reference_points)
-    moving = matches.moving_points.copy()
-    covariance = matches.covariance.copy()
-    group = connected_groups(links[inlier], len(layout.labels))
-    gap = ~inlier & (group[links[:, 0]] != group[links[:, 1]])
-    step = expected[links[gap, 1]] - expected[links[gap, 0]]
-    reference[gap], moving[gap] = step, 0
-    covariance[~inlier] = np.diag(np.full(len(layout.size), np.inf))
-    covariance[gap] = np.diag(2 * stage.sigma**2)
-    solved = solve_rigid(
-        links,
-        reference,
-        moving,
-        covariance=covariance,
-        positions=expected,
-        robust=False,
-    )
-    found = solved.matrices[:, :-1, -1]
-    # Residuals are those of the matches, not of the steps that stood in for some.
-    offsets = reference - moving
-    offsets[gap] = (matches.reference_points - matches.moving_points)[gap]
-    residuals = offsets + found[links[:, 0]] - found[links[:, 1]]
-    return replace(believed, matrices=solved.matrices, residuals=residuals, group=group)
-
-
 def _matched_again(
     layout: Layout,
     match: Any,
@@ -356,7 +294,7 @@ def _matched_again(
             window = np.minimum(window, layout.reach)
         if rows.any():
             again = match(merged, rows, places, window)
-            merged = _better(merged, again, rows & _usable(again))
+            merged = _better(merged, again, rows & usable_links(again))
     return merged
 
 

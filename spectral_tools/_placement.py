@@ -14,6 +14,7 @@ from ._link_inputs import (
     as_link_weights,
     as_places,
     as_position_prior,
+    residual_variance,
     tile_outcomes,
 )
 from ._network import Network
@@ -57,7 +58,14 @@ class Placement:
     links : ndarray of int, shape (n_links, 2)
         Numbers of the two tiles of each link.
     covariance : ndarray of shape (n_links, ndim, ndim)
-        Covariance of each link, in px^2; the unit matrix if none was given.
+        Covariance of each link, in units of `variance`; the unit matrix if none
+        was given.
+    variance : float
+        In px^2: 1 if covariances were given, else what the residuals tell,
+        which is infinite if links close no loops.
+    counted : ndarray of bool, shape (n_links,)
+        Links that the positions rest on: those believed, and in `place_tiles`
+        steps of the stage where links leave gaps.
     position_sigma : ndarray of shape (ndim,)
         Standard deviation of given positions, in pixels; infinite if they did
         not count.
@@ -74,6 +82,8 @@ class Placement:
     labels: Sequence[Hashable]
     links: NDArray[np.intp]
     covariance: Floats
+    variance: float
+    counted: NDArray[np.bool_]
     position_sigma: Floats
     fixed: NDArray[np.bool_]
 
@@ -242,6 +252,10 @@ def solve_rigid(
         found = solution.positions
         matrices = _translations(found)
         residuals = offsets + found[pairs[:, 0]] - found[pairs[:, 1]]
+    unit = 1.0
+    if not known["least_unit"]:
+        unknowns = ndim * (ndim + 1) // 2 if rotation else ndim
+        unit = residual_variance(pairs[inlier], residuals[inlier], held, unknowns)
     with np.errstate(divide="ignore"):
         sigma = known["prior"] ** -0.5
     return Placement(
@@ -254,6 +268,8 @@ def solve_rigid(
         labels=labels,
         links=pairs,
         covariance=spread,
+        variance=unit,
+        counted=inlier,
         position_sigma=sigma,
         fixed=held,
     )

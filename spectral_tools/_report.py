@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from ._outcomes import Outcome
 from ._placement import Placement
-from ._uncertainty import link_variance
 
 __all__ = ["PlacementReport", "SeamResiduals", "placement_report", "seam_residuals"]
 
@@ -102,7 +101,7 @@ def seam_residuals(placement: Placement) -> SeamResiduals:
     usable = np.asarray(np.isfinite(covariance).all(axis=(1, 2)))
     safe = np.where(usable[:, None, None], covariance, np.eye(residuals.shape[1]))
     squares = np.einsum("la,lab,lb->l", residuals, np.linalg.inv(safe), residuals)
-    unit = max(link_variance(placement), ROUNDING**2)
+    unit = max(placement.variance, ROUNDING**2)
     return SeamResiduals(
         pixels=np.sqrt((residuals**2).sum(axis=1)),
         sigma=usable * np.sqrt(squares / (residuals.shape[1] * unit)),

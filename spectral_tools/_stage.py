@@ -30,12 +30,16 @@ class StageModel:
         of the grid against the camera.
     sigma : ndarray of shape (ndim,)
         Standard deviation of a position about that, in pixels.
+    leverage : ndarray of shape (ndim, ndim)
+        A nominal step s is predicted with the variance ``2 * sigma**2 * (1 + s @
+        leverage @ s)``: twice that of a position, and what the matrix is off by.
     links : int
         Number of links that the model rests on; with none it is the nominal grid.
     """
 
     matrix: Floats
     sigma: Floats
+    leverage: Floats
     links: int
 
 
@@ -49,13 +53,16 @@ def fit_stage(steps: Floats, offsets: Floats, size: Floats) -> StageModel:
     ndim = steps.shape[1]
     before = SHARE_BEFORE * size
     if not len(steps):
-        return StageModel(matrix=np.eye(ndim), sigma=before, links=0)
+        return StageModel(
+            matrix=np.eye(ndim), sigma=before, leverage=np.zeros((ndim, ndim)), links=0
+        )
     change = np.zeros((ndim, ndim))
     floor = 1e-3 * float(size.min())
     for _ in range(ROUNDS):
         miss = offsets - steps - steps @ change.T
         distance = np.maximum(np.sqrt((miss * miss).sum(axis=1)), floor)
-        change = _least_squares(steps, offsets - steps, np.asarray(1 / distance))
+        weights = np.asarray(1 / distance, np.float64)
+        change = _least_squares(steps, offsets - steps, weights)
     miss = offsets - steps - steps @ change.T
     spread = np.median(np.abs(miss), axis=0) / MEDIAN
     near = (np.abs(miss) <= CUT * np.maximum(spread, 0.1 * before)).all(axis=1)
@@ -67,8 +74,13 @@ def fit_stage(steps: Floats, offsets: Floats, size: Floats) -> StageModel:
     share = free / max(len(miss), 1)
     total = share * len(miss) + LINKS_BEFORE
     sigma = np.sqrt((square + LINKS_BEFORE * before**2) / total)
+    normal = steps[near].T @ steps[near]
+    inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
     return StageModel(
-        matrix=np.eye(ndim) + change, sigma=sigma, links=int(np.count_nonzero(near))
+        matrix=np.eye(ndim) + change,
+        sigma=sigma,
+        leverage=inverse.astype(np.float64, copy=False),
+        links=int(np.count_nonzero(near)),
     )
 
 

@@ -10,7 +10,7 @@ from ._placement import Placement
 from ._selected import Evidence, offset_blocks, position_blocks
 from ._sparse import connected_groups
 
-__all__ = ["link_variance", "offset_covariance", "position_covariance"]
+__all__ = ["offset_covariance", "position_covariance"]
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ def position_covariance(placement: Placement) -> Floats:
     Covariances of links are used as they were given. Without any, and without
     `position_sigma`, the variance of links is estimated from their residuals
     and the number of loops they close; if they close none, variances are
-    infinite. Covariances that all are the unit matrix count as not given.
+    infinite.
 
     References
     ----------
@@ -130,35 +130,6 @@ def offset_covariance(placement: Placement, links: Links) -> Floats:
     return _finished(offset_blocks(evidence, pairs), placement, unknown)
 
 
-def link_variance(placement: Placement) -> float:
-    """Return the unit of the covariances of links: 1 if they were given.
-
-    It is infinite if links close no loops, so that nothing tells.
-    """
-    ndim = placement.residuals.shape[1]
-    given = (placement.covariance != np.eye(ndim)).any()
-    if given or np.isfinite(placement.position_sigma).any():
-        return 1.0
-    links = placement.links[placement.inlier]
-    group = connected_groups(links, len(placement.labels))
-    held = np.bincount(group, placement.fixed) > 0
-    tiles = np.count_nonzero(~placement.fixed) - np.count_nonzero(~held)
-    freedom = ndim * len(links) - _unknowns(placement.matrices) * tiles
-    if freedom <= 0:
-        return np.inf
-    return float((placement.residuals[placement.inlier] ** 2).sum()) / freedom
-
-
-def _unknowns(matrices: Floats) -> int:
-    """Return how many numbers were found for each tile."""
-    linear = matrices[:, :-1, :-1]
-    ndim = linear.shape[1]
-    if (linear == np.eye(ndim)).all():
-        return ndim
-    rigid = np.allclose(linear @ linear.transpose(0, 2, 1), np.eye(ndim), atol=1e-9)
-    return ndim + (ndim * (ndim - 1) // 2 if rigid else ndim**2)
-
-
 def _evidence(placement: Placement) -> Evidence:
     """Return what a placement of translations rests on."""
     linear = placement.matrices[:, :-1, :-1]
@@ -170,8 +141,8 @@ def _evidence(placement: Placement) -> Evidence:
             f"{linear[row].tolist()} for tile {placement.labels[row]!r}."
         )
         raise ValueError(message)
-    links = placement.links[placement.inlier]
-    covariance = placement.covariance[placement.inlier]
+    links = placement.links[placement.counted]
+    covariance = placement.covariance[placement.counted]
     return Evidence(
         links=links,
         weights=np.linalg.inv(covariance).astype(np.float64, copy=False),
@@ -198,7 +169,7 @@ def _finished(
     covariance: Floats, placement: Placement, unknown: NDArray[np.bool_]
 ) -> Floats:
     """Give covariances their unit, and what is unknown infinite variances."""
-    unit = link_variance(placement)
+    unit = placement.variance
     # Zero, as of fixed tiles, is zero in any unit, be it infinite.
     scaled = np.zeros_like(covariance)
     np.multiply(covariance, unit, out=scaled, where=covariance != 0)

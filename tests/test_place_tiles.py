@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 import spectral_tools as spt
 from spectral_tools._stage import fit_stage
@@ -116,6 +117,37 @@ def test_two_halves_are_held_together_by_the_stage():
     assert len(np.unique(placed.group[full])) == 2
     # Two steps by three rows, each wrong by 2.8 px.
     assert errors(placed, made.positions, full)[full].max() < 8
+
+
+def test_error_bars_across_a_gap_are_honest():
+    squares = []
+    for number in range(12):
+        made = acquired((6, 6), overlap=0.2, number=number)
+        tiles = made.tiles.copy()
+        tiles[2::6] = 0
+        placed = spt.place_tiles(tiles, grid=(6, 6))
+        told = spt.offset_covariance(placed, [(13, 16)])[0]
+        at = placed.matrices[[13, 16], :2, 2] - made.positions[[13, 16]]
+        squares.append((at[1] - at[0]) @ np.linalg.solve(told, at[1] - at[0]) / 2)
+    # The mean of 24 squares has a standard deviation of 0.3; what the model of the
+    # stage is off by is counted rather too high.
+    assert 0.3 < np.mean(squares) < 1.6
+
+
+def test_peaks_that_nobody_vouches_for_serve_where_they_agree():
+    # Beads that all look alike: pairs match falsely, or find no answer they believe.
+    rng = np.random.default_rng(22)
+    picture = np.zeros((420, 500))
+    picture[tuple(rng.integers(0, n, 500) for n in picture.shape)] = 1
+    picture = ndimage.gaussian_filter(picture, 2)
+    picture += 0.05 * picture.std() * rng.normal(size=picture.shape)
+    nominal = spt.grid_positions((4, 5), (96, 96), overlap=0.16).astype(int) + 20
+    truth = nominal + rng.integers(-4, 5, nominal.shape)
+    tiles = [picture[r : r + 96, c : c + 96] for r, c in truth]
+    placed = spt.place_tiles(tiles, positions=nominal)
+    vouched = placed.matches.false_alarm < 1e-3
+    assert (placed.inlier & ~vouched).any()
+    assert errors(placed, truth).max() < 1
 
 
 def test_stage_errors_that_add_up_do_not_matter():
