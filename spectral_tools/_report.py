@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 from ._outcomes import Outcome
 from ._placement import Placement
 
-__all__ = ["PlacementReport", "SeamResiduals", "placement_report", "seam_residuals"]
+__all__ = [
+    "PlacementReport",
+    "SeamResiduals",
+    "failed_links",
+    "placement_report",
+    "seam_residuals",
+]
 
 Floats = NDArray[np.float64]
 
@@ -98,7 +104,7 @@ def seam_residuals(placement: Placement) -> SeamResiduals:
     array([1., 1., 1.])
     """
     residuals, covariance = placement.residuals, placement.covariance
-    usable = np.asarray(np.isfinite(covariance).all(axis=(1, 2)))
+    usable = ~failed_links(placement)
     safe = np.where(usable[:, None, None], covariance, np.eye(residuals.shape[1]))
     squares = np.einsum("la,lab,lb->l", residuals, np.linalg.inv(safe), residuals)
     unit = max(placement.variance, ROUNDING**2)
@@ -106,6 +112,12 @@ def seam_residuals(placement: Placement) -> SeamResiduals:
         pixels=np.sqrt((residuals**2).sum(axis=1)),
         sigma=usable * np.sqrt(squares / (residuals.shape[1] * unit)),
     )
+
+
+def failed_links(placement: Placement) -> NDArray[np.bool_]:
+    """Tell which links have no match: nothing, or a step of the stage, stands in."""
+    known = np.asarray(np.isfinite(placement.covariance).all(axis=(1, 2)))
+    return ~known | (placement.counted & ~placement.inlier)
 
 
 def placement_report(placement: Placement) -> PlacementReport:
@@ -164,7 +176,7 @@ def placement_report(placement: Placement) -> PlacementReport:
 
 def _summary(report: PlacementReport) -> list[str]:
     placement, sizes = report.placement, np.sort(report.group_sizes)[::-1]
-    failed = ~np.asarray(np.isfinite(placement.covariance).all(axis=(1, 2)))
+    failed = failed_links(placement)
     links = _counts(
         believed=placement.inlier,
         dropped=~placement.inlier & ~failed,

@@ -121,13 +121,22 @@ def offset_covariance(placement: Placement, links: Links) -> Floats:
     >>> np.sqrt(covariance[:, 0, 0]).round(3)
     array([0.071, 0.174])
     """
-    pairs = _numbered(links, placement.labels)
+    rows = list(links) if not isinstance(links, np.ndarray) else links.tolist()
+    # A tile is where it is: its offset from itself is known exactly.
+    other = np.array([pair[0] != pair[1] for pair in rows], np.bool_)
+    pairs = _numbered(
+        [tuple(pair) for pair, two in zip(rows, other, strict=True) if two],
+        placement.labels,
+    )
     evidence = _evidence(placement)
     first, second = pairs.T
     afloat = _afloat(evidence)
     apart = evidence.group[first] != evidence.group[second]
     unknown = apart[:, np.newaxis] & (afloat[first] | afloat[second])
-    return _finished(offset_blocks(evidence, pairs), placement, unknown)
+    ndim = placement.residuals.shape[1]
+    covariance = np.zeros((len(rows), ndim, ndim))
+    covariance[other] = _finished(offset_blocks(evidence, pairs), placement, unknown)
+    return covariance
 
 
 def _evidence(placement: Placement) -> Evidence:

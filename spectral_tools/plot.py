@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._checks import as_points
 from ._outcomes import Outcome
 from ._placement import Placement
-from ._report import PlacementReport, placement_report
+from ._report import PlacementReport, failed_links, placement_report
 from ._uncertainty import position_covariance
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _draw_links(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
     links.set_capstyle("round")
     ax.add_collection(links, autolim=False)
     _draw_colorbar(ax, links, "residual of links (sigma)")
-    failed = ~np.asarray(np.isfinite(placed.covariance).all(axis=(1, 2)))
+    failed = failed_links(placed)
     dropped = ~believed & ~failed
     if failed.any():
         name = _several(failed, "link", "without a match")

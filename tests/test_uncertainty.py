@@ -311,3 +311,21 @@ def test_turned_tiles_are_refused(function):
     pairs = [[(0, 1)]] * (function == "offset_covariance")
     with pytest.raises(ValueError, match=r"`placement` .* translations .* for tile 2"):
         getattr(spt, function)(placement, *pairs)
+
+
+def test_a_tile_has_no_offset_from_itself():
+    placed = spt.solve_rigid(
+        [(0, 1)], [(0, 9)], [(0, 0)], covariance=np.diag([4.0, 1.0])
+    )
+    found = spt.offset_covariance(placed, [(0, 0), (0, 1), (1, 1)])
+    assert_allclose(found, [np.zeros((2, 2)), np.diag([4, 1]), np.zeros((2, 2))])
+
+
+def test_a_covariance_of_one_pixel_is_taken_at_its_word():
+    truth = spt.grid_positions((3, 3), (9, 9))
+    links = spt.grid_links((3, 3))
+    found = truth[links[:, 1]] - truth[links[:, 0]]
+    placed = spt.solve_rigid(links, found, 0 * found, covariance=np.eye(2))
+    assert placed.variance == 1
+    # Perfect offsets, but measured to one pixel only.
+    assert (spt.position_covariance(placed)[:, 0, 0] > 0.1).all()

@@ -173,9 +173,8 @@ plt.show()
 # What holds the two groups together
 # ----------------------------------
 # The stage alone does. Tiles 12 and 14 are two columns apart, and so are 14 and 16,
-# across the glass: there the error bar is a hundred times larger. It counts what the
-# stage does by chance to single tiles. What it does alike to many, and what the model
-# does not know of it, comes on top: expect no less than that.
+# across the glass: there the error bar is hundreds of times larger. It counts what the
+# stage does by chance to single tiles, and how well few links tell its step.
 
 pairs = np.array([(12, 14), (14, 16)])
 told = spt.offset_covariance(halves, pairs)
