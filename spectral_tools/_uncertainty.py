@@ -1,6 +1,7 @@
 """How far placed tiles can be trusted (floor 4)."""
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,8 @@ def offset_covariance(placement: Placement, links: Links) -> Floats:
     >>> np.sqrt(covariance[:, 0, 0]).round(3)
     array([0.071, 0.174])
     """
-    rows = list(links) if not isinstance(links, np.ndarray) else links.tolist()
+    given: Any = links
+    rows = given.tolist() if isinstance(given, np.ndarray) else list(given)
     # A tile is where it is: its offset from itself is known exactly.
     other = np.array([pair[0] != pair[1] for pair in rows], np.bool_)
     pairs = _numbered(

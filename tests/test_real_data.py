@@ -51,7 +51,7 @@ def speckle(folder):
         (numbers[i], numbers[j]) for i, j in spt.overlapping_links(places, (1024, 1024))
     ]
     found = spt.match_tiles(tiles, links, positions=stage, max_shift=40)
-    return found, links, stage, layout
+    return found, links, stage, layout, tiles
 
 
 def test_all_neighbours_of_a_speckled_sample_are_matched(speckle):
@@ -61,7 +61,7 @@ def test_all_neighbours_of_a_speckled_sample_are_matched(speckle):
 
 
 def test_neighbours_agree_with_the_layout_as_well_as_the_optics_allow(speckle):
-    found, links, _, layout = speckle
+    found, links, _, layout, _ = speckle
     truth = np.array([layout[j] - layout[i] for i, j in links])
     error = np.linalg.norm(shifts(found) - truth, axis=1)
     # The layout is one global fit of tiles that are distorted: single matches
@@ -71,7 +71,7 @@ def test_neighbours_agree_with_the_layout_as_well_as_the_optics_allow(speckle):
 
 
 def test_placed_neighbours_agree_with_the_layout(speckle):
-    found, links, stage, layout = speckle
+    found, links, stage, layout, _ = speckle
     placed = spt.solve_rigid(
         found.links,
         found.reference_points,
@@ -88,6 +88,28 @@ def test_placed_neighbours_agree_with_the_layout(speckle):
 
 
 # A scanning electron microscope: 6 tiles with a published placement
+
+
+def test_the_shape_of_the_grid_serves_as_well_as_the_stage(speckle):
+    *_, stage, layout, tiles = speckle
+    truth = np.array([layout[n] for n in tiles])
+    at = np.array([stage[n] for n in tiles])
+    cells = np.rint((at - at.min(axis=0)) / 920).astype(int).tolist()
+    keyed = {tuple(c): tile for c, tile in zip(cells, tiles.values(), strict=True)}
+    rms = []
+    for placed in (
+        spt.place_tiles(keyed),
+        spt.place_tiles(tiles, positions=stage),
+    ):
+        assert (placed.outcome == "matched").all()
+        i, j = placed.links.T
+        miss = placed.matrices[:, :2, 2] - truth
+        miss = np.linalg.norm(miss[j] - miss[i], axis=1)
+        # The layout is another program's; the optics distort by half a pixel.
+        assert np.median(miss) < 0.35
+        assert miss.max() < 0.9
+        rms.append(np.sqrt(np.mean(miss**2)))
+    assert rms[0] < 1.05 * rms[1]
 
 
 def test_electron_micrographs_are_placed_as_published(folder):
