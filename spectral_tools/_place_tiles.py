@@ -14,6 +14,7 @@ from ._layouts import Layout, lay_out
 from ._links import Order
 from ._outcomes import Outcome
 from ._placement import Placement
+from ._stacks import unstacked
 from ._stage import StageModel
 from ._tiles import TileMatches, match_tiles
 from ._workers import Workers
@@ -173,6 +174,8 @@ def place_tiles(
     >>> str(placed.outcome[4])
     'by prior only'
     """
+    if not isinstance(tiles, Mapping):
+        tiles = unstacked(tiles)
     layout = lay_out(
         tiles, positions, grid, order, overlap, links, max_shift, min_overlap
     )

@@ -61,11 +61,11 @@ def fit_stage(steps: Floats, offsets: Floats, size: Floats) -> StageModel:
     for _ in range(ROUNDS):
         miss = offsets - steps - steps @ change.T
         distance = np.maximum(np.sqrt((miss * miss).sum(axis=1)), floor)
-        weights = np.asarray(1 / distance, np.float64)
-        change = _least_squares(steps, offsets - steps, weights)
+        change = _least_squares(steps, offsets - steps, 1 / distance)
     miss = offsets - steps - steps @ change.T
     spread = np.median(np.abs(miss), axis=0) / MEDIAN
-    near = (np.abs(miss) <= CUT * np.maximum(spread, 0.1 * before)).all(axis=1)
+    inside = np.abs(miss) <= CUT * np.maximum(spread, 0.1 * before)
+    near = np.asarray(inside.all(axis=1))
     change = _least_squares(steps, offsets - steps, near.astype(np.float64))
     miss = (offsets - steps - steps @ change.T)[near]
     # Each axis of the grid that is stepped along takes one link to learn.

@@ -22,6 +22,7 @@ from ._labels import Links, number_links
 from ._outcomes import Outcome
 from ._overlaps import cut_mask, lag_bounds, reachable_parts
 from ._pattern import Job, match_without_pattern, steady_pattern
+from ._stacks import unstacked
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["TileMatches", "match_tiles"]
@@ -146,6 +147,8 @@ def match_tiles(
     array([[  4., 212.],
            [208.,   0.]])
     """
+    if not isinstance(tiles, Mapping):
+        tiles = unstacked(tiles)
     numbered, labels = _number_tiles(tiles, links)
     images = [tiles[label] for label in labels] if isinstance(tiles, Mapping) else tiles
     shapes = _shapes(images)

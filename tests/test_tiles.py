@@ -585,3 +585,35 @@ def test_links_may_be_any_integers(made, matched):
         found = match(made.tiles, made, links)
         assert_array_equal(found.links, LINKS)
         assert_array_equal(found.reference_points, matched.reference_points)
+
+
+class Recorder:
+    """A stored stack that notes how much is read of it."""
+
+    def __init__(self, stack):
+        self.stack, self.shape, self.dtype, self.read = (
+            stack,
+            stack.shape,
+            stack.dtype,
+            0,
+        )
+
+    def __getitem__(self, key):
+        part = self.stack[key]
+        self.read += part.size
+        return part
+
+
+@pytest.mark.parametrize("place", [False, True])
+def test_of_a_stored_stack_only_overlaps_are_read(place):
+    field = spt.gaussian_texture((260, 480), rng=4)
+    made = spt.simulate_tiles(field, (1, 2), (200, 200), overlap=0.2, rng=4)
+    stack = Recorder(made.tiles)
+    if place:
+        found = spt.place_tiles(stack, positions=made.stage, max_shift=10)
+        assert (found.outcome == "matched").all()
+    else:
+        found = spt.match_tiles(stack, [(0, 1)], positions=made.stage, max_shift=10)
+        assert found.outcome[0] == "matched"
+    # Each tile is read once, 40 columns and what the search may add.
+    assert stack.read < 2 * 200 * 60
