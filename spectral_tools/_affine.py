@@ -1,4 +1,4 @@
-"""Place many tiles that are distorted, from pairs of points (floor 4)."""
+"""Place many tiles that are distorted, from pairs of points (floor 6)."""
 
 from typing import Any, Literal
 

@@ -92,11 +92,16 @@ def tile_outcomes(
     links: NDArray[np.intp], usable: Flags, inlier: Flags, expected: Flags
 ) -> NDArray[np.object_]:
     """Say what became of each tile, from its links and from what was given."""
-    outcome = np.full(len(expected), Outcome.ISOLATED, dtype=object)
-    outcome[expected] = Outcome.PRIOR_ONLY
-    outcome[links[usable]] = Outcome.CONTRADICTED
-    outcome[links[inlier]] = Outcome.MATCHED
-    return outcome
+    kind = expected.astype(np.intp)
+    kind[links if usable.all() else links[usable]] = 2
+    kind[links if inlier.all() else links[inlier]] = 3
+    names = [
+        Outcome.ISOLATED,
+        Outcome.PRIOR_ONLY,
+        Outcome.CONTRADICTED,
+        Outcome.MATCHED,
+    ]
+    return np.array(names, object)[kind]
 
 
 def residual_variance(

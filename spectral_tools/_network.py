@@ -1,4 +1,4 @@
-"""Least squares in a network of linked tiles (floor 1)."""
+"""Least squares in a network of linked tiles (floor 3)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
 from ._sparse import factorized_stiffness, sum_at_tiles
 
 __all__ = [
     "Network",
     "Relaxation",
     "System",
+    "amounts",
     "centred",
     "grounded",
     "mismatches",
@@ -31,6 +33,11 @@ WEAKEST_PRIOR = 1e-13
 # have been so many that a new factor would be faster.
 PRECISION = 1e-10
 PATIENCE = 25
+# From this many tiles on multigrid is faster than a factor, even the first time,
+# when its kernels are loaded.
+LARGE = 100_000
+# Positions are rounded to about this share of the largest.
+ROUNDING = 1e-15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,22 +108,33 @@ def systems_of(network: Network) -> list[System]:
     equations: all axes share the factor of the same scalar Laplacian. If they
     are diagonal, each axis is on its own. Otherwise all axes make one block.
     """
-    weights, ndim = network.weights, network.places.shape[1]
-    amount = np.trace(weights, axis1=1, axis2=2) / ndim
+    ndim, amount = network.places.shape[1], amounts(network)
+    weights = network.weights
     prior = np.diag(network.prior)
     if network.prior.any() and len(amount):
         prior = np.maximum(prior, WEAKEST_PRIOR * amount.max() * np.eye(ndim))
     level = np.trace(prior) / ndim
     form = weights[0] / amount[0] if len(amount) else np.eye(ndim)
+    one = slice(1 if weights.strides[0] == 0 else None)
+    few, less = weights[one], amount[one]
     # 1e-10: multiples that went through an inverse differ by rounding.
     if np.allclose(prior, level * form, rtol=0, atol=1e-10 * level) and _all_below(
-        weights - amount[:, None, None] * form, 1e-10 * amount
+        few - less[:, None, None] * form, 1e-10 * less
     ):
         return [System(slice(None), amount[:, None, None], np.array([[level]]))]
-    if _all_below(weights * (1 - np.eye(ndim)), 1e-10 * amount):
+    if _all_below(few * (1 - np.eye(ndim)), 1e-10 * less):
         spans = [slice(axis, axis + 1) for axis in range(ndim)]
         return [System(s, weights[:, s, s], prior[s, s]) for s in spans]
     return [System(slice(None), weights, prior)]
+
+
+def amounts(network: Network) -> Floats:
+    """Return the inverse variance of each link, averaged over the axes."""
+    weights = network.weights
+    # Many links with one weight are common, and one tells about all.
+    few = weights[:1] if weights.strides[0] == 0 else weights
+    mean = np.trace(few, axis1=1, axis2=2) / weights.shape[1]
+    return np.broadcast_to(mean, len(weights))
 
 
 def _all_below(matrices: Floats, bound: Floats) -> bool:
@@ -138,7 +156,8 @@ class Relaxation:
     """Least squares that is solved again and again with other trust in links.
 
     A factor is made once. While trust in few links changes, it preconditions
-    conjugate gradients, which take a few steps.
+    conjugate gradients, which take a few steps. In a large network multigrid does
+    so, unless axes depend on each other; it is cheap to make anew.
     """
 
     def __init__(self, network: Network, systems: list[System]) -> None:
@@ -146,6 +165,7 @@ class Relaxation:
         self._free = ~held
         self._systems = systems
         self._solvers: list[Solver | None] = [None] * len(systems)
+        self._lists: Lists | None = None
 
     def moved(
         self, network: Network, trust: Floats | None, positions: Floats
@@ -154,6 +174,14 @@ class Relaxation:
         if not self._free.any():
             return positions
         mismatch = mismatches(network, positions)
+        if len(positions) >= LARGE and self._lists is None:
+            self._lists = lists_of(network.links, ~self._free)
+            if not network.prior.any():
+                steps = tree_of(self._lists, network.links, mismatch, ~self._free)
+                along = mismatches(network, positions + steps)
+                # Trees that lead over false links may do worse than what is known.
+                if _misfit(along, trust) < _misfit(mismatch, trust):
+                    positions, mismatch = positions + steps, along
         away = network.places - positions
         moved = positions.copy()
         for which, (axes, weights, prior) in enumerate(self._systems):
@@ -162,17 +190,39 @@ class Relaxation:
             force = sum_at_tiles(
                 network.links, _product(trusted, mismatch[:, axes]), len(positions)
             )
-            force = (force + _product(prior, away[:, axes]))[self._free]
-            step, solver = None, self._solvers[which]
-            if solver is not None:
-                step = _conjugate_steps(stiffness, solver, force)
-            if step is None:
-                # Gone before the next is made: two would not fit into memory.
-                solver = self._solvers[which] = None
-                solver = self._solvers[which] = factorized_stiffness(*stiffness)
-                step = _solved(solver, force, len(prior))
-            moved[self._free, axes] += step
+            if prior.any():
+                force += _product(prior, away[:, axes])
+            force[~self._free] = 0
+            moved[:, axes] += self._steps(which, stiffness, force, positions)
         return moved
+
+    def _steps(
+        self, which: int, stiffness: Stiffness, force: Floats, positions: Floats
+    ) -> Floats:
+        """Return the steps of all tiles that balance forces on the free ones."""
+        _, weights, prior, free = stiffness
+        if self._lists is not None and len(prior) == 1:
+            weight = np.ascontiguousarray(weights[:, 0, 0])
+            grid = coarsened(self._lists, weight, float(prior[0, 0]), ~free)
+            steps = balanced_steps(grid, force, ROUNDING * np.abs(positions).max())
+            if steps is not None:
+                return steps
+        step, solver = None, self._solvers[which]
+        if solver is not None:
+            step = _conjugate_steps(stiffness, solver, force[free])
+        if step is None:
+            # Gone before the next is made: two would not fit into memory.
+            solver = self._solvers[which] = None
+            solver = self._solvers[which] = factorized_stiffness(*stiffness)
+            step = _solved(solver, force[free], len(prior))
+        steps = np.zeros_like(force)
+        steps[free] = step
+        return steps
+
+
+def _misfit(mismatch: Floats, trust: Floats | None) -> float:
+    squared = np.einsum("na,na->n", mismatch, mismatch)
+    return float(squared.sum() if trust is None else trust @ squared)
 
 
 def _solved(solver: Solver, force: Floats, size: int) -> Floats:
@@ -225,13 +275,15 @@ def _product(matrices: Floats, vectors: Floats) -> Floats:
 
 def mismatches(network: Network, positions: Floats) -> Floats:
     reference, moving = network.links.T
-    return network.offsets - (positions[moving] - positions[reference])
+    apart = np.take(positions, moving, axis=0)
+    apart -= np.take(positions, reference, axis=0)
+    return np.subtract(network.offsets, apart, out=apart)
 
 
 def squares(network: Network, mismatch: Floats) -> Floats:
     """Return squared misfits (n_links, ndim) in units of the links' covariances."""
     if network.weights.strides[0] == 0 and len(mismatch):
-        return (mismatch @ network.weights[0] * mismatch).sum(axis=1)
+        return np.einsum("na,na->n", mismatch @ network.weights[0], mismatch)
     return (_product(network.weights, mismatch) * mismatch).sum(axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Place many tiles at once from the links between them (floor 3)."""
+"""Place many tiles at once from the links between them (floor 5)."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -213,7 +213,7 @@ def solve_rigid(
     offsets = reference - moving
     ndim = offsets.shape[1]
     spread, weights, usable = as_link_weights(covariance, len(pairs), ndim)
-    options = _options(alternatives, reference, moving)
+    options = _options(alternatives, offsets, moving)
     doubt = _doubt(false_alarm, len(pairs))
     held = find_tiles(fixed, labels, "fixed")
     if positions is None:
@@ -251,7 +251,8 @@ def solve_rigid(
             offsets = options[np.arange(len(pairs)), chosen]
         found = solution.positions
         matrices = _translations(found)
-        residuals = offsets + found[pairs[:, 0]] - found[pairs[:, 1]]
+        residuals = offsets + np.take(found, pairs[:, 0], axis=0)
+        residuals -= np.take(found, pairs[:, 1], axis=0)
     unit = 1.0
     if not known["least_unit"]:
         unknowns = ndim * (ndim + 1) // 2 if rotation else ndim
@@ -275,14 +276,12 @@ def solve_rigid(
     )
 
 
-def _options(
-    alternatives: ArrayLike | None, reference: Floats, moving: Floats
-) -> Floats:
+def _options(alternatives: ArrayLike | None, offsets: Floats, moving: Floats) -> Floats:
     """Return the offsets that each link may have; the first is the measured one."""
     if alternatives is None:
-        return (reference - moving)[:, np.newaxis]
+        return offsets[:, np.newaxis]
     array = np.asarray(alternatives)
-    count, ndim = reference.shape
+    count, ndim = offsets.shape
     if array.ndim != 3 or array.shape[::2] != (count, ndim) or array.shape[1] == 0:
         message = (
             f"`alternatives` must have shape ({count}, peaks, {ndim}); "
@@ -296,7 +295,7 @@ def _options(
         )
         raise ValueError(message)
     options = as_finite(array, "alternatives") - moving[:, np.newaxis]
-    options[:, 0] = reference - moving
+    options[:, 0] = offsets
     return options
 
 

@@ -1,4 +1,4 @@
-"""Decide which links between tiles are right, and which of their offsets (floor 2)."""
+"""Decide which links between tiles are right, and which of their offsets (floor 4)."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from ._judge import Judge, honest_limit, judge_plain, near_and_far, option_odds
 from ._network import (
     Network,
     Relaxation,
+    amounts,
     centred,
     grounded,
     mismatches,
@@ -134,7 +135,7 @@ def _judge(network: Network, plain: Floats) -> Judge:
     free = np.count_nonzero(~grounded(network))
     return judge_plain(
         squares(network, mismatches(network, plain)),
-        np.trace(network.weights, axis1=1, axis2=2) / ndim,
+        amounts(network),
         # With a prior every tile is measured once more, and all links can be wrong.
         0 if network.prior.any() else int(free),
         ndim=ndim,

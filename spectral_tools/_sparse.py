@@ -27,13 +27,18 @@ def connected_groups(links: NDArray[np.intp], count: int) -> NDArray[np.intp]:
 
     Groups are numbered in the order of their first tiles.
     """
+    reference, moving = links.T.astype(np.int32)
     # Links given twice add up, which as floating point cannot overflow.
     joined = sparse.coo_array(
-        (np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(count, count)
+        (np.ones(len(links)), (reference, moving)), shape=(count, count)
     )
-    found = csgraph.connected_components(joined.tocsr(), directed=False)[1]
-    first, inverse = np.unique(found, return_index=True, return_inverse=True)[1:]
-    return np.argsort(np.argsort(first))[inverse]
+    total, found = csgraph.connected_components(joined.tocsr(), directed=False)
+    first = np.empty(total, np.intp)
+    # Of all tiles of a group, the first is written last.
+    first[found[::-1]] = np.arange(count)[::-1]
+    number = np.empty(total, np.intp)
+    number[np.argsort(first)] = np.arange(total)
+    return number[found]
 
 
 def sum_at_tiles(links: NDArray[np.intp], values: Floats, count: int) -> Floats:

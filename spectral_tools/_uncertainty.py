@@ -1,4 +1,4 @@
-"""How far placed tiles can be trusted (floor 4)."""
+"""How far placed tiles can be trusted (floor 6)."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
