@@ -8,6 +8,7 @@ to the reference image, and from a tile to the mosaic.
 
 from . import plot
 from ._affine import solve_affine
+from ._gains import Gains, solve_gains
 from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
 from ._outcomes import Outcome
@@ -22,6 +23,7 @@ from ._report import (
     placement_report,
     seam_residuals,
 )
+from ._shading import Shading, apply_shading, estimate_shading
 from ._shifts import ShiftEstimate, phase_correlate
 from ._simulate import (
     SimulatedPair,
@@ -56,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Composite",
+    "Gains",
     "LoopClosures",
     "Outcome",
     "Peaks",
@@ -65,6 +68,7 @@ __all__ = [
     "RingAverage",
     "RingCoherence",
     "SeamResiduals",
+    "Shading",
     "ShiftEstimate",
     "SimulatedPair",
     "SimulatedSeries",
@@ -72,10 +76,12 @@ __all__ = [
     "StageModel",
     "TileMatches",
     "TilePlacement",
+    "apply_shading",
     "apply_transform",
     "camera_pattern",
     "correlation_surface",
     "cosine_taper",
+    "estimate_shading",
     "find_peaks",
     "gaussian_texture",
     "grid_links",
@@ -99,6 +105,7 @@ __all__ = [
     "simulate_series",
     "simulate_tiles",
     "solve_affine",
+    "solve_gains",
     "solve_rigid",
     "swap_xy_matrix",
     "swap_xy_points",

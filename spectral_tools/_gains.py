@@ -1,0 +1,267 @@
+"""Make neighbouring tiles equally bright where they overlap (floor 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import as_matrices, image_dtype
+from ._labels import number_links
+from ._links import overlapping_links
+from ._seam_levels import Seam, measure_seam
+from ._sparse import connected_groups, factorized_stiffness, sum_at_tiles
+from ._workers import Workers, check_workers, spread
+
+__all__ = ["Gains", "solve_gains"]
+
+Floats = NDArray[np.float64]
+Pairs = NDArray[np.intp]
+
+# What is known of a gain before any link: its logarithm is about 0, give or take this.
+# It is so weak that only tiles with nothing to say in their overlaps notice.
+PRIOR = 0.5
+# No link knows a ratio better than this, or it would silence the others.
+FINEST = 0.002
+# Links further off than their errors tell count less, by Cauchy's function.
+ROUNDS, TUNING = 10, 2.385
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gains:
+    """What makes tiles equally bright: ``gain * tile + offset``.
+
+    Attributes
+    ----------
+    gain : ndarray of shape (n,)
+        Factor for each tile.
+    offset : ndarray of shape (n,)
+        What to add to each tile then, in grey values.
+    links : ndarray of int, shape (n_links, 2)
+        Numbers of the two tiles of each link.
+    counted : ndarray of bool, shape (n_links,)
+        Links whose overlap told something: not those that do not overlap, or are
+        blank.
+    residuals : ndarray of shape (n_links,)
+        Step in brightness that remains, reference less moving, in
+        grey values; 0 for links that do not count.
+    """
+
+    gain: Floats
+    offset: Floats
+    links: Pairs
+    counted: NDArray[np.bool_]
+    residuals: Floats
+
+
+def solve_gains(
+    tiles: Sequence[Any] | NDArray[Any],
+    matrices: ArrayLike,
+    *,
+    links: ArrayLike | None = None,
+    offset: bool = False,
+    workers: Workers = 1,
+    progress: bool = False,
+) -> Gains:
+    """Find a gain for each tile so that steps in brightness at seams vanish.
+
+    The gains are those of weighted least squares over all overlaps. The sum of
+    the mean brightness of all tiles that are linked stays what it was; a tile
+    without links keeps gain 1.
+
+    Parameters
+    ----------
+    tiles : sequence of array_like of shape (rows, cols) or (planes, rows, cols)
+        Images, which may differ in shape, or anything that is sliced like one. Pixels
+        that are not finite do not count.
+    matrices : array_like of shape (n, ndim + 1, ndim + 1)
+        Affine maps from each tile to the mosaic.
+    links : array_like of int, shape (n_links, 2), optional
+        Pairs of tiles to compare. By default all whose rectangles share at least
+        one part in 50 of the smaller tile.
+    offset : bool, optional
+        Find an offset for each tile too, where light is added and not only
+        lost. It takes overlaps with contrast. Without, the value 0 must mean that
+        there is no light: take the dark field off first.
+    workers : int or map-like callable, optional
+        Number of threads, or a function used like `map`. The result does not
+        depend on it.
+    progress : bool, optional
+        Show a progress bar.
+
+    Returns
+    -------
+    Gains
+        Gain and offset of each tile, and the steps that remain.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite, invertible matrix for each tile, or links name
+        tiles that do not exist.
+    TypeError
+        If tiles do not hold real numbers.
+
+    See Also
+    --------
+    estimate_shading : Take off what is uneven within a tile first.
+
+    Notes
+    -----
+    Overlaps are compared by the means of small cells, from
+    which what moved or glares is weighed out. A link tells the ratio of two
+    gains from the ratio of the means, or with offsets from that of the contrasts,
+    and the logarithms of all gains follow from one sparse system, like
+    positions do. Gain compensation in panoramas [1]_ pulls gains towards 1
+    instead, so that steps remain.
+
+    A slope that all tiles share looks in overlaps like gains that fall from
+    tile to tile: what is left of it in the tiles makes gains drift.
+
+    References
+    ----------
+    .. [1] Brown and Lowe, Automatic panoramic image stitching using invariant
+       features, International Journal of Computer Vision 74 (2007) 59,
+       :doi:`10.1007/s11263-006-0002-3`.
+
+    Examples
+    --------
+    The second of two tiles that share 40 columns is too dark by a fifth:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> scene = 100 + 20 * spt.gaussian_texture((100, 160), rng=1)
+    >>> tiles = [scene[:, :100], 0.8 * scene[:, 60:]]
+    >>> matrices = [np.eye(3), spt.translation((0, 60))]
+    >>> even = spt.solve_gains(tiles, matrices)
+    >>> float((even.gain[1] / even.gain[0]).round(3))
+    1.25
+    >>> tiles = [gain * tile for gain, tile in zip(even.gain, tiles)]
+    >>> float((tiles[1][:, 0] - tiles[0][:, 60]).mean().round(3))
+    0.0
+    """
+    check_workers(workers)
+    if len(tiles) == 0:
+        message = "`tiles` must hold at least one tile; got none."
+        raise ValueError(message)
+    maps = as_matrices(matrices, "matrices", count=len(tiles))
+    shapes = _shapes(tiles, maps)
+    pairs = _pairs(links, maps, shapes)
+    work: dict[str, Any] = {"workers": workers, "progress": progress}
+    means = spread(partial(_mean, tiles), range(len(tiles)), title="brightness", **work)
+    bright = np.array(list(means))
+    measure = partial(measure_seam, tiles, maps, shapes)
+    seams = list(spread(measure, pairs.tolist(), title="compare overlaps", **work))
+    return _solve(pairs, seams, bright, offset)
+
+
+def _shapes(tiles: Any, maps: Floats) -> Pairs:
+    """Return the shapes of the tiles, or tell which does not fit its matrix."""
+    ndim = maps.shape[1] - 1
+    for number, matrix in enumerate(maps):
+        tile = tiles[number]
+        shape = np.shape(tile)
+        if len(shape) != ndim or 0 in shape:
+            message = (
+                f"`tiles` must have {ndim} axes, as `matrices` tell, and at least "
+                f"one pixel; got shape {shape} as tile {number}."
+            )
+            raise ValueError(message)
+        image_dtype(np.dtype(getattr(tile, "dtype", float)), f"tiles[{number}]")
+        flat = np.append(np.zeros(ndim), 1)
+        square = np.linalg.det(matrix[:ndim, :ndim])
+        if not np.allclose(matrix[ndim], flat) or square == 0:
+            message = (
+                "`matrices` must be affine and invertible; "
+                f"got {matrix.tolist()} for tile {number}."
+            )
+            raise ValueError(message)
+    return np.array([np.shape(tiles[k]) for k in range(len(maps))], np.intp)
+
+
+def _pairs(links: Any, maps: Floats, shapes: Pairs) -> Pairs:
+    if links is not None:
+        if np.size(links) == 0:
+            return np.empty((0, 2), np.intp)
+        return number_links(links, range(len(maps)))[0]
+    ndim = shapes.shape[1]
+    linear = maps[:, :ndim, :ndim]
+    middle = np.einsum("nij,nj->ni", linear, (shapes - 1) / 2) + maps[:, :ndim, ndim]
+    size = np.einsum("nij,nj->ni", np.abs(linear), shapes)
+    return overlapping_links(middle - size / 2, size)
+
+
+def _mean(tiles: Any, number: int) -> float:
+    """Return the mean of the finite pixels of a tile."""
+    pixels = np.asarray(tiles[number])
+    image_dtype(pixels.dtype, f"tiles[{number}]")
+    if pixels.dtype.kind == "f":
+        pixels = pixels[np.isfinite(pixels)]
+    return float(pixels.mean(dtype=np.float64)) if pixels.size else 0.0
+
+
+def _solve(pairs: Pairs, seams: list[Seam], bright: Floats, offset: bool) -> Gains:
+    """Solve for the logarithms of the gains first, then for offsets."""
+    count = len(bright)
+    reference, moving = np.array([seam.means for seam in seams]).reshape(-1, 2).T
+    index = 1 if offset else 0
+    table = np.array([seam.ratios for seam in seams]).reshape(-1, 2, 2)
+    ratio, variance = table[:, index].T
+    counted = np.isfinite(variance)
+    used = pairs[counted]
+    group = connected_groups(used, count)
+    gain, added = np.ones(count), np.zeros(count)
+    residuals = np.zeros(len(pairs))
+    if counted.any():
+        logs = _settle(
+            used, count, ratio[counted], variance[counted] + FINEST**2, PRIOR
+        )
+        gain = np.exp(logs)
+        gain *= _keep(bright, bright * gain, group)
+        step = gain[pairs[:, 0]] * reference - gain[pairs[:, 1]] * moving
+        if offset:
+            level = max(float(np.abs(bright).mean()), np.finfo(float).tiny)
+            noise = np.array([seam.noise for seam in seams])[counted]
+            noise = noise * gain[used].prod(axis=1) + (FINEST * level) ** 2
+            added = _settle(used, count, step[counted], noise, PRIOR * level)
+            total = np.bincount(group, bright * (gain - 1) + added)
+            added -= (total / np.bincount(group))[group]
+        step += added[pairs[:, 0]] - added[pairs[:, 1]]
+        residuals = np.where(counted, step, 0)
+    return Gains(
+        gain=gain, offset=added, links=pairs, counted=counted, residuals=residuals
+    )
+
+
+def _settle(
+    links: Pairs, count: int, steps: Floats, variance: Floats, prior: float
+) -> Floats:
+    """Return values for tiles whose differences, moving less reference, are steps.
+
+    Links that contradict the others by far lose their weight.
+    """
+    weights = 1 / variance
+    values = np.zeros(count)
+    for _ in range(ROUNDS):
+        solve = factorized_stiffness(
+            links,
+            weights[:, None, None],
+            np.array([[prior**-2]]),
+            np.ones(count, np.bool_),
+        )
+        pull = sum_at_tiles(links, (weights * steps)[:, None], count)
+        values = solve(pull)[:, 0]
+        square = (steps - values[links[:, 1]] + values[links[:, 0]]) ** 2 / variance
+        usual = max(float(np.median(square)) / 0.455, 1.0)
+        weights = 1 / (variance * (1 + square / (usual * TUNING**2)))
+    return values
+
+
+def _keep(before: Floats, after: Floats, group: Pairs) -> Floats:
+    """Return the factor for each tile that keeps the total of its group."""
+    totals = np.bincount(group, before), np.bincount(group, after)
+    factor = np.ones(len(totals[0]))
+    np.divide(*totals, out=factor, where=totals[1] > 0)
+    return factor[group]
