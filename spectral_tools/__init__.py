@@ -8,6 +8,7 @@ to the reference image, and from a tile to the mosaic.
 
 from . import plot
 from ._affine import solve_affine
+from ._composite_blocks import composite_blocks
 from ._gains import Gains, solve_gains
 from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
@@ -53,6 +54,7 @@ from ._transforms import (
     translation,
 )
 from ._uncertainty import offset_covariance, position_covariance
+from ._warp import warp_image
 
 __version__ = "0.1.0"
 
@@ -79,6 +81,7 @@ __all__ = [
     "apply_shading",
     "apply_transform",
     "camera_pattern",
+    "composite_blocks",
     "correlation_surface",
     "cosine_taper",
     "estimate_shading",
@@ -111,5 +114,6 @@ __all__ = [
     "swap_xy_points",
     "translation",
     "warp_composite",
+    "warp_image",
     "whiten",
 ]

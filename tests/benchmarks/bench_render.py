@@ -1,4 +1,4 @@
-"""How fast tiles are rendered, beside scikit-image in the same run.
+"""How fast tiles are rendered, beside other libraries in the same run.
 
     python tests/benchmarks/bench_render.py [--side 1024] [--grid 4]
 
@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before NumPy is loaded, and only for this script
         os.environ.setdefault(name, "1")
 
 import numpy as np
+from scipy import ndimage
 from skimage import transform
 
 import spectral_tools as spt
@@ -63,11 +64,20 @@ def main():
     tilted = transform.AffineTransform(rotation=0.01, translation=(0.3, 0.7))
     peer = pixels / timed(lambda: transform.warp(single, tilted, order=1), repeat=3)
     print(f"{'skimage.transform.warp, order 1':44}{peer:8.0f} Mpx/s")
+    turn, shift = np.linalg.inv(tilted.params)[:2, :2], (0.3, 0.7)
+    for order in (3, 5):
+        speed = pixels / timed(
+            lambda o=order: ndimage.affine_transform(single, turn, shift, order=o),
+            repeat=1,
+        )
+        print(
+            f"{f'scipy.ndimage.affine_transform, order {order}':44}{speed:8.0f} Mpx/s"
+        )
 
     for kind, angle in (("translation", 0.0), ("affine", 0.01), ("turned", 0.5)):
         tiles, matrices = grid_of_tiles(side, options.grid, angle, rng)
-        for blend in ("feather", "mean", "nearest"):
-            for order in (1, 0):
+        for blend in ("feather", "mean", "nearest", "maximum"):
+            for order in (1, 0, 3, 5) if blend == "feather" else (1, 0):
                 spent = timed(
                     lambda t=tiles, m=matrices, b=blend, o=order: spt.warp_composite(
                         t, m, blend=b, order=o

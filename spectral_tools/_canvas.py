@@ -1,0 +1,345 @@
+"""Plan what is rendered where: checks, canvas and dtypes (floor 6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ._blend_kernels import FEATHER, FIRST, LAST, MAXIMUM, MEAN, MINIMUM, NEAREST
+from ._checks import as_positions, check_positive, image_dtype
+from ._sample_kernels import SLACK, add_shifted, add_warped
+from ._tile_inputs import (
+    Tile,
+    entries,
+    extent_of,
+    masks_of,
+    matrices_of,
+    place,
+    spatial_shapes,
+)
+from ._tile_pieces import Piece, box_slices, read_piece, source_of
+
+__all__ = [
+    "BLOCK",
+    "MULTIBAND",
+    "ORDERS",
+    "Plan",
+    "Valid",
+    "add_piece",
+    "check_affine",
+    "check_choice",
+    "cut_up",
+    "make_plan",
+    "pieces_of",
+]
+
+Float = np.floating[Any]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+Valid = Sequence[ArrayLike | None] | ArrayLike | None
+
+MULTIBAND = -1
+BLENDS = {
+    "feather": FEATHER,
+    "mean": MEAN,
+    "nearest": NEAREST,
+    "maximum": MAXIMUM,
+    "minimum": MINIMUM,
+    "first": FIRST,
+    "last": LAST,
+    "multiband": MULTIBAND,
+}
+ORDERS = (0, 1, 3, 5)
+# A canvas with more pixels than this, and so many times more than its tiles have,
+# is taken for a mistake.
+LARGE, EMPTY = 1e9, 1e4
+
+# Strategy: the canvas is cut into regions and those into blocks, by rules that do
+# not know who works on them; this is why results do not depend on `workers`. A
+# region is what a thread renders at a time and for which tiles are read. A block is
+# so small that the blend and its weight stay in the cache, and only finished pixels
+# leave it. Inside, every array has the axes (planes, rows, cols): a flat image is
+# one plane.
+REGION = {2: (1, 1024, 1024), 3: (16, 256, 256)}
+BLOCK = {2: (1, 128, 1024), 3: (2, 64, 256)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """All that it takes to render any region, by whoever does it."""
+
+    tiles: list[Tile]
+    boxes: Floats  # (n, 2, 3): where they lie
+    field: NDArray[Any] | None  # (rows, cols, ndim): displacements on the canvas
+    ndim: int
+    origin: Floats
+    shape: Ints  # of the canvas, without channels
+    channel_axis: int | None
+    channels: int
+    blend: int
+    fill_value: float
+    limits: tuple[float, float]
+    kept: np.dtype[Any]
+    computed: np.dtype[Any]
+    counted: np.dtype[Any]
+    region: Ints
+    block: Ints
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of the result, with channels."""
+        if self.channel_axis is None:
+            return tuple(self.shape.tolist())
+        return tuple(np.insert(self.shape, self.channel_axis, self.channels).tolist())
+
+    def with_channels(self, inside: tuple[slice, ...]) -> tuple[slice, ...]:
+        """Return slices of the result for slices of the canvas."""
+        axis = self.channel_axis
+        return inside if axis is None else (*inside[:axis], slice(None), *inside[axis:])
+
+
+def make_plan(
+    tiles: Sequence[ArrayLike | None] | ArrayLike,
+    matrices: ArrayLike,
+    *,
+    bounds: ArrayLike | str | None,
+    scale: float,
+    blend: str,
+    order: int,
+    valid: Valid,
+    channel_axis: int | None,
+    fill_value: float,
+    dtype: DTypeLike | None,
+    field: NDArray[Any] | None = None,
+) -> Plan:
+    """Check the arguments of a rendering, and lay the tiles out."""
+    check_positive(scale, "scale")
+    check_choice(blend, tuple(BLENDS), "blend")
+    check_choice(order, ORDERS, "order")
+    images = entries(tiles, "tiles")
+    there = [n for n, image in enumerate(images) if image is not None]
+    maps = matrices_of(matrices, there, len(images))
+    check_affine(maps, "matrices")
+    ndim = maps.shape[1] - 1
+    axis = _channel_position(channel_axis, ndim)
+    present = [images[n] for n in there]
+    shapes, channels = spatial_shapes(present, ndim, axis)
+    masks = masks_of(valid, shapes, there, len(images))
+    kept, computed = _dtypes(present, dtype)
+    _check_fill(fill_value, kept, computed)
+
+    origin, shape = _canvas(maps, shapes, bounds, scale, there)
+    placed = place(
+        present, masks, maps, shapes, origin, scale, order, field is not None
+    )
+    return Plan(
+        tiles=placed,
+        boxes=np.stack([tile.box for tile in placed]),
+        field=field,
+        ndim=ndim,
+        origin=origin,
+        shape=shape,
+        channel_axis=axis,
+        channels=channels,
+        blend=BLENDS[blend],
+        fill_value=fill_value,
+        limits=_limits(kept, computed),
+        kept=kept,
+        computed=computed,
+        counted=np.min_scalar_type(len(present)),
+        region=_sides(REGION[ndim], scale),
+        block=_sides(BLOCK[ndim], scale),
+    )
+
+
+def check_choice(value: Any, choices: tuple[Any, ...], name: str) -> None:
+    """Raise unless `value` is one of some."""
+    if value not in choices:
+        message = f"`{name}` must be one of {choices}; got {value!r}."
+        raise ValueError(message)
+
+
+def check_affine(maps: Floats, name: str) -> None:
+    """Raise unless maps are affine and can be inverted."""
+    ndim = maps.shape[1] - 1
+    if (maps[:, ndim] != np.eye(ndim + 1)[ndim]).any():
+        message = f"`{name}` must be affine; got a last row that is not (0, ..., 0, 1)."
+        raise ValueError(message)
+    singular = np.flatnonzero(np.linalg.det(maps[:, :ndim, :ndim]) == 0)
+    if singular.size:
+        message = f"`{name}` must be invertible; got determinant 0 at {singular[0]}."
+        raise ValueError(message)
+
+
+def _check_fill(value: float, kept: np.dtype[Any], computed: np.dtype[Any]) -> None:
+    low, high = _limits(kept, computed)
+    fits = kept.kind == "f" or (low <= value <= high and value % 1 == 0)
+    if not fits:
+        message = f"`fill_value` must be representable in {kept}; got {value}."
+        raise ValueError(message)
+
+
+def _limits(kept: np.dtype[Any], computed: np.dtype[Any]) -> tuple[float, float]:
+    """Return the range of an integer dtype, in floats that do not exceed it."""
+    if kept.kind not in "iu":
+        return 0.0, 1.0
+    info = np.iinfo(kept)
+    high = computed.type(info.max)
+    if int(high) > info.max:
+        high = np.nextafter(high, computed.type(0))
+    return float(info.min), float(high)
+
+
+def _dtypes(
+    images: list[Any], dtype: DTypeLike | None
+) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the dtypes of the result and of the computation."""
+    common = np.result_type(*{image.dtype for image in images})
+    kept = common if dtype is None else np.dtype(dtype)
+    image_dtype(common, "tiles")
+    image_dtype(kept, "dtype")
+    return kept, image_dtype(np.result_type(common, kept), "dtype")
+
+
+def _channel_position(channel_axis: int | None, ndim: int) -> int | None:
+    if channel_axis is None:
+        return None
+    if not -ndim - 1 <= channel_axis <= ndim:
+        message = (
+            f"`channel_axis` must be between {-ndim - 1} and {ndim}; "
+            f"got {channel_axis}."
+        )
+        raise ValueError(message)
+    return channel_axis % (ndim + 1)
+
+
+def _canvas(
+    maps: Floats,
+    shapes: Ints,
+    bounds: ArrayLike | str | None,
+    scale: float,
+    there: list[int],
+) -> tuple[Floats, Ints]:
+    """Return the origin and the shape of the result."""
+    ndim = shapes.shape[1]
+    if bounds is None or isinstance(bounds, str):
+        check_choice(bounds or "union", ("union", "intersection"), "bounds")
+        low, high = extent_of(maps, shapes)
+        if bounds == "intersection":
+            origin, stop = _shared(low, high)
+        else:
+            origin = np.ceil(low.min(axis=0)) + 0.0  # never -0
+            stop = np.maximum(np.floor(high.max(axis=0)), origin) + 1
+            _check_size((stop - origin) * scale, low, high, shapes, there)
+    else:
+        origin, stop = as_positions(bounds, "bounds", count=2, ndim=ndim)
+        if not (origin < stop).all():
+            message = f"`bounds` must stop after they start; got {origin} to {stop}."
+            raise ValueError(message)
+    shape = np.ceil((stop - origin) * scale - SLACK).astype(np.intp)
+    return origin.copy(), np.maximum(shape, 1)
+
+
+def _shared(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """Return the rectangle that all tiles share."""
+    origin = np.ceil(low.max(axis=0)) + 0.0
+    stop = np.floor(high.min(axis=0)) + 1
+    if not (origin < stop).all():
+        message = (
+            "`bounds` must leave a pixel; "
+            "got 'intersection' for tiles that share no rectangle."
+        )
+        raise ValueError(message)
+    return origin, stop
+
+
+def _check_size(
+    sides: Floats, low: Floats, high: Floats, shapes: Ints, there: list[int]
+) -> None:
+    """Raise if tiles lie so far apart that the canvas would be all but empty."""
+    if sides.prod() < max(LARGE, EMPTY * shapes.prod(axis=1).sum()):
+        return
+    middle = (low + high) / 2
+    away = np.abs(middle - np.median(middle, axis=0)).max(axis=1)
+    message = (
+        "`matrices` must keep tiles together, or `bounds` be given; got a mosaic "
+        f"of {sides} pixels, in which tile {there[int(away.argmax())]} lies "
+        f"{away.max():.0f} from the middle."
+    )
+    raise ValueError(message)
+
+
+def _sides(sides: tuple[int, int, int], scale: float) -> Ints:
+    """Return the sides of a region or block that bound what is read for it."""
+    return np.maximum(np.array(sides) * min(1.0, scale), 1).astype(np.intp)
+
+
+def cut_up(start: Ints, stop: Ints, sides: Ints) -> tuple[Ints, Ints]:
+    """Return where the boxes start and stop that fill a box."""
+    axes = [range(*each) for each in zip(start, stop, sides, strict=True)]
+    starts = np.array(list(product(*axes)), dtype=np.intp)
+    return starts, np.minimum(starts + sides, stop)
+
+
+def pieces_of(plan: Plan, starts: Ints, stops: Ints) -> list[Piece]:
+    """Read what blocks need of each tile that they can touch."""
+    if plan.field is None:
+        low, high = starts.min(axis=0), stops.max(axis=0)
+        near = (plan.boxes[:, 0] < high).all(axis=1)
+        near &= (plan.boxes[:, 1] > low - 1).all(axis=1)
+        tiles = [plan.tiles[n] for n in np.flatnonzero(near)]
+    else:
+        tiles = plan.tiles
+    return [
+        read_piece(
+            tile,
+            plan.channel_axis,
+            starts,
+            stops,
+            _moves(plan, tile, starts, stops),
+            plan.computed,
+        )
+        for tile in tiles
+    ]
+
+
+def _moves(plan: Plan, tile: Tile, starts: Ints, stops: Ints) -> list[Floats]:
+    """Return how far the points of each block are displaced in a tile."""
+    if plan.field is None:
+        return [np.empty((3, 0, 0, 0))] * len(starts)
+    found = []
+    for start, stop in zip(starts, stops, strict=True):
+        shape = tuple((stop - start).tolist())
+        inside = box_slices(start, stop)[3 - plan.ndim :]
+        field = plan.field[inside].reshape(-1, plan.ndim)
+        moves = np.zeros((3, *shape))
+        field = np.where(np.isfinite(field).all(axis=1)[:, None], field, np.nan)
+        moves[3 - plan.ndim :] = -(
+            field @ tile.linear[3 - plan.ndim :, 3 - plan.ndim :].T
+        ).T.reshape(-1, *shape)
+        found.append(moves)
+    return found
+
+
+def add_piece(
+    plan: Plan,
+    piece: Piece,
+    block: int,
+    channel: int,
+    blend: int,
+    mean: NDArray[Float],
+    total: NDArray[Float],
+    count: NDArray[np.int32],
+) -> None:
+    """Add one channel of a tile to one block."""
+    tile, source = piece.tile, source_of(piece, block, channel, plan.computed)
+    lies: Any = (source.offset, source.start, source.centre, tile.half, tile.order)
+    onto: Any = (blend, mean, total, count)
+    if tile.shifted and not source.known.size and plan.field is None:
+        add_shifted(source.pixels, *lies, *onto)
+    else:
+        bent: Any = (source.known, source.moves, tile.linear)
+        add_warped(source.pixels, *bent, *lies, *onto)

@@ -1,0 +1,264 @@
+"""Locate and sample rows of points in a tile, compiled (floor 2).
+
+The points of a row are given by their first and their step, or one by one. Each
+lies `parts` beyond the pixel `lows`, along each axis. Buffers are the caller's, and
+only the first `size` entries count.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._compiled import compiled
+from ._spline_kernels import combine
+
+__all__ = [
+    "LEAST",
+    "bend",
+    "displace",
+    "distances",
+    "gather",
+    "lean",
+    "lift",
+    "locate",
+    "measure",
+    "normalise",
+    "split",
+]
+
+Array = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
+
+# The weight of a pixel on the border itself, where the distance is 0.
+LEAST = 1e-3
+
+
+@compiled
+def _mix(one: Array, two: Array, part: Any, size: int, out: Array) -> None:
+    # This form, not one * (1 - part) + two * part, keeps constants exactly.
+    for k in range(size):
+        out[k] = one[k] + part * (two[k] - one[k])
+
+
+@compiled
+def lean(
+    flat: Array,
+    at: int,
+    shape: tuple[int, int, int],
+    part: Array,
+    size: int,
+    room: Array,
+    values: Array,
+) -> None:
+    """Interpolate a row of a translated tile linearly."""
+    planes, rows, cols = shape
+    line, other = room[0], room[1]
+    _mix(flat[at:], flat[at + cols :], part[1], size + 1, line)
+    if planes > 1:
+        at += rows * cols
+        _mix(flat[at:], flat[at + cols :], part[1], size + 1, other)
+        _mix(line, other, part[0], size + 1, line)
+    _mix(line, line[1:], part[2], size, values)
+
+
+@compiled
+def bend(
+    flat: Array,
+    at: int,
+    shape: tuple[int, int, int],
+    taps: Array,
+    order: int,
+    size: int,
+    room: Array,
+    values: Array,
+) -> None:
+    """Interpolate a row of a translated tile by splines."""
+    planes, rows, cols = shape
+    reach, layer = order // 2, rows * cols
+    line, other = room[0], room[1]
+    at -= reach * cols + reach
+    if planes > 1:
+        at -= reach * layer
+        line[:] = 0
+        for plane in range(order + 1):
+            combine(flat, at + plane * layer, cols, taps[:, 1], size + order, other)
+            for k in range(size + order):
+                line[k] += taps[plane, 0] * other[k]
+    else:
+        combine(flat, at, cols, taps[:, 1], size + order, line)
+    combine(line, 0, 1, taps[:, 2], size, values)
+
+
+@compiled
+def lift(values: Array, size: int, offset: float) -> None:
+    if offset != 0:
+        add = values.dtype.type(offset)
+        for k in range(size):
+            values[k] += add
+
+
+@compiled
+def locate(
+    origin: Floats,
+    step: Floats,
+    ramp: Floats,
+    shape: tuple[int, int, int],
+    order: int,
+    size: int,
+    lows: NDArray[np.int32],
+    parts: Array,
+) -> None:
+    """Write the lowest of the pixels around each point, and the fractions."""
+    nudge, share = (0.5, 0.0) if order == 0 else (0.0, 1.0)
+    for axis in range(0 if shape[0] > 1 else 1, 3):
+        begin, stride = origin[axis], step[axis]
+        low, part = lows[axis], parts[axis]
+        for k in range(size):
+            point = begin + ramp[k] * stride
+            low[k] = np.int32(point + nudge)
+            part[k] = (point - low[k]) * share
+
+
+@compiled
+def distances(
+    origin: Floats,
+    step: Floats,
+    ramp: Floats,
+    centre: Floats,
+    half: Floats,
+    size: int,
+    weights: Array,
+) -> None:
+    """Write the distance to the border of the tile, in pixels of the tile."""
+    # A weight needs no more precision than the image has, a coordinate does.
+    dtype = weights.dtype
+    plane_at, row_at, col_at = (origin - centre).astype(dtype)
+    plane_step, row_step, col_step = step.astype(dtype)
+    plane_half, row_half, col_half = half.astype(dtype)
+    least = dtype.type(LEAST)
+    for k in range(size):
+        row = row_half - abs(row_at + dtype.type(ramp[k]) * row_step)
+        col = col_half - abs(col_at + dtype.type(ramp[k]) * col_step)
+        weights[k] = max(min(row, col), least)
+    if plane_half < np.inf:
+        for k in range(size):
+            plane = plane_half - abs(plane_at + dtype.type(ramp[k]) * plane_step)
+            weights[k] = np.minimum(weights[k], max(plane, least))
+
+
+@compiled
+def displace(
+    origin: Floats,
+    step: Floats,
+    ramp: Floats,
+    points: Floats,
+    low: Floats,
+    high: Floats,
+    size: int,
+    weights: Array,
+) -> None:
+    """Turn moves into points, in place; outside of the tile the weight is 0."""
+    for k in range(size):
+        weights[k] = 1
+    for axis in range(3):
+        begin, stride, line = origin[axis], step[axis], points[axis]
+        least, most = low[axis], high[axis]
+        for k in range(size):
+            point = line[k] + (begin + ramp[k] * stride)
+            inside = (least <= point) & (point <= most)  # NaN is not
+            weights[k] *= inside
+            line[k] = point if inside else least
+
+
+@compiled
+def split(
+    points: Floats,
+    shape: tuple[int, int, int],
+    order: int,
+    size: int,
+    lows: NDArray[np.int32],
+    parts: Array,
+) -> None:
+    """Write the pixels below points, and the fractions."""
+    nudge, share = (0.5, 0.0) if order == 0 else (0.0, 1.0)
+    for axis in range(0 if shape[0] > 1 else 1, 3):
+        for k in range(size):
+            lows[axis, k] = np.int32(points[axis, k] + nudge)
+            parts[axis, k] = (points[axis, k] - lows[axis, k]) * share
+
+
+@compiled
+def measure(
+    points: Floats, centre: Floats, half: Floats, size: int, weights: Array
+) -> None:
+    """Multiply the weights by the distance to the border of the tile."""
+    for k in range(size):
+        distance = np.inf
+        for axis in range(3):
+            if half[axis] < np.inf:
+                away = abs(points[axis, k] - centre[axis])
+                distance = min(distance, half[axis] - away)
+        weights[k] *= max(distance, LEAST)
+
+
+@compiled
+def gather(
+    flat: Array,
+    lows: NDArray[np.int32],
+    parts: Array,
+    shape: tuple[int, int, int],
+    size: int,
+    values: Array,
+) -> None:
+    planes, rows, cols = shape
+    row, col, row_part, col_part = lows[1], lows[2], parts[1], parts[2]
+    for k in range(size):
+        at = row[k] * cols + col[k]
+        values[k] = _between(flat, at, cols, row_part[k], col_part[k])
+    if planes > 1:
+        layer = rows * cols
+        for k in range(size):
+            at = (lows[0, k] * rows + row[k]) * cols + col[k]
+            one = _between(flat, at, cols, row_part[k], col_part[k])
+            two = _between(flat, at + layer, cols, row_part[k], col_part[k])
+            values[k] = one + parts[0, k] * (two - one)
+
+
+@compiled
+def _between(flat: Array, at: int, cols: int, row: Any, col: Any) -> Any:
+    # Unsigned, so that no index is checked for being negative.
+    here, below = np.uintp(at), np.uintp(at + cols)
+    one = flat[here] + col * (flat[np.uintp(at + 1)] - flat[here])
+    two = flat[below] + col * (flat[np.uintp(at + cols + 1)] - flat[below])
+    return one + row * (two - one)
+
+
+@compiled
+def normalise(
+    flags: Array,
+    lows: NDArray[np.int32],
+    parts: Array,
+    shape: tuple[int, int, int],
+    share: Array,
+    size: int,
+    values: Array,
+    weights: Array,
+) -> None:
+    """Interpolate between known pixels only, where the nearest one is known.
+
+    It is the law of the border: outside of a tile is nothing known either, and
+    a pixel counts as far as half a pixel beyond the last known one.
+    """
+    planes, rows, cols = shape
+    row, col, row_part, col_part = lows[1], lows[2], parts[1], parts[2]
+    for k in range(size):
+        nearest = (row[k] + int(row_part[k] + 0.5)) * cols
+        nearest += col[k] + int(col_part[k] + 0.5)
+        if planes > 1:
+            nearest += (lows[0, k] + int(parts[0, k] + 0.5)) * rows * cols
+        if flags[nearest] > 0:
+            values[k] /= share[k]
+        else:
+            values[k] = 0
+            weights[k] = 0

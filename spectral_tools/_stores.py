@@ -1,0 +1,92 @@
+"""Write rendered blocks to stores, and remember which ones are there (floor 9)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._canvas import Plan
+from ._checks import as_shape
+from ._regions import Region, regions_of, render_regions
+from ._workers import Workers
+
+__all__ = ["block_sides", "check_store", "write_blocks"]
+
+Ints = NDArray[np.intp]
+
+
+def check_store(
+    store: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    """Raise unless a store has a shape and can hold the values of a dtype."""
+    if not hasattr(store, "__setitem__") or not hasattr(store, "dtype"):
+        message = (
+            f"`{name}` must take slices and have a dtype; got {type(store).__name__}."
+        )
+        raise TypeError(message)
+    if tuple(store.shape) != shape:
+        message = f"`{name}` must have shape {shape}; got {tuple(store.shape)}."
+        raise ValueError(message)
+    if not np.can_cast(dtype, store.dtype):
+        message = f"`{name}` must hold {dtype}; got dtype {store.dtype}."
+        raise TypeError(message)
+    flags = getattr(store, "flags", None)
+    if not getattr(flags, "writeable", True):
+        message = f"`{name}` must be writeable; got a read-only array."
+        raise ValueError(message)
+
+
+def block_sides(plan: Plan, blocks: Sequence[int] | None, out: Any) -> Ints:
+    """Return the shape of the blocks: whole chunks of `out`, if it has any."""
+    if blocks is not None:
+        return np.array(as_shape(blocks, "blocks", ndim=plan.ndim), dtype=np.intp)
+    sides = plan.region[-plan.ndim :]
+    chunks = getattr(out, "chunks", None)
+    if chunks is None or len(chunks) != len(plan.image_shape):
+        return sides
+    if not all(isinstance(chunk, int) for chunk in chunks):
+        return sides
+    if plan.channel_axis is not None:
+        chunks = np.delete(chunks, plan.channel_axis)
+    return -(-sides // np.array(chunks)) * np.array(chunks)
+
+
+def write_blocks(
+    plan: Plan,
+    sides: Ints,
+    image: Any,
+    coverage: Any,
+    done: Any,
+    workers: Workers,
+    progress: bool,
+) -> None:
+    """Render all blocks that are not done, and write each before it is marked."""
+    regions = regions_of(plan, sides)
+    cells = [_cell(region, plan.ndim, sides) for region in regions]
+    if done is not None:
+        grid = tuple((-(-plan.shape // sides)).tolist())
+        check_store(done, "done", grid, np.dtype(bool))
+        marks = np.asarray(done[...], dtype=bool)
+        left = [k for k, cell in enumerate(cells) if not marks[cell]]
+        regions, cells = [regions[k] for k in left], [cells[k] for k in left]
+    parts = render_regions(plan, regions, workers, progress, "warp_composite")
+    for cell, (inside, pixels, counts) in zip(cells, parts, strict=True):
+        image[plan.with_channels(inside)] = pixels
+        coverage[inside] = counts
+        if done is not None:
+            _settle(image)
+            _settle(coverage)
+            done[cell] = True
+            _settle(done)
+
+
+def _cell(region: Region, ndim: int, sides: Ints) -> tuple[int, ...]:
+    return tuple((region[0][3 - ndim :] // sides).tolist())
+
+
+def _settle(store: Any) -> None:
+    """Make a store write what it still holds back."""
+    flush = getattr(store, "flush", None)
+    if flush is not None:
+        flush()

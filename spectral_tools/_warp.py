@@ -1,0 +1,135 @@
+"""Warp one image, with all its channels, by a matrix or a field (floor 9)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ._canvas import make_plan
+from ._checks import as_matrix, as_shape, image_dtype
+from ._regions import regions_of, render_regions
+from ._workers import Workers, check_workers
+
+__all__ = ["warp_image"]
+
+
+def warp_image(
+    image: ArrayLike,
+    matrix: ArrayLike,
+    *,
+    displacement: ArrayLike | None = None,
+    shape: Sequence[int] | None = None,
+    order: int = 1,
+    valid: ArrayLike | None = None,
+    channel_axis: int | None = None,
+    fill_value: float = 0,
+    dtype: DTypeLike | None = None,
+    workers: Workers = 1,
+) -> NDArray[Any]:
+    """Warp a moving image onto the pixels of its reference.
+
+    The matrix leads from the moving image to the reference; it is inverted
+    inside. The image covers pixels up to half a pixel beyond the centres of its
+    border pixels. Where it shrinks, it is smoothed first.
+
+    Parameters
+    ----------
+    image : array_like of shape (rows, cols) or (planes, rows, cols)
+        The moving image, perhaps with one axis more for channels, or anything
+        that is sliced like an array; only what is needed is read.
+    matrix : array_like of shape (ndim + 1, ndim + 1)
+        Affine map from the image to the reference.
+    displacement : array_like of shape (rows, cols, 2) or (planes, rows, cols, 3)
+        For each pixel of the result, how far the point that comes to lie there
+        is moved after the matrix:
+        ``reference_point = apply_transform(matrix, moving_point) + displacement``.
+        Pixels where it is not finite get the fill value.
+    shape : sequence of int, optional
+        Shape of the result, without channels; by default that of
+        `displacement`, or of the image.
+    order : {1, 0, 3, 5}, optional
+        Interpolate linearly, take the nearest pixel, or interpolate by B-splines
+        of that order [1]_.
+    valid : array_like of bool, optional
+        True where a pixel counts. Pixels that are not finite never count.
+    channel_axis : int, optional
+        Axis of the image, and of the result, that holds channels.
+    fill_value : float, optional
+        Value of pixels that the image does not cover.
+    dtype : dtype, optional
+        Of the result, by default that of the image. Results that are integers
+        are rounded and clipped.
+    workers : int or map-like callable, optional
+        Number of threads, or a callable that is used like `map`. The result
+        does not depend on it.
+
+    Returns
+    -------
+    ndarray
+        The image as the reference sees it.
+
+    References
+    ----------
+    .. [1] Thévenaz, Blu, Unser (2000). Interpolation revisited.
+       :doi:`10.1109/42.875199`
+
+    Examples
+    --------
+    A bright pixel at (1, 1) that belongs to (2, 3) of the reference:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> moving = np.zeros((3, 3), np.uint8)
+    >>> moving[1, 1] = 9
+    >>> spt.warp_image(moving, spt.translation((1, 2)), shape=(4, 5))
+    array([[0, 0, 0, 0, 0],
+           [0, 0, 0, 0, 0],
+           [0, 0, 0, 9, 0],
+           [0, 0, 0, 0, 0]], dtype=uint8)
+    """
+    check_workers(workers)
+    inward = as_matrix(matrix, "matrix")
+    ndim = len(inward) - 1
+    moving = image if hasattr(image, "dtype") else np.asarray(image)
+    field = None if displacement is None else _as_field(displacement, ndim)
+    if shape is not None:
+        sides = as_shape(shape, "shape", ndim=ndim)
+    elif field is not None:
+        sides = field.shape[:-1]
+    else:
+        sides = tuple(np.shape(moving))
+        if channel_axis is not None:
+            sides = tuple(np.delete(sides, channel_axis).tolist())
+    if field is not None and field.shape[:-1] != sides:
+        message = f"`displacement` must have shape {(*sides, ndim)}; got {field.shape}."
+        raise ValueError(message)
+
+    plan = make_plan(
+        [moving],
+        inward[None],
+        bounds=np.array([(0,) * len(sides), sides]),
+        scale=1.0,
+        blend="last",
+        order=order,
+        valid=None if valid is None else [valid],
+        channel_axis=channel_axis,
+        fill_value=fill_value,
+        dtype=dtype,
+        field=field,
+    )
+    result = np.empty(plan.image_shape, plan.kept)
+    regions = regions_of(plan, plan.region[-ndim:])
+    for inside, pixels, _ in render_regions(plan, regions, workers, False, ""):
+        result[plan.with_channels(inside)] = pixels
+    return result
+
+
+def _as_field(displacement: ArrayLike, ndim: int) -> NDArray[np.floating[Any]]:
+    field = np.asarray(displacement)
+    field = field.astype(image_dtype(field.dtype, "displacement"), copy=False)
+    if field.ndim != ndim + 1 or field.shape[-1] != ndim or 0 in field.shape:
+        axes = "rows, cols" if ndim == 2 else "planes, rows, cols"
+        message = f"`displacement` must have shape ({axes}, {ndim}); got {field.shape}."
+        raise ValueError(message)
+    return field

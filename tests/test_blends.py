@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import spectral_tools as spt
+from spectral_tools import _canvas
+
+BLENDS = ["maximum", "minimum", "first", "last", "multiband"]
+
+
+def moved(row, col):
+    return np.array([[1, 0, row], [0, 1, col], [0, 0, 1]])
+
+
+@pytest.fixture
+def tiles(rng):
+    return [rng.random((140, 150)).astype(np.float32) for _ in range(3)]
+
+
+@pytest.fixture
+def matrices():
+    return np.array([moved(0, 0), moved(5.25, 91.5), moved(98.5, 20.75)])
+
+
+@pytest.mark.parametrize(
+    ("blend", "expected"),
+    [("maximum", 6), ("minimum", -4), ("first", 1), ("last", 2)],
+)
+def test_choices_take_one_of_the_values(blend, expected):
+    tiles = [np.full((4, 4), value) for value in (1.0, -4.0, 6.0, 2.0)]
+    mosaic = spt.warp_composite(tiles, [np.eye(3)] * 4, blend=blend)
+    assert_array_equal(mosaic.image, expected)
+    assert_array_equal(mosaic.coverage, 4)
+
+
+@pytest.mark.parametrize(
+    ("blend", "expected"), [("maximum", 2), ("minimum", 1), ("first", 1), ("last", 2)]
+)
+def test_choices_are_among_pixels_that_count(blend, expected):
+    tiles = [np.full((4, 4), value) for value in (9.0, 1.0, 2.0, -9.0)]
+    tiles[0][:] = np.nan
+    valid = [None, None, None, np.zeros((4, 4), bool)]
+    mosaic = spt.warp_composite(tiles, [np.eye(3)] * 4, blend=blend, valid=valid)
+    assert_array_equal(mosaic.image, expected)
+    assert_array_equal(mosaic.coverage, 2)
+
+
+@pytest.mark.parametrize("blend", [*BLENDS, "feather"])
+def test_missing_tiles_are_skipped_with_their_matrices(tiles, matrices, blend):
+    gaps = [None, tiles[0], None, tiles[1], tiles[2]]
+    places = np.full((5, 3, 3), np.nan)
+    places[[1, 3, 4]] = matrices
+    mosaic = spt.warp_composite(gaps, places, blend=blend, valid=[None] * 5)
+    plain = spt.warp_composite(tiles, matrices, blend=blend)
+    assert_array_equal(mosaic.image, plain.image)
+    assert_array_equal(mosaic.coverage, plain.coverage)
+
+
+def test_some_tile_must_be_there():
+    with pytest.raises(ValueError, match="`tiles` must hold at least one image"):
+        spt.warp_composite([None, None], [np.eye(3)] * 2)
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_regions_leave_no_trace(tiles, matrices, blend, monkeypatch):
+    whole = spt.warp_composite(tiles, matrices, blend=blend)
+    monkeypatch.setitem(_canvas.REGION, 2, (1, 77, 90))
+    pieced = spt.warp_composite(tiles, matrices, blend=blend)
+    threads = spt.warp_composite(tiles, matrices, blend=blend, workers=2)
+    # 3e-5: coordinates are counted from another pixel, in single precision.
+    assert_allclose(pieced.image, whole.image, rtol=0, atol=3e-5)
+    assert_array_equal(pieced.coverage, whole.coverage)
+    assert_array_equal(threads.image, pieced.image)
+
+
+def test_bands_meet_without_a_step():
+    """Two tiles of different brightness show no edge along their seam."""
+    tiles = [np.zeros((100, 150)), np.ones((100, 150))]
+    places = [moved(0, 0), moved(0, 50)]
+    row = spt.warp_composite(tiles, places, blend="multiband").image[50]
+    hard = spt.warp_composite(tiles, places, blend="nearest").image[50]
+    assert np.abs(np.diff(hard)).max() == 1
+    assert np.abs(np.diff(row)).max() < 0.1
+    assert_allclose(row[[0, -1]], [0, 1], rtol=0, atol=0.01)
+
+
+def test_bands_keep_one_tile_as_it_is(tiles):
+    mosaic = spt.warp_composite(tiles[:1], [np.eye(3)], blend="multiband")
+    # 1e-6: bands are taken apart and summed again in single precision.
+    assert_allclose(mosaic.image, tiles[0], rtol=0, atol=1e-6)
+
+
+def test_bands_keep_details_of_equal_tiles(rng):
+    scene = rng.random((120, 220))
+    tiles = [scene[:, :140], scene[:, 80:]]
+    places = [moved(0, 0), moved(0, 80)]
+    mosaic = spt.warp_composite(tiles, places, blend="multiband").image
+    # Beyond the border of a tile its bands are guessed, and only nearly the same.
+    assert_allclose(mosaic[30:-30, 90:130], scene[30:-30, 90:130], rtol=0, atol=0.02)
+
+
+def test_a_volume_is_blended_by_bands(rng):
+    volume = rng.random((6, 20, 20))
+    matrix = np.eye(4)
+    matrix[1, 3] = 8
+    mosaic = spt.warp_composite(
+        [volume, volume], [np.eye(4), matrix], blend="multiband"
+    )
+    assert mosaic.image.shape == (6, 28, 20)
+    assert np.isfinite(mosaic.image).all()
+
+
+def test_bounds_may_be_what_all_tiles_share():
+    tiles = [np.ones((10, 10))] * 2
+    mosaic = spt.warp_composite(
+        tiles, [np.eye(3), moved(2.5, 4)], bounds="intersection"
+    )
+    assert_array_equal(mosaic.origin, [2, 4])
+    assert_array_equal(mosaic.coverage, np.full((8, 6), 2))
+
+
+def test_what_all_tiles_share_may_not_be_empty():
+    tiles = [np.ones((10, 10))] * 2
+    with pytest.raises(ValueError, match="`bounds` must leave a pixel; got 'inter"):
+        spt.warp_composite(tiles, [np.eye(3), moved(20, 0)], bounds="intersection")
+
+
+def test_an_outlier_is_named():
+    with pytest.raises(ValueError, match=r"in which tile 2 lies 49999\d\d from"):
+        spt.warp_composite(
+            [np.ones((9, 9))] * 4,
+            [np.eye(3), moved(0, 8), moved(5e6, 5e6), moved(8, 0)],
+        )
