@@ -66,12 +66,10 @@ def composite_blocks(
     progress : bool, optional
         Show a progress bar.
 
-    Yields
-    ------
-    slices : tuple of slice
-        Where the block lies in the mosaic.
-    block : ndarray
-        Its pixels.
+    Returns
+    -------
+    iterator of (tuple of slice, ndarray)
+        Where each block lies in the mosaic, and its pixels.
 
     See Also
     --------
