@@ -11,7 +11,7 @@ from ._checks import as_positions, as_shape, as_shift
 from ._labels import Links, number_links
 from ._links import Order, grid_links, grid_positions, overlapping_links
 
-__all__ = ["Layout", "lay_out"]
+__all__ = ["Layout", "lay_out", "listed_positions"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -56,7 +56,7 @@ def lay_out(
     nominal, share = None, STAGE_REACH
     pairs: Pairs = np.empty((0, 2), np.intp)
     if positions is not None:
-        nominal = _places(positions, labels, len(size))
+        nominal = listed_positions(positions, labels, len(size))
         sizes = np.tile(size, (len(labels), 1))
         sizes[present] = shapes
         pairs = overlapping_links(nominal, sizes, min_overlap=min_overlap)
@@ -78,7 +78,8 @@ def lay_out(
     )  # fmt: skip
 
 
-def _places(positions: Any, labels: Sequence[Hashable], ndim: int) -> Floats:
+def listed_positions(positions: Any, labels: Sequence[Hashable], ndim: int) -> Floats:
+    """Return the position of each label, from a list or a mapping."""
     if isinstance(positions, Mapping):
         missing = [label for label in labels if label not in positions]
         if missing:

@@ -16,7 +16,7 @@ from ._outcomes import Outcome
 from ._placement import Placement
 from ._stacks import unstacked
 from ._stage import StageModel
-from ._tiles import TileMatches, match_tiles
+from ._tiles import TileMatches, label_pairs, match_tiles
 from ._workers import Workers
 
 __all__ = ["TilePlacement", "place_tiles"]
@@ -184,7 +184,7 @@ def place_tiles(
         whitening=whitening, pattern=pattern, workers=workers, progress=progress,
     )  # fmt: skip
     everything = np.ones(len(layout.links), np.bool_)
-    matches = match(None, everything, layout.nominal, layout.reach)
+    matches = match(everything, layout.nominal, layout.reach)
     solved, stage, expected = place_with_stage(layout, matches)
     for _ in range(PASSES):
         failed = ~(solved.inlier & usable_links(matches))
@@ -200,7 +200,6 @@ def place_tiles(
 def _matched(
     tiles: Any,
     layout: Layout,
-    before: TileMatches | None,
     wanted: Flags,
     places: Floats | None,
     reach: Floats | None,
@@ -208,7 +207,7 @@ def _matched(
     valid: Any,
     **options: Any,
 ) -> TileMatches:
-    """Match the links that are wanted, and leave the others as they were."""
+    """Match the links that are wanted, and leave the others without an answer."""
     there = np.flatnonzero(layout.present).tolist()
     images: dict[Hashable, Any] = {n: tiles[layout.labels[n]] for n in there}
     wanted = wanted & layout.present[layout.links].all(axis=1)
@@ -226,47 +225,35 @@ def _matched(
         valid=masks,
         **options,
     )
-    return _merged(layout, before, found, wanted)
+    outcome = np.full(len(wanted), Outcome.NO_TEXTURE, dtype=object)
+    peaks, ndim = found.alternatives.shape[1:]
+    nowhere = np.zeros((len(wanted), ndim))
+    nothing = TileMatches(
+        links=layout.links,
+        reference_points=nowhere,
+        moving_points=nowhere,
+        covariance=np.tile(np.diag(np.full(ndim, np.inf)), (len(wanted), 1, 1)),
+        correlation=np.zeros(len(wanted)),
+        false_alarm=np.ones(len(wanted)),
+        alternatives=np.zeros((len(wanted), peaks, ndim)),
+        outcome=outcome,
+    )
+    return _with_rows(nothing, wanted, found, slice(None))
 
 
 def _one_mask(valid: Any, ndim: int) -> bool:
     return isinstance(valid, np.ndarray) and valid.ndim == ndim
 
 
-def _better(before: TileMatches, after: TileMatches, rows: Flags) -> TileMatches:
-    """Take some rows of later matches, and keep the others."""
-    if not rows.any():
-        return before
-    merged = {}
-    for field in fields(TileMatches):
-        merged[field.name] = getattr(before, field.name).copy()
-        merged[field.name][rows] = getattr(after, field.name)[rows]
-    return TileMatches(**merged)
-
-
-def _merged(
-    layout: Layout, before: TileMatches | None, found: TileMatches, rows: Flags
+def _with_rows(
+    before: TileMatches, rows: Flags, after: TileMatches, taken: Flags | slice
 ) -> TileMatches:
-    """Put matches in their rows, among earlier ones or among nothing."""
-    ndim, peaks = found.reference_points.shape[1], found.alternatives.shape[1]
-    count = len(rows)
-    if before is None:
-        outcome = np.full(count, Outcome.NO_TEXTURE, dtype=object)
-        before = TileMatches(
-            links=layout.links,
-            reference_points=np.zeros((count, ndim)),
-            moving_points=np.zeros((count, ndim)),
-            covariance=np.tile(np.diag(np.full(ndim, np.inf)), (count, 1, 1)),
-            correlation=np.zeros(count),
-            false_alarm=np.ones(count),
-            alternatives=np.zeros((count, peaks, ndim)),
-            outcome=outcome,
-        )
+    """Replace rows of matches by those taken from others; the links stay."""
     merged = {}
     for field in fields(TileMatches):
         if field.name != "links":
             values = getattr(before, field.name).copy()
-            values[rows] = getattr(found, field.name)
+            values[rows] = getattr(after, field.name)[taken]
             merged[field.name] = values
     return replace(before, **merged)
 
@@ -285,19 +272,18 @@ def _matched_again(
     """
     places = solved.matrices[:, :-1, -1]
     joined = solved.group[layout.links[:, 0]] == solved.group[layout.links[:, 1]]
-    merged = matches
     near = LEAST_REACH + stage.sigma
-    for rows, reach in ((failed & joined, near), (failed & ~joined, None)):
-        if layout.nominal is None and reach is None:
+    far = LEAST_REACH + SIGMAS * np.sqrt(2) * stage.sigma
+    merged = matches
+    for rows, window in ((failed & joined, near), (failed & ~joined, far)):
+        # Without a layout nothing is known of tiles that no link joins.
+        if not rows.any() or (layout.nominal is None and window is far):
             continue
-        window = (
-            LEAST_REACH + SIGMAS * np.sqrt(2) * stage.sigma if reach is None else reach
-        )
-        if layout.reach is not None:
-            window = np.minimum(window, layout.reach)
-        if rows.any():
-            again = match(merged, rows, places, window)
-            merged = _better(merged, again, rows & usable_links(again))
+        reach = window if layout.reach is None else np.minimum(window, layout.reach)
+        again = match(rows, places, reach)
+        better = rows & usable_links(again)
+        if better.any():
+            merged = _with_rows(merged, better, again, better)
     return merged
 
 
@@ -311,9 +297,7 @@ def _placed(
     """Gather everything under the labels of the caller."""
     pairs: NDArray[Any] = layout.links
     if not isinstance(layout.labels, range):
-        pairs = np.empty(layout.links.shape, object)
-        for row, (i, j) in enumerate(layout.links.tolist()):
-            pairs[row, 0], pairs[row, 1] = layout.labels[i], layout.labels[j]
+        pairs = label_pairs(layout.links, layout.labels)
     known = {field.name: getattr(solved, field.name) for field in fields(Placement)}
     known["labels"] = layout.labels
     return TilePlacement(

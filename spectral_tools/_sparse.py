@@ -1,7 +1,7 @@
 """The one door to scipy.sparse: networks of tiles as sparse systems (floor 0)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,40 +75,20 @@ def factorized_stiffness(
     callable
         Turns forces (n_free * size, k) into displacements of the same shape.
     """
-    size = weights.shape[1]
     number = np.cumsum(free) - 1
     inside = free[links].all(axis=1)
-    row, col = number[links[inside]].T
-    tile = np.arange(np.count_nonzero(free))
     between = weights if inside.all() else weights[inside]
     own = _own_blocks(links, weights, len(free))[free] + prior
-
-    axis0, axis1 = np.indices((size, size))
-    values = [-between, -between.transpose(0, 2, 1), own]
-    rows, cols = (row, col, tile), (col, row, tile)
-    # 32-bit indices are what SuperLU takes; wider ones would be copied.
-    matrix = sparse.coo_array(
-        (
-            np.concatenate([block.ravel() for block in values]),
-            (_entries(rows, axis0), _entries(cols, axis1)),
-        ),
-        shape=(len(tile) * size,) * 2,
-    ).tocsc()
-    # Minimum degree on the symmetric pattern and pivots from the diagonal make
-    # an LU factor about as sparse as a Cholesky factor.
-    factor = splu(
-        matrix,
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0,
-        options={"SymmetricMode": True},
-    )
-    return factor.solve
+    return factorized_blocks(number[links[inside]], -between, own)
 
 
 def _entries(
     numbers: tuple[NDArray[np.intp], ...], axis: NDArray[np.intp]
 ) -> NDArray[np.int32]:
-    """Spread the numbers of blocks over the entries that each block has."""
+    """Spread the numbers of blocks over the entries that each block has.
+
+    32-bit indices are what SuperLU takes; wider ones would be copied.
+    """
     stacked = np.concatenate(numbers).astype(np.int32)
     spread = stacked[:, None, None] * np.int32(len(axis)) + axis.astype(np.int32)
     return spread.ravel()
@@ -162,12 +142,7 @@ def symmetric_factor(
     diagonal.
     """
     matrix = _matrix_of_blocks(links, -weights, own).tocsc()
-    factor = splu(
-        matrix,
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0,
-        options={"SymmetricMode": True},
-    )
+    factor = _factored(matrix)
     lower = factor.L
     return SymmetricFactor(
         starts=matrix.indptr,
@@ -201,12 +176,9 @@ def factorized_blocks(
     callable
         Turns right sides (n * size, k) into solutions of the same shape.
     """
-    return splu(
-        _matrix_of_blocks(pairs, between, own).tocsc(),
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0,
-        options={"SymmetricMode": True},
-    ).solve
+    solve: Callable[[Floats], Floats]
+    solve = _factored(_matrix_of_blocks(pairs, between, own).tocsc()).solve
+    return solve
 
 
 def multiplied_blocks(
@@ -217,6 +189,18 @@ def multiplied_blocks(
     The parameters are those of `factorized_blocks`.
     """
     return _matrix_of_blocks(pairs, between, own).tocsr().dot
+
+
+def _factored(matrix: sparse.csc_array) -> Any:
+    """Factor a symmetric positive definite matrix."""
+    # Minimum degree on the symmetric pattern and pivots from the diagonal make
+    # an LU factor about as sparse as a Cholesky factor.
+    return splu(
+        matrix,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0,
+        options={"SymmetricMode": True},
+    )
 
 
 def _matrix_of_blocks(

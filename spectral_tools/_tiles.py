@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import (
-    as_positions,
     as_shift,
     as_valid,
     check_count,
@@ -19,13 +18,14 @@ from ._checks import (
 )
 from ._correlation import ShiftEstimate, correlate_images
 from ._labels import Links, number_links
+from ._layouts import listed_positions
 from ._outcomes import Outcome
 from ._overlaps import cut_mask, lag_bounds, reachable_parts
 from ._pattern import Job, match_without_pattern, steady_pattern
 from ._stacks import unstacked
 from ._workers import Workers, check_workers, spread
 
-__all__ = ["TileMatches", "match_tiles"]
+__all__ = ["TileMatches", "label_pairs", "match_tiles"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,7 +153,9 @@ def match_tiles(
     images = [tiles[label] for label in labels] if isinstance(tiles, Mapping) else tiles
     shapes = _shapes(images)
     ndim = len(shapes[0])
-    places = _places(positions, labels, len(shapes), ndim)
+    places = None
+    if positions is not None:
+        places = listed_positions(positions, labels, ndim)
     reach = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
     if reach is not None and (reach < 0).any():
         message = f"`max_shift` must not be negative; got {max_shift!r}."
@@ -182,9 +184,7 @@ def match_tiles(
             images, shapes, numbered, jobs, estimates, reach,
             lambda again: spread(match, again, workers=workers, progress=progress),
         )  # fmt: skip
-    rows = (
-        numbered if not isinstance(tiles, Mapping) else _label_pairs(numbered, labels)
-    )
+    rows = numbered if not isinstance(tiles, Mapping) else label_pairs(numbered, labels)
     return _gather(rows, numbered, shapes, estimates, peaks)
 
 
@@ -291,20 +291,6 @@ def _shapes(images: Sequence[Any]) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _places(
-    positions: Any, labels: Sequence[Hashable], count: int, ndim: int
-) -> NDArray[np.float64] | None:
-    if positions is None:
-        return None
-    if isinstance(positions, Mapping):
-        missing = [label for label in labels if label not in positions]
-        if missing:
-            message = f"`positions` must name every tile; got none for {missing[0]!r}."
-            raise ValueError(message)
-        positions = [positions[label] for label in labels]
-    return as_positions(positions, "positions", count=count, ndim=ndim)
-
-
 def _masks(valid: Any, shapes: list[tuple[int, ...]]) -> list[NDArray[np.bool_] | None]:
     if valid is None:
         return [None] * len(shapes)
@@ -319,9 +305,10 @@ def _masks(valid: Any, shapes: list[tuple[int, ...]]) -> list[NDArray[np.bool_] 
     ]
 
 
-def _label_pairs(
+def label_pairs(
     numbered: NDArray[np.intp], labels: Sequence[Hashable]
 ) -> NDArray[np.object_]:
+    """Return pairs of tile numbers as pairs of their labels."""
     pairs = np.empty(numbered.shape, object)
     for row, (i, j) in enumerate(numbered):
         pairs[row, 0], pairs[row, 1] = labels[i], labels[j]
