@@ -8,6 +8,7 @@ to the reference image, and from a tile to the mosaic.
 
 from . import plot
 from ._affine import solve_affine
+from ._apply_shifts import apply_shifts, common_area, make_template
 from ._composite_blocks import composite_blocks
 from ._gains import Gains, solve_gains
 from ._links import grid_links, grid_positions, overlapping_links
@@ -24,6 +25,7 @@ from ._report import (
     placement_report,
     seam_residuals,
 )
+from ._series import SeriesAlignment, align_series
 from ._shading import Shading, apply_shading, estimate_shading
 from ._shifts import ShiftEstimate, phase_correlate
 from ._simulate import (
@@ -70,6 +72,7 @@ __all__ = [
     "RingAverage",
     "RingCoherence",
     "SeamResiduals",
+    "SeriesAlignment",
     "Shading",
     "ShiftEstimate",
     "SimulatedPair",
@@ -78,9 +81,12 @@ __all__ = [
     "StageModel",
     "TileMatches",
     "TilePlacement",
+    "align_series",
     "apply_shading",
+    "apply_shifts",
     "apply_transform",
     "camera_pattern",
+    "common_area",
     "composite_blocks",
     "correlation_surface",
     "cosine_taper",
@@ -90,6 +96,7 @@ __all__ = [
     "grid_links",
     "grid_positions",
     "loop_closures",
+    "make_template",
     "match_tiles",
     "offset_covariance",
     "overlapping_links",

@@ -20,7 +20,7 @@ from ._overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._periods import repeats_itself
 from ._subpixel import ROUNDS, ShiftFit, fit_shift
 
-__all__ = ["ShiftEstimate", "correlate_images"]
+__all__ = ["BELIEVED", "ShiftEstimate", "correlate_images", "mend_holes"]
 
 # A match is believed below this chance of a false alarm.
 BELIEVED = 1e-3
@@ -172,7 +172,7 @@ def _prepare(
         mean = lowest / 2 + highest / 2
     if mask is not None:
         volume = np.where(mask, volume, volume.dtype.type(mean))
-        volume, mask = _mend(volume, mask)
+        volume, mask = mend_holes(volume, mask)
     scaled = volume - volume.dtype.type(mean)
     scaled /= volume.dtype.type(half)
     if mask is None or mask.all():
@@ -180,7 +180,7 @@ def _prepare(
     return scaled.astype(np.float32, copy=False), mask
 
 
-def _mend(
+def mend_holes(
     volume: NDArray[Any], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Fill holes of a few pixels from around them, and count them as valid.

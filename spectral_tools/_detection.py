@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fft import fast_shape, fftfreq, forward_pair, inverse, rfftfreq
+from ._fft import fast_shape, forward_pair, frequencies, inverse
 from ._overlaps import overlap_block
 from ._search_kernels import (
     box_table,
@@ -36,15 +36,18 @@ from ._spectral_kernels import (
 __all__ = [
     "Candidates",
     "Search",
+    "chance_level",
     "circular_search",
     "exact_search",
     "few_places",
+    "ring_gains",
     "whiten_images",
 ]
 
 Volume = NDArray[np.float32]
 Lags = NDArray[np.intp]
 Spectrum = NDArray[np.complex64]
+Floats = NDArray[np.float64]
 
 # The least reach, in pixels, over which chance is measured.
 NULL_REACH = 12
@@ -216,13 +219,6 @@ def whiten_images(
     return canvas
 
 
-Axes = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-
-
-def _frequencies(shape: tuple[int, ...]) -> Axes:
-    return fftfreq(shape[0]), fftfreq(shape[1]), rfftfreq(shape[2])
-
-
 def _whiten(
     spectra: list[NDArray[np.complex64]],
     samples: list[NDArray[np.complex64]],
@@ -241,7 +237,22 @@ def _whiten(
         for spectrum in spectra:
             flatten_modes(spectrum, exponent)
         return
-    freqs = _frequencies(shape)
+    edges, gain, limit = ring_gains(samples, shape, sizes)
+    freqs = frequencies(shape)
+    for index, spectrum in enumerate(spectra):
+        whiten_modes(spectrum, *freqs, edges, gain[:, index], limit[:, index])
+
+
+def ring_gains(
+    samples: list[NDArray[np.complex64]],
+    shape: tuple[int, ...],
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> tuple[Floats, Floats, Floats]:
+    """Return rings, what whitens each of two images there, and how much stands out.
+
+    `samples` are transforms of the given shape, of images of the given sizes.
+    """
+    freqs = frequencies(shape)
     width = math.exp(-np.log([n for size in sizes for n in size if n > 1]).mean())
     shares = [math.prod(size) / math.prod(shape) for size in sizes]
     edges = ring_edges(np.array(shape), width, min(shares), 8.0, 0.1)
@@ -254,11 +265,9 @@ def _whiten(
     noise = np.array([_floor(column, table[:, 0]) for column in power.T])
     signal = np.maximum(power - noise, 0.02 * power)
     common = np.sqrt(np.sqrt(signal[:, 0] * signal[:, 1]))
-    for index, spectrum in enumerate(spectra):
-        gain = common / power[:, index]
-        # The samples cover their image, the spectra the whole shape.
-        limit = LINE_LIMIT * np.sqrt(power[:, index] / shares[index])
-        whiten_modes(spectrum, *freqs, edges, gain, limit)
+    # The samples cover their image, the spectra the whole shape.
+    limit = LINE_LIMIT * np.sqrt(power / np.array(shares))
+    return edges, common[:, None] / power, limit
 
 
 def _floor(power: NDArray[np.float64], count: NDArray[np.float64]) -> float:

@@ -10,7 +10,15 @@ from typing import Any
 from numpy.typing import NDArray
 from scipy import fft
 
-__all__ = ["fast_shape", "fftfreq", "forward", "forward_pair", "inverse", "rfftfreq"]
+__all__ = [
+    "fast_shape",
+    "fftfreq",
+    "forward",
+    "forward_pair",
+    "frequencies",
+    "inverse",
+    "rfftfreq",
+]
 
 fftfreq = fft.fftfreq
 rfftfreq = fft.rfftfreq
@@ -22,6 +30,13 @@ def fast_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     All axes are treated alike, so that turning an image turns its spectrum.
     """
     return tuple(int(fft.next_fast_len(int(size), real=True)) for size in shape)
+
+
+def frequencies(
+    shape: tuple[int, ...],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return the frequencies of the three axes of a real transform."""
+    return fftfreq(shape[0]), fftfreq(shape[1]), rfftfreq(shape[2])
 
 
 def forward(image: NDArray[Any]) -> NDArray[Any]:

@@ -6,14 +6,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fft import fast_shape, fftfreq, forward_pair, rfftfreq
+from ._fft import fast_shape, forward_pair, frequencies
 from ._fit_kernels import fit_step, ring_sums
 from ._gain_kernels import gain_slopes
 from ._ndimage import distance_transform_edt, shift_image
 from ._overlaps import overlap_block
 from ._spectral_kernels import edge_taper, fade_blocks, flatten_modes, ring_edges
 
-__all__ = ["ShiftFit", "fit_shift"]
+__all__ = [
+    "RING_MODES",
+    "RING_SHARE",
+    "ShiftFit",
+    "fit_shift",
+    "short_axes",
+    "taper_width",
+    "uncertainty_factor",
+]
 
 # Width of the tapers: thin, because each pixel that fades is lost, but not
 # thinner than 6 px, because a steeper edge no longer follows the content exactly.
@@ -91,10 +99,9 @@ def fit_shift(
         if share > SLOW:
             # Where that share is large the rounds to come are taken at once (Aitken).
             shift, moved = shift + move * min(left, 0.3 / taken), math.inf
-    unsure = UNSURE / max(step.significance, 1.0) ** 2
     return ShiftFit(
         shift=shift,
-        covariance=step.covariance * (1 + unsure),
+        covariance=step.covariance * uncertainty_factor(step.significance),
         correlation=step.correlation,
         significance=step.significance,
         steps=used,
@@ -172,7 +179,7 @@ def _cut(
         return None
     pair = forward_pair(canvas)
     spectra = pair[0], pair[1]
-    freqs = fftfreq(shape[0]), fftfreq(shape[1]), rfftfreq(shape[2])
+    freqs = frequencies(shape)
     even = shape[2] % 2 == 0
     correlation = None
     if exponent >= 0:
@@ -193,7 +200,7 @@ def _cut(
         edges=ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE),
         share=share,
         sides=windows.sides,
-        short=np.array([_shortness(size) for size in block.tolist()]),
+        short=short_axes(block),
         correlation=correlation,
     )
 
@@ -229,7 +236,7 @@ def _fade(
     Overlaps lie at opposite edges of two fields of view, where light falls off in
     opposite directions, and the brighter half of a detail would pull towards it.
     """
-    width = np.array([_width(size) for size in block.tolist()])
+    width = np.array([taper_width(size) for size in block.tolist()])
     gain = gain_slopes(*images, starts[0], starts[1], block)
     sums = fade_blocks(
         *images, starts[0], starts[1], block, fraction, width, gain, canvas
@@ -284,11 +291,22 @@ def _even(block: NDArray[np.intp], slopes: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _taper(size: int, shift: float) -> NDArray[np.float64]:
-    return edge_taper(size, _width(size), shift)
+    return edge_taper(size, taper_width(size), shift)
 
 
-def _width(size: int) -> float:
+def taper_width(size: int) -> float:
+    """Return how wide the taper of a side is, in pixels."""
     return min(max(TAPER_FRACTION * size, TAPER_WIDTH), size / 2)
+
+
+def uncertainty_factor(significance: float) -> float:
+    """Return what the error of its weights adds to the covariance of a fit."""
+    return 1 + UNSURE / max(significance, 1.0) ** 2
+
+
+def short_axes(block: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the variance that each axis adds for being short."""
+    return np.array([_shortness(size) for size in block.tolist()])
 
 
 def _shortness(size: int) -> float:
@@ -298,7 +316,7 @@ def _shortness(size: int) -> float:
     """
     if size == 1 or size >= 2 * TAPER_WIDTH:
         return 0.0
-    return (0.2 * math.exp(-1.8 * (_width(size) - 2))) ** 2
+    return (0.2 * math.exp(-1.8 * (taper_width(size) - 2))) ** 2
 
 
 def _steepness(weights: NDArray[np.float64], axis: int) -> float:

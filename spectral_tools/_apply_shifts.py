@@ -1,0 +1,371 @@
+"""Move the frames of a series to where they belong (floor 4)."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ._checks import as_finite, image_dtype
+from ._frames import Frames, as_groups, frames_of
+from ._slide_kernels import slide, slide_margin
+from ._workers import Workers, check_workers, spread
+
+__all__ = ["apply_shifts", "common_area", "make_template"]
+
+Floats = NDArray[np.float64]
+Image = NDArray[np.floating[Any]]
+
+ORDERS = (0, 1, 3, 5)
+# What lies beyond the border, as NumPy calls it when it pads.
+BORDERS = {
+    "constant": "reflect",
+    "nearest": "edge",
+    "mirror": "reflect",
+    "wrap": "wrap",
+}
+# A pixel this close outside of a border counts as on it: shifts carry rounding errors.
+SLACK = 1e-9
+CHUNK, BATCH = 16, 32
+
+
+def apply_shifts(
+    frames: Any,
+    shifts: ArrayLike,
+    *,
+    order: int = 3,
+    border: str = "constant",
+    fill_value: float = 0,
+    planes: int | Sequence[Sequence[int]] | None = None,
+    dtype: DTypeLike | None = None,
+    out: Any = None,
+    workers: Workers = 1,
+    progress: bool = False,
+) -> Any:
+    """Move each frame of a series by its shift.
+
+    Whole shifts copy pixels exactly. The frames themselves are left as they are.
+
+    Parameters
+    ----------
+    frames : array_like of shape (n, rows, cols) or (n, planes, rows, cols), or iterable
+        Images of one shape, as for `align_series`; they are read one by one.
+    shifts : array_like of shape (n, ndim) or (n, groups, 2)
+        Shift of each frame in the order of the axes, in pixels:
+        ``reference_point = frame_point + shift``.
+    order : {3, 0, 1, 5}, optional
+        Order of the spline that interpolates [1]_; 0 takes the nearest pixel, 1
+        interpolates linearly.
+    border : {"constant", "nearest", "mirror", "wrap"}, optional
+        What comes into view: `fill_value`, the border pixel, the frame mirrored at its
+        border pixel, or its opposite side.
+    fill_value : float, optional
+        Value beyond the border. A frame covers half a pixel beyond the centres of
+        its border pixels.
+    planes : int or sequence of sequence of int, optional
+        The groups of planes that `shifts` are for, as for `align_series`.
+    dtype : dtype, optional
+        Of the result, by default that of the frames. Integers are rounded and clipped.
+    out : array_like, optional
+        Where to write the frames: anything that takes slices (NumPy, h5py, zarr) and
+        has the shape of the result, which then is never in memory as a whole.
+    workers : int or map-like callable, optional
+        Number of threads, or a callable that is used like `map`. The result
+        does not depend on it.
+    progress : bool, optional
+        Show a progress bar.
+
+    Returns
+    -------
+    ndarray of shape (n, rows, cols) or (n, planes, rows, cols)
+        The moved frames; `out` if it was given.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or an option is unknown.
+
+    See Also
+    --------
+    align_series : Find the shifts.
+    common_area : The part that all moved frames show.
+
+    References
+    ----------
+    .. [1] Thévenaz, Blu, Unser (2000). Interpolation revisited.
+       :doi:`10.1109/42.875199`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> frames = np.arange(8).reshape(2, 2, 2)
+    >>> spt.apply_shifts(frames, [(0, 0), (0, 1)], fill_value=-1)
+    array([[[ 0,  1],
+            [ 2,  3]],
+           [[-1,  4],
+            [-1,  6]]])
+    """
+    series = frames_of(frames, least=1)
+    moves = _as_moves(shifts, series, planes)
+    if order not in ORDERS:
+        message = f"`order` must be one of {ORDERS}; got {order!r}."
+        raise ValueError(message)
+    if border not in BORDERS:
+        message = f"`border` must be one of {tuple(BORDERS)}; got {border!r}."
+        raise ValueError(message)
+    kept = series.dtype if dtype is None else np.dtype(dtype)
+    image_dtype(kept, "dtype")
+    _check_fill(fill_value, kept)
+    check_workers(workers)
+    result = out
+    if result is None:
+        result = np.empty((len(moves), *series.shape), kept)
+    elif tuple(result.shape) != (len(moves), *series.shape):
+        message = f"`out` must have shape {(len(moves), *series.shape)}; got {tuple(result.shape)}."
+        raise ValueError(message)
+    move = partial(_move_chunk, series, moves, order, border, fill_value, kept)
+    start = 0
+    for moved in _in_chunks(series, move, workers, progress):
+        if start + len(moved) > len(moves):
+            break
+        result[start : start + len(moved)] = moved
+        start += len(moved)
+    if start != len(moves):
+        message = (
+            f"`shifts` must hold one shift for each frame; got {len(moves)} shifts."
+        )
+        raise ValueError(message)
+    return result
+
+
+def _in_chunks(
+    series: Frames, move: Any, workers: Workers, progress: bool
+) -> Iterator[NDArray[Any]]:
+    start = 0
+    chunks = series.chunks(CHUNK)
+    while batch := list(islice(chunks, BATCH)):
+        jobs = []
+        for chunk in batch:
+            jobs.append((start, chunk))
+            start += len(chunk)
+        yield from spread(
+            move, jobs, workers=workers, progress=progress, title="apply shifts"
+        )
+
+
+class _Moves:
+    """The shift of each frame, group by group of planes."""
+
+    def __init__(self, groups: list[list[int]] | None, shifts: Floats) -> None:
+        self.groups, self.shifts = groups, shifts
+
+    def __len__(self) -> int:
+        return len(self.shifts)
+
+
+def _as_moves(
+    shifts: ArrayLike, series: Frames, planes: int | Sequence[Sequence[int]] | None
+) -> _Moves:
+    array = as_finite(shifts, "shifts")
+    groups = as_groups(planes, series.shape)
+    tail = (len(series.shape),) if groups is None else (len(groups), 2)
+    if array.shape[1:] != tail or array.ndim != 1 + len(tail):
+        wanted = "(n, " + ", ".join(map(str, tail)) + ")"
+        message = f"`shifts` must have shape {wanted}; got {array.shape}."
+        raise ValueError(message)
+    if series.count is not None and len(array) != series.count:
+        message = f"`shifts` must hold one shift for each of {series.count} frames; got {len(array)}."
+        raise ValueError(message)
+    return _Moves(groups, array)
+
+
+def _check_fill(value: float, kept: np.dtype[Any]) -> None:
+    if kept.kind == "f":
+        return
+    info = np.iinfo(kept) if kept.kind in "iu" else None
+    low, high = (0, 1) if info is None else (info.min, info.max)
+    if not (low <= value <= high and value % 1 == 0):
+        message = f"`fill_value` must be representable in {kept}; got {value}."
+        raise ValueError(message)
+
+
+def _move_chunk(
+    series: Frames,
+    moves: _Moves,
+    order: int,
+    border: str,
+    fill_value: float,
+    kept: np.dtype[Any],
+    job: tuple[int, Sequence[Any]],
+) -> NDArray[Any]:
+    start, chunk = job
+    result = np.empty((len(chunk), *series.shape), kept)
+    for n, each in enumerate(chunk):
+        if start + n >= len(moves):
+            break
+        frame = series[each] if isinstance(each, int) else each
+        shift = moves.shifts[start + n]
+        if moves.groups is None:
+            result[n] = _moved(frame, shift, order, border, fill_value, kept)
+            continue
+        for group, own in zip(moves.groups, shift, strict=True):
+            for plane in group:
+                result[n, plane] = _moved(
+                    frame[plane], own, order, border, fill_value, kept
+                )
+    return result
+
+
+def _moved(
+    frame: NDArray[Any],
+    shift: Floats,
+    order: int,
+    border: str,
+    fill_value: float,
+    kept: np.dtype[Any],
+) -> NDArray[Any]:
+    """Return one frame, moved, in the dtype of the result; NaN stay NaN."""
+    finite = np.isfinite(frame) if frame.dtype.kind == "f" else None
+    if finite is not None and not finite.all() and (shift % 1).any():
+        level = frame[finite].mean() if finite.any() else 0
+        filled = np.where(finite, frame, frame.dtype.type(level))
+        result = _moved(filled, shift, order, border, fill_value, kept)
+        lost = (~finite).astype(np.float32)
+        holes = _moved(lost, shift, min(order, 1), border, 0, lost.dtype) > SLACK
+        result[holes] = np.nan if kept.kind == "f" else fill_value
+        return result
+    near = np.rint(shift)
+    steady = np.where((np.abs(shift - near) < SLACK) | (order == 0), near, shift)
+    whole = np.floor(steady).astype(np.intp)
+    fraction = steady - whole
+    image = frame
+    if fraction.any():
+        image = frame.astype(image_dtype(frame.dtype, "frames"), copy=False)
+    if border == "constant" and (np.abs(steady) > image.shape).any():
+        return np.full(frame.shape, fill_value, kept)
+    # Pixel k of the result shows k - whole - fraction of the frame.
+    size = np.array(frame.shape)
+    margin = slide_margin(order, image.dtype) if fraction.any() else 0
+    start = -whole - margin * (size > 1)
+    stop = size - whole + margin * (size > 1)
+    before, after = np.maximum(-start, 0), np.maximum(stop - size, 0)
+    pads = [(int(a), int(b)) for a, b in zip(before, after, strict=True)]
+    wide = np.pad(image, pads, mode=BORDERS[border])  # type: ignore[call-overload]
+    part = zip((start + before).tolist(), (stop + before).tolist(), strict=True)
+    values = wide[tuple(slice(a, b) for a, b in part)]
+    if fraction.any():
+        lead = (1,) * (3 - len(fraction))
+        box = np.ascontiguousarray(values).reshape(*lead, *values.shape)
+        moved = np.where(size > 1, fraction, 0.0)
+        turns = np.concatenate([np.zeros(len(lead)), moved])
+        values = slide(box, turns, order).reshape(frame.shape)
+    result = _as_kept(values, kept)
+    if result is frame or result.base is not None:
+        result = result.copy()
+    if border == "constant":
+        _fill_outside(result, shift, fill_value)
+    return result
+
+
+def _as_kept(values: NDArray[Any], kept: np.dtype[Any]) -> NDArray[Any]:
+    if kept.kind in "iu" and values.dtype.kind == "f":
+        info = np.iinfo(kept)
+        values = np.clip(np.rint(values), info.min, info.max)
+    return values.astype(kept, copy=False)
+
+
+def _fill_outside(image: NDArray[Any], shift: Floats, fill_value: float) -> None:
+    """Fill what no pixel of a frame covers, in place."""
+    for axis, (size, moved) in enumerate(zip(image.shape, shift, strict=True)):
+        first = int(np.clip(np.ceil(moved - 0.5 - SLACK), 0, size))
+        stop = int(np.clip(np.floor(size - 0.5 + moved + SLACK) + 1, first, size))
+        turned = np.moveaxis(image, axis, 0)
+        turned[:first] = fill_value
+        turned[stop:] = fill_value
+
+
+def common_area(shape: Sequence[int], shifts: ArrayLike) -> tuple[slice, ...]:
+    """Return the part of the reference that every moved frame shows.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of a frame.
+    shifts : array_like of shape (..., ndim)
+        Shifts, in pixels: ``reference_point = frame_point + shift``. For groups of
+        planes, those of all groups, and the shape of a plane.
+
+    Returns
+    -------
+    tuple of slice
+        Pixels whose centres lie within the centres of the border pixels of every
+        frame. Empty slices if there are none.
+
+    Examples
+    --------
+    >>> import spectral_tools as spt
+    >>> spt.common_area((100, 80), [(0, 0), (2.5, -3), (-1, 4)])
+    (slice(3, 99, None), slice(4, 77, None))
+    """
+    moved = as_finite(shifts, "shifts").reshape(-1, len(shape))
+    if not len(moved):
+        message = (
+            f"`shifts` must hold at least one shift; got shape {np.shape(shifts)}."
+        )
+        raise ValueError(message)
+    size = np.array(shape)
+    first = np.clip(np.ceil(moved.max(axis=0) - SLACK), 0, size).astype(int)
+    stop = np.floor(size - 1 + moved.min(axis=0) + SLACK).astype(int) + 1
+    stop = np.clip(stop, first, size)
+    return tuple(slice(int(a), int(b)) for a, b in zip(first, stop, strict=True))
+
+
+def make_template(
+    frames: Any, shifts: ArrayLike, *, order: int = 3, workers: Workers = 1
+) -> Image:
+    """Return the mean of moved frames.
+
+    Parameters
+    ----------
+    frames : array_like of shape (n, rows, cols) or (n, planes, rows, cols), or iterable
+        Images of one shape, which are read one by one.
+    shifts : array_like of shape (n, ndim)
+        Shift of each frame, in pixels: ``reference_point = frame_point + shift``.
+    order : {3, 0, 1, 5}, optional
+        Order of the spline that interpolates.
+    workers : int or map-like callable, optional
+        Number of threads, or a callable that is used like `map`.
+
+    Returns
+    -------
+    ndarray of the shape of a frame
+        The mean of the frames that show a pixel; NaN where none does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> frames = np.array([[[1.0, 2, 3]], [[2.0, 3, 4]]])
+    >>> spt.make_template(frames, [(0, 0), (0, 1)])
+    array([[1., 2., 3.]])
+    """
+    series = frames_of(frames, least=1)
+    moves = _as_moves(shifts, series, None)
+    if order not in ORDERS:
+        message = f"`order` must be one of {ORDERS}; got {order!r}."
+        raise ValueError(message)
+    check_workers(workers)
+    computed = image_dtype(series.dtype, "frames")
+    move = partial(_move_chunk, series, moves, order, "constant", np.nan, computed)
+    total, count = np.zeros(series.shape), np.zeros(series.shape, np.intp)
+    for moved in _in_chunks(series, move, workers, False):
+        for image in moved:
+            there = np.isfinite(image)
+            total += np.where(there, image, 0)
+            count += there
+    mean = np.full(series.shape, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean.astype(computed)

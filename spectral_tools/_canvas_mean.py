@@ -1,0 +1,102 @@
+"""Average moved frames on a canvas that grows (floor 3)."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._slide_kernels import slide, slide_margin
+
+__all__ = ["MeanCanvas", "slide_frame"]
+
+Volume = NDArray[np.float32]
+Ints = NDArray[np.intp]
+Floats = NDArray[np.float64]
+
+# A canvas that grows takes this much more, in sides of a frame.
+ROOM = 0.125
+
+
+def slide_frame(
+    frame: NDArray[np.floating[Any]],
+    fraction: Floats,
+    order: int,
+    mode: str = "reflect",
+) -> NDArray[np.floating[Any]]:
+    """Move a volume by less than a pixel; it goes on at its borders as `mode` says."""
+    if not fraction.any():
+        return frame
+    margin = slide_margin(order, frame.dtype)
+    pads = [(margin, margin) if n > 1 else (0, 0) for n in frame.shape]
+    return slide(np.pad(frame, pads, mode=mode), fraction, order)  # type: ignore[call-overload]
+
+
+class MeanCanvas:
+    """The mean of frames of shape (channels, planes, rows, cols), as it grows."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.size = np.array(shape[1:])
+        self.origin = np.zeros(3, np.intp)
+        self.sums = np.zeros(shape, np.float32)
+        self.counts = np.zeros(shape[1:], np.float32)
+
+    def add(
+        self,
+        frame: Volume,
+        shift: Floats,
+        known: NDArray[np.bool_] | None = None,
+        sign: int = 1,
+    ) -> None:
+        """Add a frame at a shift; only what lies within its outermost pixels counts.
+
+        A sign of -1 takes it away again.
+        """
+        whole = np.floor(shift + 1e-9).astype(np.intp)
+        fraction = np.where(self.size > 1, np.maximum(shift - whole, 0.0), 0.0)
+        cut = (fraction > 0).astype(np.intp)
+        first, stop = whole + cut, whole + self.size
+        self._grow(first, stop)
+        part = tuple(
+            slice(a, b)
+            for a, b in zip(first - self.origin, stop - self.origin, strict=True)
+        )
+        inner = tuple(slice(c, None) for c in cut)
+        weight: Any = np.float32(1)
+        if known is not None:
+            weight = slide_frame(known.astype(np.float32), fraction, 1)[inner] > 0.999
+        self.counts[part] += sign * weight
+        for total, channel in zip(self.sums, frame, strict=True):
+            moved = slide_frame(channel, fraction, 3)[inner]
+            total[part] += sign * (moved * weight if known is not None else moved)
+
+    def _grow(self, first: Ints, stop: Ints) -> None:
+        end = self.origin + self.counts.shape
+        if (first >= self.origin).all() and (stop <= end).all():
+            return
+        room = np.where(self.size > 1, np.ceil(ROOM * self.size), 0).astype(np.intp)
+        before = np.where(first < self.origin, self.origin - first + room, 0)
+        after = np.where(stop > end, stop - end + room, 0)
+        pads = [(int(a), int(b)) for a, b in zip(before, after, strict=True)]
+        self.sums = np.pad(self.sums, [(0, 0), *pads])
+        self.counts = np.pad(self.counts, pads)
+        self.origin = self.origin - before
+
+    def mean(self) -> tuple[Volume, NDArray[np.bool_] | None, Ints]:
+        """Return the mean, where it is known (None: everywhere), and its origin.
+
+        What is not known is filled with the mean of the rest.
+        """
+        there = self.counts > 0
+        rows = [
+            np.flatnonzero(there.any(axis=tuple({0, 1, 2} - {axis})))
+            for axis in range(3)
+        ]
+        part = tuple(slice(int(r[0]), int(r[-1]) + 1) for r in rows)
+        there, counts = there[part], self.counts[part]
+        origin = self.origin + [r[0] for r in rows]
+        mean = (self.sums[:, *part] / np.maximum(counts, 1)).astype(np.float32)
+        if there.all():
+            return mean, None, origin
+        for channel in mean:
+            channel[~there] = channel[there].mean()
+        return mean, there, origin

@@ -1,0 +1,289 @@
+"""Align a movie or a stack by translation (floor 11)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._canvas_mean import MeanCanvas
+from ._checks import check_positive
+from ._correlation import ShiftEstimate
+from ._drift import complete_walk
+from ._outcomes import Outcome
+from ._series_inputs import SeriesInputs, check_series
+from ._series_match import Group, Learned, learn, volume_of
+from ._series_parts import match_along, match_to
+from ._template import believed
+from ._workers import Workers, check_workers
+
+__all__ = ["SeriesAlignment", "align_series"]
+
+Floats = NDArray[np.float64]
+Image = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SeriesAlignment:
+    """Where each frame of a series lies, and how far that can be trusted.
+
+    Where planes move on their own, arrays have one axis more, for the groups of
+    planes, after that of the frames.
+
+    Attributes
+    ----------
+    shifts : ndarray of shape (n, ndim) or (n, groups, 2)
+        Shift of each frame in the order of the axes, in pixels:
+        ``reference_point = frame_point + shift``. A frame that is not believed lies
+        between its neighbours.
+    covariance : ndarray of shape (n, ndim, ndim) or (n, groups, 2, 2)
+        Covariance of each shift, in square pixels. Infinite if nothing is known.
+    correlation : ndarray of shape (n,) or (n, groups)
+        Zero-mean normalised cross-correlation of each frame with what it was
+        matched to, -1 to 1.
+    false_alarm : ndarray of shape (n,) or (n, groups)
+        Probability that chance alone gives such a match, 0 to 1.
+    outcome : ndarray of shape (n,) or (n, groups)
+        An `Outcome` for each frame. Unless it is matched or ambiguous, its shift
+        follows from its neighbours.
+    template : ndarray of the shape of a frame
+        What the frames show together, in the pixels of the reference; NaN where
+        no frame shows it.
+    pattern : ndarray of the shape of a frame
+        What stays in place while the scene moves, in grey values; 0 if nothing does.
+    """
+
+    shifts: Floats
+    covariance: Floats
+    correlation: Floats
+    false_alarm: Floats
+    outcome: NDArray[np.object_]
+    template: NDArray[np.floating[Any]]
+    pattern: NDArray[np.floating[Any]]
+
+
+def align_series(
+    frames: Any,
+    *,
+    reference: str | int | ArrayLike = "template",
+    reach: int | None = None,
+    max_shift: ArrayLike | None = None,
+    planes: int | Sequence[Sequence[int]] | None = None,
+    valid: ArrayLike | None = None,
+    pattern: ArrayLike | None = None,
+    step_sigma: float | None = None,
+    workers: Workers = 1,
+    progress: bool = False,
+) -> SeriesAlignment:
+    """Find the shift of every frame of a movie or a stack.
+
+    No reference is needed: some frames are laid over each other until their mean is
+    sharp, each one compared with the mean of the others [1]_, and then every
+    frame is matched to that template by the phases of its spectrum, weighted by what it
+    shares with the template. What stays in place while the scene moves, such as dust
+    or uneven light, is told from the scene first, so that it does not pin the frames.
+
+    Parameters
+    ----------
+    frames : array_like of shape (n, rows, cols) or (n, planes, rows, cols), or iterable
+        Images of one shape. A stack may be anything that is sliced like an array
+        (h5py, zarr, memmap, dask), and is read frame by frame; an iterator is read once.
+        NaN pixels do not count.
+    reference : {"template", "first", "previous"}, int or array_like, optional
+        What frames are matched to: a template made of them, whose mean shift is zero;
+        the first frame, or another one by its number; each one to the one before it,
+        added up; or an image of the shape of a frame.
+    reach : int, optional
+        Match each frame to all those up to so many before it instead, and place
+        them by all these links together. The mean shift is zero. It is
+        the best for series that change while they drift, and the slowest.
+    max_shift : float or array_like of shape (ndim,), optional
+        Largest shift, in pixels. By default half of a frame.
+    planes : int or sequence of sequence of int, optional
+        For frames of several planes that move within their plane only: how many
+        neighbouring planes move together, or which ones. By default a frame moves as
+        a whole, along all axes.
+    valid : array_like of bool, optional
+        True where a pixel counts, in the shape of a frame, for all frames.
+    pattern : array_like, optional
+        What stays in place, in the shape of a frame; 0 for nothing. By default it is
+        measured.
+    step_sigma : float, optional
+        How far a frame moves from the one before it, as the standard deviation
+        along each axis, in pixels. It steadies the shifts where noise is larger
+        than the motion. By default nothing is assumed.
+    workers : int or map-like callable, optional
+        Number of threads, or a callable that is used like `map`. The result
+        does not depend on it.
+    progress : bool, optional
+        Show a progress bar.
+
+    Returns
+    -------
+    SeriesAlignment
+        The shift of each frame, its covariance, and the template.
+
+    Raises
+    ------
+    ValueError
+        If there are less than two frames, frames or the reference differ in shape, or
+        an option is out of range.
+    TypeError
+        If frames do not hold real numbers.
+
+    See Also
+    --------
+    apply_shifts : Move the frames to where they belong.
+    common_area : The part that all moved frames show.
+
+    References
+    ----------
+    .. [1] Guizar-Sicairos, Thurman, Fienup (2008). Efficient subpixel image
+       registration algorithms. :doi:`10.1364/OL.33.000156`
+
+    Examples
+    --------
+    A shaking movie of a picture, with noise:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> from skimage import data
+    >>> rng = np.random.default_rng(0)
+    >>> truth = rng.normal(scale=3, size=(12, 2))
+    >>> movie = spt.simulate_series(
+    ...     data.camera(), truth, (200, 200), noise_sigma=20, rng=1
+    ... )
+    >>> found = spt.align_series(movie.frames)
+    >>> error = found.shifts - (truth - truth.mean(axis=0))
+    >>> bool(np.abs(error).max() < 0.05)
+    True
+    """
+    if step_sigma is not None:
+        check_positive(step_sigma, "step_sigma")
+    check_workers(workers)
+    given = check_series(frames, reference, reach, max_shift, planes, valid, pattern)
+
+    learned = [
+        learn(
+            given.sample,
+            group,
+            None if given.patterns is None else given.patterns[number],
+            given.patterns is None,
+        )
+        for number, group in enumerate(given.groups)
+    ]
+    if given.reach is None:
+        found = match_to(given, learned, workers, progress)
+    else:
+        found = match_along(given, learned, workers)
+    walks = [_walk(given, estimates, step_sigma) for estimates in found]
+    return _gather(given, learned, walks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Walk:
+    """Where the frames of a group lie, in the axes that move."""
+
+    shifts: Floats
+    covariance: Floats
+    correlation: Floats
+    false_alarm: Floats
+    outcome: NDArray[np.object_]
+
+
+def _walk(
+    given: SeriesInputs, estimates: list[ShiftEstimate], step_sigma: float | None
+) -> Walk:
+    """Fix the origin, and bridge the frames that are not believed."""
+    axes = slice(3 - given.ndim, 3)
+    shifts = np.array([each.shift[axes] for each in estimates])
+    covariance = np.array([each.covariance[axes, axes] for each in estimates])
+    outcome = np.empty(len(estimates), object)
+    outcome[:] = [each.outcome for each in estimates]
+    alarm = np.array([each.false_alarm for each in estimates])
+    height = np.array([each.correlation for each in estimates])
+    known = np.array([believed(each) for each in estimates])
+    if given.exact is not None:
+        n = given.exact
+        shifts[n], covariance[n], outcome[n] = 0, 0, Outcome.MATCHED
+        alarm[n], height[n], known[n] = 0.0, 1.0, True
+    elif given.given is None and not given.from_first and known.any():
+        shifts -= shifts[known].mean(axis=0)
+    if given.limit is not None:
+        far = known & (np.abs(shifts) > given.limit + 0.5).any(axis=1)
+        outcome[far], known = Outcome.BEYOND_BOUND, known & ~far
+    shifts, covariance = complete_walk(shifts, covariance, known, step_sigma)
+    return Walk(
+        shifts=shifts,
+        covariance=covariance,
+        correlation=height,
+        false_alarm=alarm,
+        outcome=outcome,
+    )
+
+
+def _gather(
+    given: SeriesInputs, learned: list[Learned], walks: list[Walk]
+) -> SeriesAlignment:
+    """Return the results of all groups in the arrays of the series."""
+    shape = given.frames.shape
+    dtype = np.result_type(given.frames.dtype, np.float32)
+    template, pattern = np.full(shape, np.nan, dtype), np.zeros(shape, dtype)
+    for group, known, walk in zip(given.groups, learned, walks, strict=True):
+        part: Any = slice(None) if group.planes is None else group.planes
+        size = template[part].shape
+        if known.pattern is not None:
+            pattern[part] = (known.pattern * group.scale).reshape(size)
+        if given.given is None:
+            template[part] = _picture(given, group, known, walk).reshape(size)
+    if given.given is not None:
+        template[:] = given.given
+    stack = np.concatenate if given.groups[0].planes is None else _side_by_side
+    return SeriesAlignment(
+        shifts=stack([walk.shifts for walk in walks]),
+        covariance=stack([walk.covariance for walk in walks]),
+        correlation=stack([walk.correlation for walk in walks]),
+        false_alarm=stack([walk.false_alarm for walk in walks]),
+        outcome=stack([walk.outcome for walk in walks]),
+        template=template,
+        pattern=pattern,
+    )
+
+
+def _side_by_side(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.stack(arrays, axis=1)
+
+
+def _picture(
+    given: SeriesInputs, group: Group, known: Learned, walk: Walk
+) -> NDArray[np.float64]:
+    """Return the mean of the frames of the sample where they lie."""
+    canvas = None
+    for n, frame in zip(given.numbers.tolist(), given.sample, strict=True):
+        if walk.outcome[n] not in (Outcome.MATCHED, Outcome.AMBIGUOUS):
+            continue
+        volume, there = volume_of(frame, group)
+        if known.pattern is not None:
+            volume = volume - known.pattern
+        if canvas is None:
+            canvas = MeanCanvas(volume.shape)
+        shift = np.zeros(3)
+        shift[3 - given.ndim :] = walk.shifts[n]
+        canvas.add(volume, shift, there)
+    volume = volume_of(given.sample[0], group)[0]
+    result = np.full(volume.shape, np.nan)
+    if canvas is not None:
+        pixels, there, origin = canvas.mean()
+        size = np.array(volume.shape[1:])
+        first = np.maximum(origin, 0)
+        stop = np.minimum(origin + pixels.shape[1:], size)
+        to = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+        cut = tuple(
+            slice(a, b) for a, b in zip(first - origin, stop - origin, strict=True)
+        )
+        values = pixels[:, *cut] * group.scale + group.offset
+        if there is not None:
+            values = np.where(there[cut], values, np.nan)
+        result[:, *to] = values
+    return result

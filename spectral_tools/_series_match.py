@@ -1,0 +1,272 @@
+"""Match the frames of a series, as they are read (floor 8)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._canvas_mean import MeanCanvas
+from ._correlation import ShiftEstimate, mend_holes
+from ._frames import Frames
+from ._outcomes import Outcome
+from ._template import believed, find_pattern, grow_template
+from ._template_fit import match_frame, match_masked
+from ._template_search import Template, make_probe, no_match
+from ._workers import Workers, spread
+
+__all__ = [
+    "Group",
+    "Learned",
+    "Link",
+    "Task",
+    "learn",
+    "match_all",
+    "match_near",
+    "volume_of",
+]
+
+Volume = NDArray[np.float32]
+Ints = NDArray[np.intp]
+Floats = NDArray[np.float64]
+
+# So many frames make the template: with n of them its noise adds 1 / n to the
+# variance of a shift.
+SAMPLE = 32
+# Frames are handed to workers in chunks of this many, and chunks so many at a time.
+CHUNK, BATCH = 16, 32
+# A frame is good if it has this share of the pixels of the best one.
+WHOLE = 0.9
+# So many frames back a match is tried where the nearest ones fail.
+TRIES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Group:
+    """What frames are, and what is looked for: a whole frame, or some of its planes."""
+
+    planes: list[int] | None
+    valid: NDArray[np.bool_] | None
+    offset: float
+    scale: float
+    bounds: tuple[Ints, Ints]
+
+
+def volume_of(frame: Any, group: Group) -> tuple[Volume, NDArray[np.bool_] | None]:
+    """Return a frame as (channels, planes, rows, cols), and where it counts."""
+    image = np.asarray(frame)
+    known: Any = group.valid
+    if group.planes is not None:
+        image = image[group.planes]
+    if image.dtype.kind == "f":
+        finite = np.isfinite(image)
+        if not finite.all():
+            known = finite if known is None else np.logical_and(finite, known)
+            image = np.where(finite, image, group.offset)
+    scaled = np.subtract(
+        image,
+        group.offset,
+        dtype=np.float64 if image.dtype.itemsize > 4 else np.float32,
+    )
+    volume = (scaled * np.float32(1 / group.scale)).astype(np.float32, copy=False)
+    if group.planes is not None:
+        volume = volume[:, None]
+        if known is not None:
+            known = known.all(axis=0)[None] if known.ndim == 3 else known[None]
+    else:
+        lead = (1,) * (4 - volume.ndim)
+        volume = volume.reshape(*lead, *volume.shape)
+        known = None if known is None else known.reshape(volume.shape[1:])
+    if known is None or known.all():
+        return volume, None
+    if known.any() and len(volume) == 1:
+        mended, known = mend_holes(volume[0].copy(), known)
+        volume = mended[None]
+    return np.where(known, volume, np.float32(0)), None if known.all() else known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Learned:
+    """What some frames tell of the series."""
+
+    canvas: MeanCanvas | None
+    estimates: list[ShiftEstimate]
+    pattern: Volume | None
+
+
+def learn(
+    sample: list[NDArray[Any]], group: Group, pattern: Volume | None, look: bool
+) -> Learned:
+    """Make a template of some frames, and find what stays in place if asked to."""
+    read = [volume_of(frame, group) for frame in sample]
+    # What is unknown in a good frame counts in none; other frames stay out.
+    shares = [1.0 if known is None else float(known.mean()) for _, known in read]
+    good = [
+        known
+        for (_, known), share in zip(read, shares, strict=True)
+        if known is not None and share > WHOLE * max(shares)
+    ]
+    mask = np.logical_and.reduce(good) if good else None
+    volumes = [
+        volume
+        if known is None or (mask is not None and known[mask].all())
+        else np.zeros_like(volume)
+        for volume, known in read
+    ]
+    if pattern is not None:
+        volumes = [volume - pattern if volume.any() else volume for volume in volumes]
+    if mask is not None:
+        volumes = [np.where(mask, volume, np.float32(0)) for volume in volumes]
+    found = grow_template(volumes, group.bounds, mask)
+    if look:
+        pattern, found = find_pattern(volumes, found, group.bounds, mask)
+    return Learned(canvas=found.canvas, estimates=found.estimates, pattern=pattern)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Task:
+    """What each frame of a group is matched to."""
+
+    group: Group
+    template: Template
+    pattern: Volume | None
+
+
+def match_all(
+    frames: Frames, tasks: list[Task], workers: Workers, progress: bool
+) -> Iterator[list[ShiftEstimate]]:
+    """Yield the matches of each frame, one for each task."""
+    match = partial(_match_chunk, frames, tasks)
+    chunks = frames.chunks(CHUNK)
+    while batch := list(islice(chunks, BATCH)):
+        for found in spread(
+            match, batch, workers=workers, progress=progress, title="align series"
+        ):
+            yield from found
+
+
+def _match_chunk(
+    frames: Frames, tasks: list[Task], chunk: Sequence[Any]
+) -> list[list[ShiftEstimate]]:
+    read = (frames[each] if isinstance(each, int) else each for each in chunk)
+    return [[_match_one(frame, task) for task in tasks] for frame in read]
+
+
+def _match_one(frame: NDArray[Any], task: Task) -> ShiftEstimate:
+    group, template, pattern = task.group, task.template, task.pattern
+    volume, known = volume_of(frame, group)
+    if known is not None and not known.any():
+        return no_match(3, Outcome.NO_TEXTURE)
+    if not float(np.ptp(volume if known is None else volume[:, known])) > 0:
+        return no_match(3, Outcome.NO_TEXTURE)
+    if pattern is not None:
+        volume = volume - pattern
+    if known is None or known.all() or len(volume) > 1:
+        return match_frame(template, volume)
+    return match_masked(
+        (template.pixels[0], volume[0]),
+        (template.known, known),
+        template.origin,
+        group.bounds,
+    )
+
+
+# A frame: its number, and the volume and the mask of each group.
+Read = tuple[int, list[tuple[Volume, NDArray[np.bool_] | None]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Link:
+    """A pair of frames, and how the second lies on the first."""
+
+    first: int
+    second: int
+    estimate: ShiftEstimate
+
+
+def match_near(
+    frames: Frames,
+    groups: list[tuple[Group, Volume | None]],
+    reach: int,
+    workers: Workers,
+) -> tuple[list[list[Link]], int]:
+    """Match each frame to those before it; return the links of each group, and a count.
+
+    Where none of the nearest frames matches, some before them are tried, so that a
+    few bad frames do not part a series in two.
+    """
+    links: list[list[Link]] = [[] for _ in groups]
+    before: list[Read] = []
+    count = 0
+    for chunk in frames.chunks(CHUNK):
+        new = []
+        for each in chunk:
+            frame = frames[each] if isinstance(each, int) else each
+            new.append((count, [_cleaned(frame, *group) for group in groups]))
+            count += 1
+        kept = before + new
+        for number, (group, _) in enumerate(groups):
+            links[number] += _link_chunk(
+                kept, len(before), number, group, reach, workers
+            )
+        before = kept[-(reach + TRIES) :]
+    return links, count
+
+
+def _cleaned(
+    frame: NDArray[Any], group: Group, pattern: Volume | None
+) -> tuple[Volume, NDArray[np.bool_] | None]:
+    volume, known = volume_of(frame, group)
+    textured = float(np.ptp(volume)) > 0
+    return (volume - pattern if pattern is not None and textured else volume), known
+
+
+def _link_chunk(
+    kept: list[Read],
+    start: int,
+    number: int,
+    group: Group,
+    reach: int,
+    workers: Workers,
+) -> list[Link]:
+    """Match the frames from `start` on to those before them."""
+    match = partial(_match_pair, group)
+    jobs = [
+        (kept[i], kept[j])
+        for j in range(start, len(kept))
+        for i in range(max(0, j - reach), j)
+    ]
+    pairs = [(one[1][number], two[1][number]) for one, two in jobs]
+    found = [
+        Link(first=one[0], second=two[0], estimate=estimate)
+        for (one, two), estimate in zip(
+            jobs, spread(match, pairs, workers=workers), strict=True
+        )
+    ]
+    held = {link.second for link in found if believed(link.estimate)}
+    for j in range(start, len(kept)):
+        if kept[j][0] in held:
+            continue
+        for i in range(j - reach - 1, max(-1, j - reach - 1 - TRIES), -1):
+            estimate = match((kept[i][1][number], kept[j][1][number]))
+            found.append(Link(first=kept[i][0], second=kept[j][0], estimate=estimate))
+            if believed(estimate):
+                break
+    return found
+
+
+def _match_pair(group: Group, pair: Any) -> ShiftEstimate:
+    (one, known0), (two, known1) = pair
+    for volume, known in ((one, known0), (two, known1)):
+        if known is not None and not known.any():
+            return no_match(3, Outcome.NO_TEXTURE)
+        if not float(np.ptp(volume)) > 0:
+            return no_match(3, Outcome.NO_TEXTURE)
+    if len(one) > 1:
+        template = make_probe(one, None, np.zeros(3, np.intp), two, group.bounds)
+        return match_frame(template, two)
+    nowhere = np.zeros(3, np.intp)
+    return match_masked((one[0], two[0]), (known0, known1), nowhere, group.bounds)

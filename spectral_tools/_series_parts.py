@@ -1,0 +1,134 @@
+"""Align each group of planes of a series, to a picture or along links (floor 10)."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ._correlation import ShiftEstimate
+from ._outcomes import Outcome
+from ._placement import solve_rigid
+from ._series_inputs import SeriesInputs
+from ._series_match import (
+    Group,
+    Learned,
+    Link,
+    Task,
+    match_all,
+    match_near,
+    volume_of,
+)
+from ._template import believed
+from ._template_search import make_probe, no_match
+from ._uncertainty import position_covariance
+from ._workers import Workers
+
+__all__ = ["match_along", "match_to"]
+
+
+def match_to(
+    given: SeriesInputs, learned: list[Learned], workers: Workers, progress: bool
+) -> list[list[ShiftEstimate]]:
+    """Return the matches of each group, frame by frame, to one picture."""
+    tasks, rows = [], []
+    for row, (group, known) in enumerate(zip(given.groups, learned, strict=True)):
+        task = _task_of(given, group, known)
+        if task is not None:
+            tasks.append(task)
+            rows.append(row)
+    found: list[list[ShiftEstimate]] = [[] for _ in learned]
+    lost = no_match(3, Outcome.NOT_FOUND)
+    for each in match_all(given.frames, tasks, workers, progress):
+        for row in range(len(learned)):
+            found[row].append(each[rows.index(row)] if row in rows else lost)
+    if given.given is None:
+        # Frames of the template were compared with all others but themselves.
+        for known, estimates in zip(learned, found, strict=True):
+            for n, estimate in zip(
+                given.numbers.tolist(), known.estimates, strict=True
+            ):
+                if believed(estimate):
+                    estimates[n] = estimate
+    return found
+
+
+def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
+    """Return what frames of a group are matched to, or None if there is nothing."""
+    textured = [frame for frame in given.sample if np.ptp(volume_of(frame, group)[0])]
+    if not textured:
+        return None
+    typical = volume_of(textured[len(textured) // 2], group)[0]
+    if known.pattern is not None:
+        typical = typical - known.pattern
+    if given.given is not None:
+        picture, there = volume_of(given.given, group)
+        if given.exact is not None and known.pattern is not None:
+            picture = picture - known.pattern
+        origin = np.zeros(3, np.intp)
+    elif known.canvas is not None:
+        picture, there, origin = known.canvas.mean()
+    else:
+        return None
+    if not np.ptp(picture) > 0 or not np.ptp(typical) > 0:
+        return None
+    template = make_probe(picture, there, origin, typical, group.bounds)
+    return Task(group=group, template=template, pattern=known.pattern)
+
+
+def match_along(
+    given: SeriesInputs, learned: list[Learned], workers: Workers
+) -> list[list[ShiftEstimate]]:
+    """Return where each frame of each group lies by the links between near frames."""
+    groups = [
+        (group, known.pattern)
+        for group, known in zip(given.groups, learned, strict=True)
+    ]
+    links, count = match_near(given.frames, groups, given.reach or 1, workers)
+    return [_place(each, count, given.ndim, given.from_first) for each in links]
+
+
+def _place(
+    links: list[Link], count: int, ndim: int, from_first: bool
+) -> list[ShiftEstimate]:
+    """Place frames by the links that are believed, and tell what is known of each."""
+    found = [no_match(3, Outcome.NOT_FOUND) for _ in range(count)]
+    good = [link for link in links if believed(link.estimate)]
+    if not good:
+        return found
+    numbers = np.array([(link.first, link.second) for link in good])
+    used, rows = np.unique(numbers, return_inverse=True)
+    rows = rows.reshape(-1, 2)
+    axes = slice(3 - ndim, 3)
+    moved = np.array([link.estimate.shift[axes] for link in good])
+    placement = solve_rigid(
+        rows,
+        moved,
+        np.zeros_like(moved),
+        covariance=np.array([link.estimate.covariance[axes, axes] for link in good]),
+        fixed=0 if from_first else None,
+    )
+    covariance = position_covariance(placement)
+    alarm, height, links_of = (
+        np.ones(len(used)),
+        np.zeros(len(used)),
+        np.zeros(len(used)),
+    )
+    for link, pair in zip(good, rows, strict=True):
+        alarm[pair] = np.minimum(alarm[pair], link.estimate.false_alarm)
+        height[pair] += link.estimate.correlation
+        links_of[pair] += 1
+    largest = np.bincount(placement.group).argmax()
+    for row, number in enumerate(used.tolist()):
+        if placement.group[row] != largest:
+            found[number] = no_match(3, Outcome.ISOLATED)
+            continue
+        shift, spread = np.zeros(3), np.zeros((3, 3))
+        shift[axes] = placement.matrices[row, :-1, -1]
+        spread[axes, axes] = covariance[row]
+        found[number] = replace(
+            no_match(3, placement.outcome[row]),
+            shift=shift,
+            covariance=spread,
+            correlation=float(height[row] / links_of[row]),
+            false_alarm=float(alarm[row]),
+        )
+    return found

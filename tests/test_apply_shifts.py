@@ -1,0 +1,164 @@
+"""Frames are moved as splines say, and whole pixels are copied."""
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
+
+import spectral_tools as spt
+
+RNG = np.random.default_rng(0)
+FRAMES = RNG.normal(size=(3, 33, 47))
+SHIFTS = RNG.uniform(-6, 6, size=(3, 2))
+BORDERS = {"nearest": "nearest", "mirror": "mirror", "wrap": "grid-wrap"}
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("order", [0, 1, 3, 5])
+@pytest.mark.parametrize("shape", [(33, 47), (9, 20, 17)])
+def test_frames_are_what_splines_say(shape, order, border):
+    frames = RNG.normal(size=(2, *shape))
+    shifts = RNG.uniform(-6, 6, size=(2, len(shape)))
+    found = spt.apply_shifts(frames, shifts, order=order, border=border)
+    for frame, shift, moved in zip(frames, shifts, found, strict=True):
+        turned = np.rint(shift) if order == 0 else shift
+        expected = ndimage.shift(frame, turned, order=order, mode=BORDERS[border])
+        # SciPy cuts its own splines off where they fall below 1e-7 beyond a border.
+        assert_allclose(moved, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("border", ["constant", *BORDERS])
+@pytest.mark.parametrize("order", [0, 1, 3, 5])
+def test_whole_shifts_copy_pixels(order, border):
+    frames = RNG.integers(0, 2**16, size=(1, 12, 15), dtype=np.uint16)
+    moved = spt.apply_shifts(frames, [(2, -3)], order=order, border=border)
+    assert moved.dtype == np.uint16
+    assert_array_equal(moved[0, 2:, :-3], frames[0, :-2, 3:])
+
+
+def test_what_no_pixel_covers_is_filled():
+    moved = spt.apply_shifts(np.ones((1, 6, 8)), [(1.4, -0.6)], fill_value=np.nan)
+    expected = np.ones((6, 8))
+    # Row 1 lies 0.4 pixels before the first centre, which still is on the frame.
+    expected[:1], expected[:, -1:] = np.nan, np.nan
+    assert_allclose(moved[0], expected)
+
+
+@pytest.mark.parametrize("border", ["constant", *BORDERS])
+def test_constant_frames_stay_constant(border):
+    frames = np.full((2, 20, 24), 7.3, np.float32)
+    moved = spt.apply_shifts(
+        frames, [(0.3, 4.6), (-30, 2.5)], border=border, fill_value=7.3
+    )
+    assert_allclose(moved, frames, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [(100, 0), (0, -47), (33, 47)])
+def test_frames_that_left_the_view_are_gone(shift):
+    assert_array_equal(spt.apply_shifts(FRAMES[:1], [shift], fill_value=-1), -1)
+
+
+def test_nan_stays_where_it_was_and_spreads_no_further():
+    frames = FRAMES[:1].copy()
+    frames[0, 10, 10] = np.nan
+    moved = spt.apply_shifts(frames, [(2.5, 0)])
+    assert_array_equal(np.argwhere(np.isnan(moved[0])), [(12, 10), (13, 10)])
+
+
+def test_integers_are_rounded_and_clipped():
+    frames = np.zeros((1, 16, 16), np.uint8)
+    frames[0, 8:] = 255
+    moved = spt.apply_shifts(frames, [(0.45, 0)], order=3)
+    exact = spt.apply_shifts(frames.astype(float), [(0.45, 0)], order=3)
+    assert exact.max() > 255
+    assert exact.min() < 0
+    assert_array_equal(moved, np.clip(np.rint(exact), 0, 255))
+
+
+def test_inputs_stay_and_results_are_their_own():
+    before = FRAMES.copy()
+    moved = spt.apply_shifts(FRAMES, np.zeros((3, 2)))
+    assert not np.shares_memory(moved, FRAMES)
+    spt.apply_shifts(FRAMES, SHIFTS)
+    assert_array_equal(FRAMES, before)
+
+
+def test_planes_are_moved_on_their_own():
+    frames = RNG.normal(size=(2, 3, 12, 14))
+    shifts = RNG.integers(-3, 4, size=(2, 2, 2))
+    moved = spt.apply_shifts(frames, shifts, planes=[[0, 2], [1]])
+    for plane, group in ((0, 0), (1, 1), (2, 0)):
+        alone = spt.apply_shifts(frames[:, plane], shifts[:, group])
+        assert_array_equal(moved[:, plane], alone)
+
+
+def test_stores_iterators_and_workers_give_the_same(tmp_path):
+    expected = spt.apply_shifts(FRAMES, SHIFTS)
+    with h5py.File(tmp_path / "movie.h5", "w") as file:
+        file["movie"] = FRAMES
+        out = file.create_dataset("moved", FRAMES.shape, FRAMES.dtype)
+        assert spt.apply_shifts(file["movie"], SHIFTS, out=out, workers=2) is out
+        assert_array_equal(out[...], expected)
+    read = spt.apply_shifts((frame for frame in FRAMES), SHIFTS)
+    assert_array_equal(read, expected)
+
+
+def test_iterator_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="one shift for each frame; got 5 shifts"):
+        spt.apply_shifts(iter(FRAMES), np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="one shift for each frame; got 2 shifts"):
+        spt.apply_shifts(iter(FRAMES), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"shifts": np.zeros((2, 2))}, "one shift for each of 3 frames; got 2"),
+        ({"shifts": np.zeros((3, 3))}, r"must have shape \(n, 2\)"),
+        ({"order": 2}, "`order` must be one of"),
+        ({"border": "reflect"}, "`border` must be one of"),
+        ({"out": np.zeros((2, 2))}, r"`out` must have shape \(3, 33, 47\)"),
+        ({"dtype": np.uint8, "fill_value": -1}, "`fill_value` must be representable"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, match):
+    arguments = {"shifts": SHIFTS} | kwargs
+    with pytest.raises(ValueError, match=match):
+        spt.apply_shifts(FRAMES, arguments.pop("shifts"), **arguments)
+
+
+# Around them
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(4, 9), st.integers(4, 9), st.integers(0, 2**16))
+def test_common_area_is_what_every_frame_shows(rows, cols, number):
+    shifts = np.random.default_rng(number).uniform(-2, 2, size=(3, 2))
+    inside = spt.common_area((rows, cols), shifts)
+    points = np.stack(np.meshgrid(np.arange(rows), np.arange(cols), indexing="ij"), -1)
+    seen = points[None] - shifts[:, None, None]
+    expected = ((seen >= 0) & (seen <= (rows - 1, cols - 1))).all(axis=(0, -1))
+    found = np.zeros((rows, cols), bool)
+    found[inside] = True
+    assert_array_equal(found, expected)
+
+
+def test_frames_that_share_nothing_have_no_common_area():
+    area = spt.common_area((5, 6), [(0, 0), (9, 0)])
+    assert np.zeros((5, 6))[area].size == 0
+
+
+def test_template_is_the_mean_of_what_is_seen():
+    frames = RNG.normal(size=(3, 8, 9))
+    found = spt.make_template(frames, [(0, 0), (2, 0), (-8, 0)])
+    assert_allclose(found[2:], (frames[0, 2:] + frames[1, :-2]) / 2)
+    assert_allclose(found[:2], frames[0, :2])
+
+
+def test_template_is_unknown_where_no_frame_is():
+    found = spt.make_template(FRAMES[:2], [(3, 0), (4, 0)])
+    assert np.isnan(found[:3]).all()
+    assert np.isfinite(found[3:]).all()

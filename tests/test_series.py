@@ -1,0 +1,389 @@
+"""Movies and stacks whose shifts are known."""
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
+
+import spectral_tools as spt
+from spectral_tools._drift import complete_walk
+
+
+def movie(truth, *, shape=(96, 112), noise=0.3, rng=0, **kwargs):
+    """Frames of one texture at known shifts, with a room of 30 pixels."""
+    size = [n + 60 for n in shape]
+    scene = spt.gaussian_texture(size, rng=rng)
+    return spt.simulate_series(scene, truth, shape, noise_sigma=noise, rng=9, **kwargs)
+
+
+def origin_of(truth, shape=(96, 112)):
+    """Where the common origin of the frames of `movie` lies in the texture."""
+    low, high = np.floor(truth.min(axis=0)), np.ceil(truth.max(axis=0))
+    size = np.array(shape)
+    return (size + 60 - (size + high - low)) // 2 - low
+
+
+def walk(count, step=1.5, ndim=2, rng=1):
+    steps = np.random.default_rng(rng).normal(scale=step, size=(count, ndim))
+    return np.cumsum(steps, axis=0) * min(1, 12 / np.abs(steps.cumsum(axis=0)).max())
+
+
+def error_of(found, truth):
+    return found - (truth - truth.mean(axis=0))
+
+
+def chi2(error, covariance):
+    weighed = np.linalg.solve(covariance, error[..., None])[..., 0]
+    return (error * weighed).sum() / error.size
+
+
+TRUTH = walk(24)
+SERIES = movie(TRUTH)
+FOUND = spt.align_series(SERIES.frames)
+
+
+# Shifts
+
+
+def test_shifts_are_right_to_their_error_bars():
+    error = error_of(FOUND.shifts, TRUTH)
+    # 0.02 px is the bound of one such frame; the largest of 48 is 3 of them.
+    assert np.abs(error).max() < 0.06
+    assert 0.6 < chi2(error, FOUND.covariance) < 1.5  # 48 numbers: 1 +- 0.2
+
+
+def test_error_is_at_the_bound_of_a_perfect_template():
+    """The bound: the Fisher information of one frame against the scene itself."""
+    scene = spt.gaussian_texture((156, 172), rng=0)[30:-30, 30:-30]
+    slopes = np.gradient(scene)
+    # Gradients of neighbours lose the highest frequencies, which errs to the lax side.
+    fisher = [(slope**2).sum() / 0.3**2 for slope in slopes]
+    bound = np.sqrt(np.mean(1 / np.array(fisher)))
+    rms = np.sqrt((error_of(FOUND.shifts, TRUTH) ** 2).mean())
+    assert rms < 1.3 * bound
+
+
+def test_mean_shift_is_zero():
+    assert_allclose(FOUND.shifts.mean(axis=0), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("reference", ["first", 5])
+def test_shifts_lead_to_the_frame_that_was_named(reference):
+    found = spt.align_series(SERIES.frames, reference=reference)
+    number = 0 if reference == "first" else reference
+    assert_array_equal(found.shifts[number], 0)
+    # The noise of the reference is in all: its error is that of two frames.
+    assert_allclose(found.shifts, TRUTH - TRUTH[number], rtol=0, atol=0.1)
+
+
+def test_shifts_lead_to_an_image_that_was_given():
+    image = movie(np.zeros((2, 2)), noise=0).frames[0]
+    found = spt.align_series(SERIES.frames, reference=image)
+    moved = TRUTH + origin_of(TRUTH) - origin_of(np.zeros((2, 2)))
+    assert_allclose(found.shifts, moved, rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize("kwargs", [{"reach": 3}, {"reference": "previous"}])
+def test_frames_can_be_joined_to_their_neighbours(kwargs):
+    found = spt.align_series(SERIES.frames, **kwargs)
+    error = found.shifts - TRUTH
+    error -= error.mean(axis=0)
+    assert np.abs(error).max() < (0.1 if "reach" in kwargs else 0.3)
+
+
+def test_wide_reach_beats_the_chain_of_neighbours():
+    errors = [
+        np.std(spt.align_series(SERIES.frames, **kwargs).shifts - TRUTH, axis=0)
+        for kwargs in ({"reach": 4}, {"reference": "previous"})
+    ]
+    assert errors[0].mean() < 0.85 * errors[1].mean()
+
+
+def test_volumes_move_along_three_axes():
+    truth = walk(8, step=1.0, ndim=3)
+    scene = spt.gaussian_texture((60, 84, 80), rng=3)
+    series = spt.simulate_series(scene, truth, (32, 56, 50), noise_sigma=0.3, rng=4)
+    found = spt.align_series(series.frames)
+    assert found.shifts.shape == (8, 3)
+    assert_allclose(error_of(found.shifts, truth), 0, rtol=0, atol=0.05)
+
+
+# Planes
+
+
+def planes_movie():
+    truths = np.stack([walk(10, rng=n) for n in (1, 2, 3)], axis=1)
+    frames = np.stack(
+        [movie(truths[:, n], rng=n, noise=0.3).frames for n in range(3)], axis=1
+    )
+    return truths, frames
+
+
+def test_planes_move_on_their_own():
+    truths, frames = planes_movie()
+    found = spt.align_series(frames, planes=1)
+    assert found.shifts.shape == found.covariance.shape[:-1] == (10, 3, 2)
+    assert found.outcome.shape == found.false_alarm.shape == (10, 3)
+    error = found.shifts - (truths - truths.mean(axis=0))
+    assert np.abs(error).max() < 0.1
+    assert found.template.shape == frames.shape[1:]
+
+
+def test_planes_of_a_group_share_a_shift_and_their_noise():
+    truth = walk(12)
+    noise = np.random.default_rng(3).normal(scale=2, size=(12, 4, 96, 112))
+    frames = movie(truth, noise=0).frames[:, None] + noise
+    alone = spt.align_series(frames[:, :1], planes=1).shifts[:, 0]
+    shared = spt.align_series(frames, planes=4).shifts[:, 0]
+    errors = [np.std(error_of(each, truth)) for each in (alone, shared)]
+    # Four times the photons halve the error; 0.75 leaves room for chance.
+    assert errors[1] < 0.75 * errors[0]
+
+
+def test_groups_of_planes_can_be_named():
+    truths, frames = planes_movie()
+    found = spt.align_series(frames[:, [0, 0, 1]], planes=[[0, 1], [2]])
+    assert_allclose(
+        found.shifts, (truths - truths.mean(axis=0))[:, :2], rtol=0, atol=0.1
+    )
+
+
+# What stays in place
+
+
+@pytest.mark.parametrize("kind", ["dust", "gradient"])
+def test_what_stays_in_place_does_not_pin_the_frames(kind):
+    truth = walk(32)
+    shape = (112, 112)
+    if kind == "dust":
+        pattern = 3 * spt.gaussian_texture(shape, cutoff=0.4, rng=7)
+    else:
+        pattern = np.linspace(-5, 5, 112)[:, None] * np.ones(shape)
+    without = spt.align_series(movie(truth, shape=shape).frames)
+    frames = movie(truth, shape=shape, pattern=pattern).frames
+    found = spt.align_series(frames)
+    assert np.abs(error_of(without.shifts, truth)).max() < 0.05
+    # Dust three times as strong as the scene leaves its own noise: 0.05 px at most.
+    assert_allclose(found.shifts, without.shifts, rtol=0, atol=0.05)
+    seen = np.corrcoef(found.pattern.ravel(), pattern.ravel())[0, 1]
+    assert seen > 0.99
+
+
+def test_pattern_is_none_where_nothing_stays_in_place():
+    assert not FOUND.pattern.any()
+
+
+def test_still_scene_does_not_move():
+    found = spt.align_series(movie(np.zeros((12, 2))).frames)
+    assert np.abs(found.shifts).max() < 0.08
+    assert set(found.outcome) == {spt.Outcome.MATCHED}
+
+
+def test_given_pattern_is_taken_off():
+    pattern = 3 * spt.gaussian_texture((96, 112), cutoff=0.4, rng=7)
+    frames = movie(TRUTH, pattern=pattern).frames
+    found = spt.align_series(frames, pattern=pattern)
+    assert_allclose(found.shifts, FOUND.shifts, rtol=0, atol=0.02)
+
+
+# Bad frames
+
+
+def spoiled():
+    frames = SERIES.frames.copy()
+    frames[3] = 5.0
+    frames[10] = np.nan
+    frames[17] = np.random.default_rng(2).normal(size=frames[0].shape)
+    return frames
+
+
+BAD = [3, 10, 17]
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"reach": 2}, {"reference": "previous"}])
+def test_bad_frames_are_bridged_and_cost_no_other(kwargs):
+    found = spt.align_series(spoiled(), **kwargs)
+    believed = found.outcome == spt.Outcome.MATCHED
+    assert_array_equal(np.flatnonzero(~believed), BAD)
+    assert (found.false_alarm[BAD] > 1e-3).all()
+    error = found.shifts - TRUTH
+    error -= error[believed].mean(axis=0)
+    assert np.abs(error[believed]).max() < 0.3
+    for bad in BAD:
+        between = (found.shifts[bad - 1] + found.shifts[bad + 1]) / 2
+        assert_allclose(found.shifts[bad], between, rtol=0, atol=0.02)
+        assert np.trace(found.covariance[bad]) > 10 * np.trace(found.covariance[0])
+
+
+def test_dead_pixels_do_not_count():
+    frames = SERIES.frames.copy()
+    frames[:, 20:23, 30:60] = np.nan
+    found = spt.align_series(frames)
+    assert_allclose(found.shifts, FOUND.shifts, rtol=0, atol=0.08)
+
+
+def test_pixels_that_are_not_valid_do_not_count():
+    valid = np.ones(SERIES.frames.shape[1:], bool)
+    valid[:, :30] = False
+    frames = SERIES.frames.copy()
+    frames[:, ~valid] = 30
+    found = spt.align_series(frames, valid=valid)
+    assert_allclose(found.shifts, FOUND.shifts, rtol=0, atol=0.12)
+
+
+def test_series_without_any_content_is_not_believed():
+    found = spt.align_series(np.ones((4, 32, 32)))
+    assert set(found.outcome) <= {spt.Outcome.NO_TEXTURE, spt.Outcome.NOT_FOUND}
+    assert_array_equal(found.shifts, 0)
+    assert np.isinf(found.covariance[:, 0, 0]).all()
+
+
+def test_unrelated_frames_are_not_believed():
+    noise = np.random.default_rng(0).normal(size=(12, 64, 64))
+    found = spt.align_series(noise)
+    assert (found.false_alarm > 1e-3).sum() >= 10
+
+
+def test_shift_beyond_the_largest_is_not_believed():
+    truth = np.zeros((9, 2))
+    truth[4] = (9, 0)
+    found = spt.align_series(movie(truth).frames, max_shift=4)
+    assert found.outcome[4] != spt.Outcome.MATCHED
+    assert np.abs(found.shifts[4]).max() < 1.1
+
+
+# How frames come in
+
+
+def test_iterators_and_stores_give_what_arrays_give(tmp_path):
+    with h5py.File(tmp_path / "movie.h5", "w") as file:
+        file["movie"] = SERIES.frames
+        stored = spt.align_series(file["movie"])
+    listed = spt.align_series(list(SERIES.frames))
+    read = spt.align_series(frame for frame in SERIES.frames)
+    for found in (stored, listed, read):
+        assert_array_equal(found.shifts, FOUND.shifts)
+
+
+def test_long_series_are_read_frame_by_frame():
+    """A stored movie hands out single frames, and few of them twice."""
+
+    class Store:
+        shape, dtype, reads = (80, 48, 48), np.dtype(np.float32), 0
+
+        def __iter__(self):
+            raise AssertionError
+
+        def __getitem__(self, key):
+            index = key[0] if isinstance(key, tuple) else key
+            assert isinstance(index, int)
+            self.reads += 1
+            return FRAMES[index]
+
+    truth = walk(80)
+    FRAMES = movie(truth, shape=(48, 48)).frames.astype(np.float32)
+    store = Store()
+    found = spt.align_series(store)
+    assert store.reads <= 80 + 40
+    assert_array_equal(found.shifts, spt.align_series(FRAMES).shifts)
+
+
+def test_workers_change_nothing():
+    found = spt.align_series(SERIES.frames, workers=3)
+    assert_array_equal(found.shifts, FOUND.shifts)
+    assert_array_equal(found.covariance, FOUND.covariance)
+
+
+def test_integers_are_welcome_and_inputs_stay():
+    frames = (1000 + 200 * SERIES.frames).astype(np.uint16)
+    before = frames.copy()
+    found = spt.align_series(frames)
+    assert_array_equal(frames, before)
+    assert_allclose(found.shifts, FOUND.shifts, rtol=0, atol=0.005)
+
+
+def test_template_is_the_scene():
+    truth = np.r_[TRUTH, -TRUTH]
+    found = spt.align_series(movie(truth).frames)
+    origin = origin_of(truth) + truth.mean(axis=0)
+    scene = ndimage.shift(spt.gaussian_texture((156, 172), rng=0), -origin, order=5)[
+        :96, :112
+    ]
+    there = np.isfinite(found.template)
+    rest = (found.template - scene)[there]
+    # 32 frames with noise 0.3; the mean of few at the edges.
+    assert rest.std() < 0.1
+
+
+def test_smooth_drift_is_steadied_by_knowing_its_steps():
+    truth = np.cumsum(np.full((40, 2), 0.05), axis=0)
+    frames = movie(truth, noise=3).frames
+    plain = spt.align_series(frames)
+    steady = spt.align_series(frames, step_sigma=0.05)
+    errors = [np.std(error_of(each.shifts, truth)) for each in (plain, steady)]
+    assert errors[1] < 0.6 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        (
+            {"frames": np.zeros((1, 8, 8))},
+            "`frames` must hold at least 2 frames; got 1",
+        ),
+        ({"frames": []}, "`frames` must hold at least two frames; got none"),
+        ({"frames": iter([np.zeros((8, 8))])}, "at least two frames; got 1"),
+        ({"frames": [np.zeros((8, 8)), np.zeros((8, 9))]}, "as frame 1"),
+        ({"frames": np.zeros((8, 8))}, r"`frames` must have shape"),
+        ({"reference": "middle"}, "`reference` must be one of"),
+        ({"reference": 99}, "`reference` must be one of 24 frames; got 99"),
+        ({"reference": np.zeros((5, 5))}, "the shape of a frame"),
+        ({"reference": np.zeros((96, 112))}, "`reference` must show something"),
+        ({"reach": 0}, "`reach` must be at least 1"),
+        ({"reach": 2, "reference": "first"}, "`reference` must be left alone"),
+        ({"planes": 1}, "`planes` must be None for 2-D frames"),
+        ({"max_shift": -1}, "`max_shift` must not be negative"),
+        ({"step_sigma": 0}, "`step_sigma` must be finite and greater than 0"),
+        ({"pattern": np.zeros((3, 3))}, "`pattern` must be finite and of shape"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, match):
+    arguments = {"frames": SERIES.frames} | kwargs
+    with pytest.raises(ValueError, match=match):
+        spt.align_series(arguments.pop("frames"), **arguments)
+
+
+def test_planes_must_be_named_once():
+    with pytest.raises(ValueError, match="`planes` must name each of 3 planes"):
+        spt.align_series(np.zeros((4, 3, 8, 8)), planes=[[0], [0, 1]])
+
+
+# The walk
+
+
+def test_walk_follows_exact_neighbours_linearly():
+    shifts = np.array([[0.0], [9], [9], [3]])
+    known = np.array([True, False, False, True])
+    covariance = np.zeros((4, 1, 1))
+    found, spread = complete_walk(shifts, covariance, known, None)
+    assert_allclose(found[:, 0], [0, 1, 2, 3], atol=1e-6)
+    assert spread[1, 0, 0] > 0.1
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 9), st.integers(0, 2**16))
+def test_smoothing_is_the_least_squares_solution(count, number):
+    rng = np.random.default_rng(number)
+    seen, variance = rng.normal(size=(count, 1)), rng.uniform(0.1, 2, count)
+    steps = np.diff(np.eye(count), axis=0) / 0.5
+    weights = np.diag(1 / (variance + 1e-12))
+    normal = weights + steps.T @ steps
+    expected = np.linalg.solve(normal, weights @ seen)
+    found, spread = complete_walk(
+        seen, variance[:, None, None], np.ones(count, bool), 0.5
+    )
+    assert_allclose(found, expected, atol=1e-9)
+    assert_allclose(spread[:, 0, 0], np.diag(np.linalg.inv(normal)), rtol=1e-9)
