@@ -6,7 +6,7 @@ pixel is at the origin. Every shift and every matrix leads from the moving image
 to the reference image, and from a tile to the mosaic.
 """
 
-from . import plot
+from . import io, plot
 from ._affine import solve_affine
 from ._apply_shifts import apply_shifts, common_area, make_template
 from ._composite_blocks import composite_blocks
@@ -95,6 +95,7 @@ __all__ = [
     "gaussian_texture",
     "grid_links",
     "grid_positions",
+    "io",
     "loop_closures",
     "make_template",
     "match_tiles",

@@ -1,0 +1,288 @@
+"""Write tiled pyramids as OME-TIFF (floor 3)."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
+
+from ._beside import as_target, beside, put_in_place
+from ._checks import check_count
+from ._image_source import (
+    Source,
+    as_levels,
+    as_sides,
+    as_source,
+    bands,
+    cut,
+    parts,
+)
+from ._physical import Frame, as_channel_names, as_frame
+from ._pyramid import halve
+
+__all__ = ["write_ome_tiff"]
+
+COMPRESSIONS = ("zlib", None)
+# Offsets of four bytes end here; the rest is left for tables and metadata.
+CLASSIC = 4_000_000_000
+# Name of the file while it grows.
+NEW = "new.ome.tif"
+# Level of zlib: higher ones take several times as long for a few percent.
+FAST = 1
+# Bytes of tiles that wait for being compressed.
+WAITING = 1 << 24
+
+
+def write_ome_tiff(
+    path: str | os.PathLike[str],
+    image: Any,
+    *,
+    shape: Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    channel_names: Sequence[str] | None = None,
+    rgb: bool = False,
+    pixel_size: ArrayLike | None = None,
+    unit: str = "µm",
+    origin: ArrayLike | None = None,
+    tile: Sequence[int] = (512, 512),
+    levels: int | None = None,
+    compression: str | None = "zlib",
+    workers: int = 1,
+    progress: bool = False,
+) -> None:
+    """Write an image of any size as a tiled OME-TIFF with a pyramid.
+
+    A few rows of tiles are in memory at a time, and the image is read once. Each
+    level holds the means of 2 x 2 pixels of the one before, in the plane. The file
+    takes its place when it is complete: if something fails, an older one stays.
+
+    Parameters
+    ----------
+    path : path_like
+        Where to write, by custom ending in ``.ome.tif``. A file that is there is
+        replaced.
+    image : array_like or iterator of (tuple of slice, ndarray)
+        Image of shape (rows, cols) or (planes, rows, cols), or with one axis more
+        for channels. Anything that is sliced like an array (NumPy, h5py, zarr,
+        Dask), or blocks in any order as `composite_blocks` yields them. Blocks, and
+        stores whose chunks span planes or channels, go through a temporary file
+        beside `path` as large as the image.
+    shape : sequence of int, optional
+        Shape of the image, needed for blocks.
+    channel_axis : int, optional
+        Axis of the image that holds channels.
+    channel_names : sequence of str, optional
+        Name of each channel.
+    rgb : bool, optional
+        Channels are red, green and blue of one picture. By default each is a
+        picture of its own.
+    pixel_size : float or array_like of shape (ndim,), optional
+        Distance of neighbouring pixels, the same along all axes or along each of
+        (plane, row, col).
+    unit : {"µm", "pm", "Å", "nm", "mm", "cm", "m"}, optional
+        Unit of `pixel_size`.
+    origin : array_like of shape (ndim,), optional
+        Centre of the first pixel, in pixels, such as ``Composite.origin``. It is
+        written as the stage position of every plane.
+    tile : sequence of int, optional
+        Rows and columns of a tile, multiples of 16.
+    levels : int, optional
+        How many levels, with the image itself. By default the last one fits into
+        a tile.
+    compression : {"zlib", None}, optional
+        Lossless, or none, which is faster.
+    workers : int, optional
+        Number of threads that compress.
+    progress : bool, optional
+        Show a progress bar.
+
+    See Also
+    --------
+    write_ome_zarr : The same as a folder of chunks.
+
+    Notes
+    -----
+    Offsets have eight bytes (BigTIFF) where four may not be enough. It needs
+    ``tifffile``, which comes with scikit-image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import tifffile
+    >>> import spectral_tools as spt
+    >>> image = np.arange(48 * 100, dtype=np.uint16).reshape(48, 100)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "mosaic.ome.tif"
+    ...     spt.io.write_ome_tiff(path, image, pixel_size=0.65, tile=(32, 32))
+    ...     with tifffile.TiffFile(path) as file:
+    ...         [level.shape for level in file.series[0].levels]
+    [(48, 100), (24, 50), (12, 25)]
+    """
+    target = as_target(path, "path")
+    if target.is_dir():
+        message = f"`path` must be a file; got the folder {target}."
+        raise ValueError(message)
+    source = as_source(image, channel_axis, shape)
+    names = as_channel_names(channel_names, source.shape[0])
+    layout = _Layout(
+        sides=as_sides(tile, "tile"), compression=compression, rgb=rgb, workers=workers
+    )
+    _check_layout(layout, source, names)
+    shapes = as_levels(levels, source, layout.sides)
+    frame = as_frame(source.ndim, pixel_size, unit, origin)
+    metadata = _metadata(frame, names, source.shape, rgb, located=origin is not None)
+    with beside(target) as room, ExitStack() as stores:
+        source = _in_pages(source, layout, room, stores)
+        with tqdm(
+            total=sum(map(prod, shapes)),
+            desc="write_ome_tiff",
+            unit="px",
+            unit_scale=True,
+            disable=not progress,
+        ) as bar:
+            _write(room, source, shapes, layout, metadata, stores, bar)
+        put_in_place(room / NEW, target, room)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Layout:
+    """How pixels are stored: tiles of so many rows and columns, compressed or not."""
+
+    sides: tuple[int, int]
+    compression: str | None
+    rgb: bool
+    workers: int
+
+
+def _check_layout(layout: _Layout, source: Source, names: list[str]) -> None:
+    check_count(layout.workers, "workers")
+    if layout.compression not in COMPRESSIONS:
+        message = (
+            f"`compression` must be one of {COMPRESSIONS}; got {layout.compression!r}."
+        )
+        raise ValueError(message)
+    count = source.shape[0]
+    if layout.rgb and (count != 3 or source.dtype.kind != "u" or names):
+        message = (
+            "`rgb` must come with 3 channels of unsigned integers and without names; "
+            f"got {count} of {source.dtype} with {len(names)} names."
+        )
+        raise ValueError(message)
+
+
+def _metadata(
+    frame: Frame, names: list[str], shape: tuple[int, ...], rgb: bool, located: bool
+) -> dict[str, Any]:
+    """Return what OME-XML says about an image, as tifffile wants it."""
+    found: dict[str, Any] = {"axes": "ZYXS" if rgb else "CZYX"}
+    if names:
+        found["Channel"] = {"Name": names}
+    axes = "ZYX"[-len(frame.origin) :]
+    count = shape[1] if rgb else shape[0] * shape[1]
+    plane: dict[str, Any] = {}
+    for axis, size, start in zip(axes, frame.pixel_size, frame.origin, strict=True):
+        if frame.unit:
+            found[f"PhysicalSize{axis}"] = float(size)
+            found[f"PhysicalSize{axis}Unit"] = frame.unit
+        steps = np.arange(count) % shape[1] if axis == "Z" else np.zeros(count)
+        plane[f"Position{axis}"] = (start + size * steps).tolist()
+        plane[f"Position{axis}Unit"] = [frame.unit or "pixel"] * count
+    if located:
+        found["Plane"] = plane
+    return found
+
+
+def _in_pages(source: Source, layout: _Layout, room: Path, stores: ExitStack) -> Source:
+    """Return a source that gives page after page without reading anything twice."""
+    channels, planes = source.chunks[:2]
+    if not source.comes_in_blocks and planes == 1 and (channels == 1 or layout.rgb):
+        return source
+    store = _store(room, source.shape, source.dtype, layout, stores)
+    for where, part in parts(source, store.chunks):
+        store[where] = part
+    return as_source(store, 0, None)
+
+
+def _store(
+    room: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    layout: _Layout,
+    stores: ExitStack,
+) -> Any:
+    """Return an array in a temporary file."""
+    file = stores.enter_context(h5py.File(room / f"{shape[2]} x {shape[3]}.h5", "w"))
+    sides = [min(pair) for pair in zip(layout.sides, shape[2:], strict=True)]
+    return file.create_dataset("image", shape, dtype, chunks=(1, 1, *sides))
+
+
+def _write(
+    room: Path,
+    source: Source,
+    shapes: list[tuple[int, ...]],
+    layout: _Layout,
+    metadata: dict[str, Any],
+    stores: ExitStack,
+    bar: "tqdm[Any]",
+) -> None:
+    """Write level after level; each leaves the next one in a temporary file."""
+    import tifffile  # noqa: PLC0415
+
+    size = sum(map(prod, shapes)) * source.dtype.itemsize
+    with tifffile.TiffWriter(room / NEW, ome=True, bigtiff=size > CLASSIC) as file:
+        for level, shape in enumerate(shapes):
+            smaller = None
+            if level + 1 < len(shapes):
+                smaller = _store(room, shapes[level + 1], source.dtype, layout, stores)
+            main = {"subifds": len(shapes) - 1, "metadata": metadata}
+            file.write(
+                _tiles(source, layout, smaller, bar),
+                shape=(*shape[1:], shape[0]) if layout.rgb else shape,
+                dtype=source.dtype,
+                photometric="rgb" if layout.rgb else "minisblack",
+                tile=layout.sides,
+                **_packing(layout, source.dtype),
+                maxworkers=layout.workers,
+                buffersize=WAITING,
+                **({"subfiletype": 1, "metadata": None} if level else main),
+            )
+            if smaller is not None:
+                source = as_source(smaller, 0, None)
+
+
+def _packing(layout: _Layout, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return how to compress: differences of neighbours are smaller than values."""
+    if layout.compression is None:
+        return {}
+    predictor = None if dtype.kind == "f" else 2
+    level = {"level": FAST}
+    return {"compression": "zlib", "compressionargs": level, "predictor": predictor}
+
+
+def _tiles(
+    source: Source, layout: _Layout, smaller: Any, bar: "tqdm[Any]"
+) -> Iterator[NDArray[Any]]:
+    """Yield the tiles of a level in the order of the file, and fill the next level."""
+    height, width = layout.sides
+    channels, planes, _, cols = source.shape
+    together = channels if layout.rgb else 1
+    for page in cut((channels, planes), (together, 1)):
+        top = 0
+        for band in bands(source, page, height):
+            if smaller is not None:
+                half = halve(band)
+                smaller[(*page, slice(top, top + half.shape[2]))] = half
+                top += half.shape[2]
+            for left in range(0, cols, width):
+                part = band[:, 0, :, left : left + width]
+                yield np.moveaxis(part, 0, -1)
+            bar.update(band.size)
