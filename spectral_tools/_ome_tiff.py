@@ -89,8 +89,9 @@ def write_ome_tiff(
     unit : {"µm", "pm", "Å", "nm", "mm", "cm", "m"}, optional
         Unit of `pixel_size`.
     origin : array_like of shape (ndim,), optional
-        Centre of the first pixel, in pixels, such as ``Composite.origin``. It is
-        written as the stage position of every plane.
+        Centre of the first pixel, in pixels of the image, such as
+        ``Composite.origin`` (times its scale). It is written as the stage
+        position of every plane.
     tile : sequence of int, optional
         Rows and columns of a tile, multiples of 16.
     levels : int, optional

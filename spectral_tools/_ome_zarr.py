@@ -67,7 +67,8 @@ def write_ome_zarr(
     unit : {"µm", "pm", "Å", "nm", "mm", "cm", "m"}, optional
         Unit of `pixel_size`.
     origin : array_like of shape (ndim,), optional
-        Centre of the first pixel, in pixels, such as ``Composite.origin``.
+        Centre of the first pixel, in pixels of the image, such as
+        ``Composite.origin`` (times its scale).
     tile : sequence of int, optional
         Rows and columns of a chunk, multiples of 16. Chunks hold one plane of one
         channel.
@@ -131,8 +132,8 @@ def write_ome_zarr(
             unit_scale=True,
             disable=not progress,
         ) as bar:
-            arrays = _write(made, source, shapes, sides, bar)
-        _describe(made, arrays, source.kept, frame, names, target.name)
+            group = _write(made, source, shapes, sides, bar)
+        _describe(group, source.kept, frame, names, target.name)
         put_in_place(made, target, room)
 
 
@@ -154,14 +155,13 @@ def _write(
     shapes: list[tuple[int, ...]],
     sides: tuple[int, int],
     bar: "tqdm[Any]",
-) -> list[Any]:
-    """Write level after level, each from the one before, and return the arrays."""
+) -> Any:
+    """Write level after level, each from the one before, and return their group."""
     import numcodecs  # noqa: PLC0415
     import zarr  # noqa: PLC0415
 
     group = zarr.open_group(str(made), mode="w", zarr_format=2)
     kept = source.kept
-    arrays: list[Any] = []
     for level, shape in enumerate(shapes):
         chunks = (1, 1, *map(min, sides, shape[2:]))
         array = group.create_array(
@@ -172,13 +172,15 @@ def _write(
             compressors=numcodecs.Blosc(cname="zstd", clevel=1),
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
-        found = _halves(arrays[-1], kept, sides) if level else parts(source, chunks)
+        if level == 0:
+            found = parts(source, chunks)
+        else:
+            found = _halves(group[str(level - 1)], kept, sides)
         for where, part in found:
             inside = tuple(where[k] for k in kept)
             array[inside] = part.reshape([one.stop - one.start for one in inside])
             bar.update(part.size)
-        arrays.append(array)
-    return arrays
+    return group
 
 
 def _halves(
@@ -192,8 +194,7 @@ def _halves(
 
 
 def _describe(
-    made: Path,
-    arrays: list[Any],
+    group: Any,
     kept: tuple[int, ...],
     frame: Frame,
     names: list[str],
@@ -210,7 +211,7 @@ def _describe(
         for axis in axes[-len(frame.origin) :]:
             axis["unit"] = frame.long_unit
     datasets = []
-    for level in range(len(arrays)):
+    for level in range(len(group)):
         # Planes are not thinned out.
         factor = np.array([1, 2**level, 2**level])[-len(frame.origin) :]
         scale = frame.pixel_size * factor
@@ -227,9 +228,9 @@ def _describe(
         )
     metadata: dict[str, Any] = {"description": "means of 2 x 2 pixels"}
     if 0 in kept:
-        metadata["omero"] = {"channels": _channels(arrays[-1], names)}
+        metadata["omero"] = {"channels": _channels(group[datasets[-1]["path"]], names)}
     write_multiscales_metadata(
-        str(made), datasets, fmt=FormatV04(), axes=axes, name=title, metadata=metadata
+        group, datasets, fmt=FormatV04(), axes=axes, name=title, metadata=metadata
     )
 
 
