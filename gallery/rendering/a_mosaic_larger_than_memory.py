@@ -198,8 +198,8 @@ for side in (5, 10, 20):
     found.append((
         peak(spt.warp_composite, repeated, matrices, **space),
         peak(spt.warp_composite, repeated, matrices, **space, **stores),
-        peak(spt.io.write_ome_tiff, place / "large.ome.tif", out),
-        peak(spt.io.write_ome_zarr, place / f"large{side}.ome.zarr", out),
+        peak(spt.io.write_ome_tiff, place / f"{side}.ome.tif", out, compression=None),
+        peak(spt.io.write_ome_zarr, place / f"{side}.ome.zarr", out),
     ))  # fmt: skip
 print("mosaic in MB        ", "".join(f"{size:8.1f}" for size in sizes))
 for name, row in zip(names, np.transpose(found), strict=True):
@@ -245,7 +245,7 @@ class Counting(Unplugged):
 
 
 read = {}
-for side in (32, 64, 128, 256, 512, 1280):
+for side in (64, 128, 256, 512, 1280):
     Counting.pixels = 0
     counting = [Counting(tile) for tile in tiles]
     options = {"bounds": bounds, "blocks": (side, side)}
@@ -269,7 +269,7 @@ assert in_memory[2] > 1.5 * sizes[2]
 assert in_file[2] < 2 * in_file[0]
 assert in_zarr[2] < 2 * in_zarr[0]
 assert in_tiff[2] < 0.7 * sizes[2]
-assert read[32] > 5 * read[256]
+assert read[64] > 3 * read[256]
 assert read[512] < 1.5 * read[1280]
 
 for opened in (tiff, store, result):
