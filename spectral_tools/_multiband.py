@@ -1,157 +1,199 @@
 """Blend tiles band by band, coarse details over wide seams (floor 7)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._band_kernels import claim, extend, halve, mix, put_together, shrink, widen
 from ._blend_kernels import FEATHER, finish
-from ._canvas import Plan, add_piece, pieces_of
-from ._tile_pieces import Piece, box_slices
+from ._canvas import Plan, add_piece
+from ._tile_pieces import Piece, box_slices, read_piece
 
 __all__ = ["blend_bands"]
 
 Float = np.floating[Any]
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Array = NDArray[Float]
 
 # The coarsest band fades over about 2 ** LEVELS pixels.
 LEVELS = {2: 4, 3: 3}
-# So many of the coarsest pixels matter to each side: of masks, of bands, and of what
-# fills bands where a tile ends.
-REACH = 2
+# So many of the coarsest pixels matter to each side: less than 2 of those that a
+# mask takes in, and less than 2 of those between which a band is interpolated.
+REACH = 4
+# A mask reaches so many of the coarsest pixels beyond its tile.
+BEYOND = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class View:
+    """What a region sees of a tile, in a box of whole coarsest pixels."""
+
+    piece: Piece
+    corner: tuple[int, int, int]  # of the box, in the region and its margin
+    values: Array
+    weights: Array
 
 
 def blend_bands(
     plan: Plan, region: tuple[Ints, Ints], pixels: NDArray[Any], counts: NDArray[Any]
 ) -> None:
     """Blend the tiles of a region into its pixels, and count them."""
-    # Strategy: bands are made from the region and a margin as wide as the widest
-    # filter. All grids of the pyramid lie at multiples of their step on the canvas,
-    # so that neighbouring regions see the same bands.
+    # Strategy: each pixel belongs to the tile whose border is farthest, and shows
+    # its value and a smooth difference: that between the blended bands and the
+    # bands of this tile. So only differences are interpolated, and a tile alone
+    # stays as it is. The finest band is never made: it has the sharpest mask, and
+    # in the sum of all bands it drops out. Bands are made from the region and a
+    # margin as wide as the widest filter. All grids lie at multiples of their step
+    # on the canvas, so that neighbouring regions see the same bands.
     start, stop = region
-    levels = LEVELS[plan.ndim]
-    step = 2 ** (levels + 2)
-    wide = np.array(region[0] * 0 + 1)
-    wide[: 3 - plan.ndim] = 0
-    margin = REACH * step * wide
-    grid = np.where(wide == 1, step, 1)
-    first = start // grid * grid - margin
-    last = -(-stop // grid) * grid + margin + wide
+    step = np.full(3, 2 ** LEVELS[plan.ndim])
+    step[: 3 - plan.ndim] = 1
+    margin = np.where(step > 1, REACH * step, 0)
+    first, last = start // step * step - margin, -(-stop // step) * step + margin
+    views = _views(plan, first, last, step)
+    owner = np.zeros(last - first, np.int32)
+    count, best = np.zeros_like(owner), np.zeros(owner.shape, plan.computed)
     inner = box_slices(start - first, stop - first)
-    pieces = [
-        piece for piece in pieces_of(plan, first[None], last[None]) if piece.touched[0]
-    ]
-    axes = np.flatnonzero(wide).tolist()
     for channel in range(plan.channels):
-        sampled = [_sample(plan, piece, channel, last - first) for piece in pieces]
-        count = np.zeros(last - first, np.int32)
-        for _, weight in sampled:
-            count += weight > 0
-        mean = _blend(sampled, levels, axes, last - first, plan.computed)
-        total = (count > 0).astype(plan.computed)
-        mean, total = mean[inner].copy(), total[inner].copy()
+        for number, view in enumerate(views, 1):
+            _sample(plan, view, channel)
+            if channel == 0:
+                claim(view.weights, number, view.corner, best, owner, count)
+        mean = np.zeros(stop - start, plan.computed)
+        corner = tuple((start - first).tolist())
+        for number, (view, added) in enumerate(
+            zip(views, _differences(plan, views, owner), strict=True), 1
+        ):
+            put_together(view.values, added, owner, number, view.corner, corner, mean)
+        total = np.ascontiguousarray(best[inner])
         finish(mean, total, plan.fill_value, *plan.limits, plan.kept.kind != "f")
         pixels[channel] = mean
-        counts[:] = count[inner]
+    counts[:] = count[inner]
 
 
-def _sample(plan: Plan, piece: Piece, channel: int, shape: Ints) -> tuple[Array, Array]:
-    """Return the values of one tile, and its weights, which are 0 outside."""
-    mean, total = np.zeros((2, *shape), plan.computed)
-    add_piece(plan, piece, 0, channel, FEATHER, mean, total, np.zeros(shape, np.int32))
-    return mean, total
+def _views(plan: Plan, first: Ints, last: Ints, step: Ints) -> list[View]:
+    """Read what a region and its margin see of each tile."""
+    views = []
+    starts = np.floor(plan.boxes[:, 0] / step).astype(np.intp) - BEYOND
+    stops = np.ceil(plan.boxes[:, 1] / step).astype(np.intp) + BEYOND
+    starts, stops = np.maximum(starts * step, first), np.minimum(stops * step, last)
+    for number in np.flatnonzero((starts < stops).all(axis=1)):
+        tile, start, stop = plan.tiles[number], starts[number], stops[number]
+        where = start[None], stop[None]
+        axis, dtype = plan.channel_axis, plan.computed
+        none = [np.empty((3, 0, 0, 0))]
+        piece = read_piece(tile, axis, *where, none, dtype)
+        if piece.touched[0]:
+            plane, row, col = (start - first).tolist()
+            values, weights = np.empty((2, *(stop - start)), dtype)
+            corner = plane, row, col
+            views.append(
+                View(piece=piece, corner=corner, values=values, weights=weights)
+            )
+    return views
 
 
-def _blend(
-    sampled: list[tuple[Array, Array]],
-    levels: int,
-    axes: list[int],
-    shape: Ints,
-    dtype: np.dtype[Any],
-) -> Array:
-    """Return the sum of the bands, each blended by masks as smooth as it is."""
-    if not sampled:
-        return np.zeros(shape, dtype)
-    best = np.maximum.reduce([weight for _, weight in sampled])
+def _sample(plan: Plan, view: View, channel: int) -> None:
+    """Write the values of one tile, and its weights, which are 0 outside."""
+    for array in (view.values, view.weights):
+        array.fill(0)
+    counted = np.zeros(view.values.shape, np.int32)
+    onto = view.values, view.weights, counted
+    add_piece(plan, view.piece, 0, channel, FEATHER, *onto)
+
+
+def _differences(
+    plan: Plan, views: list[View], owner: NDArray[np.int32]
+) -> list[Array]:
+    """Return what is to be added to each tile, in its cells of two pixels."""
+    if len(views) < 2:
+        return [np.zeros(_halved(view.values.shape), plan.computed) for view in views]
     # An offset is taken off, so that constants stay exactly constant.
-    offset = next(
-        (v[w > 0].flat[0] for v, w in sampled if (w > 0).any()), dtype.type(0)
-    )
-    taken = np.zeros(shape, bool)
-    bands: list[Array] = []
-    shares: list[Array] = []
-    for values, weight in sampled:
-        chosen = (weight == best) & (weight > 0) & ~taken
-        taken |= chosen
-        there = weight > 0
-        filled = _fill(np.where(there, values - offset, 0), there, levels, axes)
-        smooth: Array = filled
-        mask: Array = chosen.astype(dtype)
-        for level in range(levels + 1):
-            coarse = _reduce(smooth, axes)
-            band: Array = smooth - _expand(coarse, smooth.shape, axes)
-            if level == levels:
-                band = smooth
-            if len(bands) <= level:
-                bands.append(np.zeros_like(band))
-                shares.append(np.zeros_like(band))
-            bands[level] += band * mask
-            shares[level] += mask
-            smooth, mask = coarse, _reduce(mask, axes)
-    result: Array = _ratio(bands[-1], shares[-1])
-    for band, share in zip(bands[-2::-1], shares[-2::-1], strict=True):
-        result = _ratio(band, share) + _expand(result, band.shape, axes)
-    return result + offset
+    offset = _some_value(views)
+    stacks = [
+        _pyramid(plan, view, owner, number, offset)
+        for number, view in enumerate(views, 1)
+    ]
+    shapes = [_halved(owner.shape)]
+    for _ in range(1, LEVELS[plan.ndim]):
+        shapes.append(_halved(shapes[-1]))
+    found: list[Array] = []
+    for level in range(len(shapes) - 1, -1, -1):
+        mean, total = np.zeros((2, *shapes[level]), plan.computed)
+        corners = [_corner(view, plan.ndim, level + 1) for view in views]
+        for number, (stack, corner) in enumerate(zip(stacks, corners, strict=True)):
+            shown, _, mask = stack[level]
+            if found:
+                shown = shown + _expand(found[number], plan.ndim)
+            mix(shown, mask, corner, mean, total)
+        found = []
+        for stack, corner in zip(stacks, corners, strict=True):
+            size = stack[level].shape[1:]
+            inside = tuple(
+                slice(at, at + n) for at, n in zip(corner, size, strict=True)
+            )
+            found.append(mean[inside] - stack[level][0])
+    for stack, added in zip(stacks, found, strict=True):
+        extend(added, stack[0][1])
+    return found
 
 
-def _ratio(one: Array, two: Array) -> Array:
-    return np.divide(one, two, out=np.zeros_like(one), where=two > 0)
+def _some_value(views: list[View]) -> float:
+    for view in views:
+        known = view.weights > 0
+        if known.any():
+            return float(view.values.flat[known.argmax()])
+    return 0.0
 
 
-def _fill(
-    values: Array, there: NDArray[np.bool_], levels: int, axes: list[int]
-) -> Array:
-    """Fill where a tile is not there with ever wider averages of where it is."""
-    # Two levels more than there are bands: else what is too far away to be filled
-    # would still be seen by the coarsest band.
-    stack = [(values, there.astype(values.dtype))]
-    for _ in range(levels + 2):
-        sums, weights = stack[-1]
-        stack.append((_reduce(sums, axes), _reduce(weights, axes)))
-    result = _ratio(*stack[-1])
-    for sums, weights in stack[-2::-1]:
-        wide = _expand(result, sums.shape, axes)
-        result = np.where(weights > 0, _ratio(sums, weights), wide)
-    return result
+def _halved(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(max(size // 2, 1) for size in shape)
 
 
-def _reduce(array: Array, axes: list[int]) -> Array:
-    """Smooth by (1, 4, 6, 4, 1) / 16 and keep every other pixel, along each axis."""
-    for axis in axes:
-        moved = np.moveaxis(array, axis, 0)
-        padded = np.concatenate([moved[:1], moved[:1], moved, moved[-1:], moved[-1:]])
-        size = (len(moved) + 1) // 2
-        parts = [padded[k : k + 2 * size - 1 : 2] for k in range(5)]
-        # Differences of neighbours, so that constants stay what they are.
-        moved = parts[2] + (
-            0.25 * ((parts[1] - parts[2]) + (parts[3] - parts[2]))
-            + 0.0625 * ((parts[0] - parts[2]) + (parts[4] - parts[2]))
+def _corner(view: View, ndim: int, level: int) -> tuple[int, int, int]:
+    plane, row, col = view.corner
+    return plane >> level if ndim == 3 else 0, row >> level, col >> level
+
+
+def _pyramid(
+    plan: Plan, view: View, owner: NDArray[np.int32], number: int, offset: float
+) -> list[Array]:
+    """Return the local means of a tile, where it is known, and its masks."""
+    sums = np.empty((3, *_halved(view.values.shape)), plan.computed)
+    halve(view.values, view.weights, owner, number, view.corner, offset, sums)
+    stack = [sums]
+    for _ in range(1, LEVELS[plan.ndim]):
+        stack.append(_reduce(stack[-1], plan.ndim))
+    for each in stack:
+        np.divide(each[0], each[1], out=each[0], where=each[1] > 0)
+    return stack
+
+
+def _reduce(array: Array, ndim: int) -> Array:
+    for axis in range(4 - ndim, 4):
+        shape = list(array.shape)
+        shape[axis] //= 2
+        coarse = np.empty(shape, array.dtype)
+        sides = np.prod(shape[:axis], dtype=int), np.prod(shape[axis + 1 :], dtype=int)
+        shrink(
+            array.reshape(sides[0], -1, sides[1]),
+            coarse.reshape(sides[0], -1, sides[1]),
         )
-        array = np.moveaxis(moved, 0, axis)
-    return np.ascontiguousarray(array)
+        array = coarse
+    return array
 
 
-def _expand(array: Array, shape: tuple[int, ...], axes: list[int]) -> Array:
-    """Put pixels between pixels, and smooth by (1, 4, 6, 4, 1) / 8, along each axis."""
-    for axis in axes:
-        moved = np.moveaxis(array, axis, 0)
-        padded = np.concatenate([moved[:1], moved, moved[-1:]])
-        wide = np.empty((shape[axis], *moved.shape[1:]), array.dtype)
-        even = moved + 0.125 * ((padded[:-2] - moved) + (padded[2:] - moved))
-        odd = 0.5 * (moved + padded[2:])
-        wide[0::2] = even[: len(wide[0::2])]
-        wide[1::2] = odd[: len(wide[1::2])]
-        array = np.moveaxis(wide, 0, axis)
-    return np.ascontiguousarray(array)
+def _expand(array: Array, ndim: int) -> Array:
+    for axis in range(3 - ndim, 3):
+        shape = list(array.shape)
+        shape[axis] *= 2
+        fine = np.empty(shape, array.dtype)
+        sides = np.prod(shape[:axis], dtype=int), np.prod(shape[axis + 1 :], dtype=int)
+        widen(
+            array.reshape(sides[0], -1, sides[1]),
+            fine.reshape(sides[0], -1, sides[1]),
+        )
+        array = fine
+    return array
