@@ -17,6 +17,7 @@ __all__ = [
     "extend",
     "halve",
     "mix",
+    "normalise_sums",
     "put_together",
     "shrink",
     "widen",
@@ -117,6 +118,15 @@ def halve(
 
 
 @compiled
+def normalise_sums(sums: Array, known: Array) -> None:
+    """Turn sums into means, in place; they are 0 where nothing is known."""
+    tops, parts = sums.reshape(-1), known.reshape(-1)
+    zero, one = sums.dtype.type(0), sums.dtype.type(1)
+    for k in range(tops.size):
+        tops[k] /= parts[k] if parts[k] > zero else one
+
+
+@compiled
 def shrink(fine: Array, coarse: Array) -> None:
     """Smooth by (1, 4, 6, 4, 1) / 16 along the second axis, and keep every other.
 
@@ -202,19 +212,30 @@ def mix(
 def extend(values: Array, known: Array) -> None:
     """Set unknown cells to the mean of the known ones around them, in place."""
     planes, rows, cols = values.shape
+    zero = values.dtype.type(0)
+    near = np.zeros(cols + 2, values.dtype)
     for plane in range(planes):
         for row in range(rows):
+            low, high = max(plane - 1, 0), min(plane + 2, planes)
+            first, last = max(row - 1, 0), min(row + 2, rows)
+            near[:] = zero
+            for i in range(low, high):
+                for j in range(first, last):
+                    line = known[i, j]
+                    for k in range(cols):
+                        near[k + 1] += line[k]
+            here = known[plane, row]
             for col in range(cols):
-                if known[plane, row, col] > 0:
+                if here[col] > zero or near[col] + near[col + 1] + near[col + 2] == 0:
                     continue
                 total, number = 0.0, 0
-                for i in range(max(plane - 1, 0), min(plane + 2, planes)):
-                    for j in range(max(row - 1, 0), min(row + 2, rows)):
+                for i in range(low, high):
+                    for j in range(first, last):
                         for k in range(max(col - 1, 0), min(col + 2, cols)):
-                            if known[i, j, k] > 0:
+                            if known[i, j, k] > zero:
                                 total += values[i, j, k]
                                 number += 1
-                values[plane, row, col] = total / number if number else 0.0
+                values[plane, row, col] = total / number
 
 
 @compiled

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._band_kernels import claim, extend, halve, mix, put_together, shrink, widen
+from ._band_kernels import (
+    claim,
+    extend,
+    halve,
+    mix,
+    normalise_sums,
+    put_together,
+    shrink,
+    widen,
+)
 from ._blend_kernels import FEATHER, finish
 from ._canvas import Plan, add_piece
 from ._tile_pieces import Piece, box_slices, read_piece
@@ -167,7 +176,7 @@ def _pyramid(
     for _ in range(1, LEVELS[plan.ndim]):
         stack.append(_reduce(stack[-1], plan.ndim))
     for each in stack:
-        np.divide(each[0], each[1], out=each[0], where=each[1] > 0)
+        normalise_sums(each[0], each[1])
     return stack
 
 
