@@ -91,8 +91,8 @@ def halve(
         The three sums, with planes halved or not; overwritten.
     """
     out[:] = 0
-    planes, rows, cols = values.shape
-    deep = planes // out.shape[1]
+    cols = values.shape[2]
+    deep = values.shape[0] // out.shape[1]
     lift = values.dtype.type(offset)
     zero, one = values.dtype.type(0), values.dtype.type(1)
     sums, known, owned = np.empty((3, cols), values.dtype)
@@ -189,9 +189,7 @@ def widen(coarse: Array, fine: Array) -> None:
 
 
 @compiled
-def mix(
-    values: Array, mask: Array, corner: Corner, mean: Array, total: Array
-) -> None:
+def mix(values: Array, mask: Array, corner: Corner, mean: Array, total: Array) -> None:
     """Add the values of a tile in its box to a mean that is weighted by masks."""
     # A running mean, so that a tile alone stays exactly as it is.
     planes, rows, cols = values.shape

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._blend_kernels import FEATHER, FIRST, LAST, MAXIMUM, MEAN, MINIMUM, NEAREST
-from ._checks import as_positions, check_positive, image_dtype
+from ._bounded import Bounded
+from ._checks import as_positions, check_not_negative, check_positive, image_dtype
 from ._sample_kernels import SLACK, add_shifted, add_warped
 from ._tile_inputs import (
     Tile,
@@ -26,6 +27,7 @@ __all__ = [
     "BLOCK",
     "MULTIBAND",
     "ORDERS",
+    "SEAM",
     "Plan",
     "Valid",
     "add_piece",
@@ -34,6 +36,7 @@ __all__ = [
     "cut_up",
     "make_plan",
     "pieces_of",
+    "sample_piece",
 ]
 
 Float = np.floating[Any]
@@ -41,7 +44,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Valid = Sequence[ArrayLike | None] | ArrayLike | None
 
-MULTIBAND = -1
+MULTIBAND, SEAM = -1, -2
 BLENDS = {
     "feather": FEATHER,
     "mean": MEAN,
@@ -50,8 +53,14 @@ BLENDS = {
     "minimum": MINIMUM,
     "first": FIRST,
     "last": LAST,
+    "seam": SEAM,
     "multiband": MULTIBAND,
 }
+# Seams of these have a width.
+WITH_SEAMS = ("nearest", "seam")
+# So many maps of overlaps are kept while a mosaic is rendered; each has up to 65,536
+# cells of 4 bytes.
+MAPS = 1000
 ORDERS = (0, 1, 3, 5)
 # A canvas with more pixels than this, and so many times more than its tiles have,
 # is taken for a mistake.
@@ -80,6 +89,8 @@ class Plan:
     channel_axis: int | None
     channels: int
     blend: int
+    seam_width: float  # in pixels of the canvas
+    maps: Bounded  # of overlaps, by the numbers of two tiles
     fill_value: float
     limits: tuple[float, float]
     kept: np.dtype[Any]
@@ -113,11 +124,19 @@ def make_plan(
     channel_axis: int | None,
     fill_value: float,
     dtype: DTypeLike | None,
+    seam_width: float = 0.0,
     field: NDArray[Any] | None = None,
 ) -> Plan:
     """Check the arguments of a rendering, and lay the tiles out."""
     check_positive(scale, "scale")
     check_choice(blend, tuple(BLENDS), "blend")
+    check_not_negative(seam_width, "seam_width")
+    if seam_width and blend not in WITH_SEAMS:
+        message = (
+            f"`seam_width` must be 0 unless `blend` is one of {WITH_SEAMS}; "
+            f"got {seam_width} for {blend!r}."
+        )
+        raise ValueError(message)
     check_choice(order, ORDERS, "order")
     images = entries(tiles, "tiles")
     there = [n for n, image in enumerate(images) if image is not None]
@@ -145,6 +164,8 @@ def make_plan(
         channel_axis=axis,
         channels=channels,
         blend=BLENDS[blend],
+        seam_width=float(seam_width),
+        maps=Bounded(MAPS),
         fill_value=fill_value,
         limits=_limits(kept, computed),
         kept=kept,
@@ -343,3 +364,18 @@ def add_piece(
     else:
         bent: Any = (source.known, source.moves, tile.linear)
         add_warped(source.pixels, *bent, *lies, *onto)
+
+
+def sample_piece(
+    plan: Plan,
+    piece: Piece,
+    block: int,
+    channel: int,
+    values: NDArray[Float],
+    weights: NDArray[Float],
+) -> None:
+    """Write one channel of a tile, and its weights, which are 0 where it is not."""
+    values.fill(0)
+    weights.fill(0)
+    count = np.zeros(values.shape, np.int32)
+    add_piece(plan, piece, block, channel, FEATHER, values, weights, count)

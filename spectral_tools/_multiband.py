@@ -16,8 +16,8 @@ from ._band_kernels import (
     shrink,
     widen,
 )
-from ._blend_kernels import FEATHER, finish
-from ._canvas import Plan, add_piece
+from ._blend_kernels import finish
+from ._canvas import Plan, sample_piece
 from ._tile_pieces import Piece, box_slices, read_piece
 
 __all__ = ["blend_bands"]
@@ -67,7 +67,8 @@ def blend_bands(
     inner = box_slices(start - first, stop - first)
     for channel in range(plan.channels):
         for number, view in enumerate(views, 1):
-            _sample(plan, view, channel)
+            onto = view.values, view.weights
+            sample_piece(plan, view.piece, 0, channel, *onto)
             if channel == 0:
                 claim(view.weights, number, view.corner, best, owner, count)
         mean = np.zeros(stop - start, plan.computed)
@@ -102,15 +103,6 @@ def _views(plan: Plan, first: Ints, last: Ints, step: Ints) -> list[View]:
                 View(piece=piece, corner=corner, values=values, weights=weights)
             )
     return views
-
-
-def _sample(plan: Plan, view: View, channel: int) -> None:
-    """Write the values of one tile, and its weights, which are 0 outside."""
-    for array in (view.values, view.weights):
-        array.fill(0)
-    counted = np.zeros(view.values.shape, np.int32)
-    onto = view.values, view.weights, counted
-    add_piece(plan, view.piece, 0, channel, FEATHER, *onto)
 
 
 def _differences(

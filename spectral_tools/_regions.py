@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ._blend_kernels import finish
 from ._canvas import MULTIBAND, Plan, add_piece, cut_up, pieces_of
 from ._multiband import blend_bands
+from ._seams import blend_seams, has_seams
 from ._tile_pieces import Piece, box_slices
 from ._workers import Workers, spread
 
@@ -79,6 +80,10 @@ def _render_region(plan: Plan, region: Region) -> tuple[NDArray[Any], NDArray[An
     room_to_count = np.empty(plan.block.prod(), np.int32)
     for block in range(len(starts)):
         inside = box_slices(starts[block] - start, stops[block] - start)
+        if has_seams(plan, pieces, block):
+            parts = pixels[(slice(None), *inside)], counts[inside]
+            blend_seams(plan, pieces, block, starts[block], *parts)
+            continue
         shape = stops[block] - starts[block]
         mean, total = room[:, : shape.prod()].reshape(2, *shape)
         count = room_to_count[: shape.prod()].reshape(shape)

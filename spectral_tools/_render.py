@@ -44,6 +44,7 @@ def warp_composite(
     bounds: ArrayLike | str | None = "union",
     scale: float = 1.0,
     blend: str = "feather",
+    seam_width: float = 0.0,
     order: int = 1,
     valid: Valid = None,
     channel_axis: int | None = None,
@@ -83,11 +84,18 @@ def warp_composite(
         Where tiles overlap: "feather" weighs them by the distance to their
         borders [1]_, "mean" equally; "nearest" takes the tile whose border is
         farthest; "maximum" and "minimum" take the largest or smallest value;
-        "first" and "last" take the first or last tile. "multiband" blends coarse
-        details over wide seams and fine details over narrow ones [2]_.
+        "first" and "last" take the first or last tile. "seam" takes one tile on
+        each side of a line through the overlap along which the two differ least,
+        but for a step in brightness: it goes round what moved [2]_. "multiband"
+        blends coarse details over wide seams and fine details over narrow ones
+        [3]_.
+    seam_width : float, optional
+        Pixels of the result over which one tile fades into the other, for
+        "nearest" and "seam"; 0 is a hard seam. Where a tile ends closer to the
+        seam, the rest is not faded.
     order : {1, 0, 3, 5}, optional
         Interpolate between pixels linearly, take the nearest pixel (nothing is
-        smoothed then), or interpolate by B-splines of that order [3]_.
+        smoothed then), or interpolate by B-splines of that order [4]_.
     valid : array_like of bool or sequence of them, optional
         True where a pixel counts: one mask for all tiles, or one for each, or
         None for tiles without. Pixels that are not finite never count. Values
@@ -129,9 +137,11 @@ def warp_composite(
     ----------
     .. [1] Szeliski (2006). Image alignment and stitching: a tutorial.
        :doi:`10.1561/0600000009`
-    .. [2] Burt, Adelson (1983). A multiresolution spline with application to
+    .. [2] Meyer, Beucher (1990). Morphological segmentation.
+       :doi:`10.1016/1047-3203(90)90014-M`
+    .. [3] Burt, Adelson (1983). A multiresolution spline with application to
        image mosaics. :doi:`10.1145/245.247`
-    .. [3] Thévenaz, Blu, Unser (2000). Interpolation revisited.
+    .. [4] Thévenaz, Blu, Unser (2000). Interpolation revisited.
        :doi:`10.1109/42.875199`
 
     Examples
@@ -162,6 +172,7 @@ def warp_composite(
         bounds=bounds,
         scale=scale,
         blend=blend,
+        seam_width=seam_width,
         order=order,
         valid=valid,
         channel_axis=channel_axis,

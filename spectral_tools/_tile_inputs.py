@@ -30,6 +30,7 @@ Ints = NDArray[np.intp]
 class Tile:
     """A tile and where it lies: ``tile_point = linear @ canvas_pixel + offset``."""
 
+    number: int  # among the tiles that are there
     pixels: Any
     valid: Any
     size: Floats
@@ -150,6 +151,7 @@ def place(
     whole = ~np.bool_(displaced) & shifted & (offset == np.rint(offset)).all(axis=1)
     return [
         Tile(
+            number=n,
             pixels=images[n],
             valid=masks[n],
             size=size[n],

@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import spectral_tools as spt
 from spectral_tools import _canvas
 
-BLENDS = ["maximum", "minimum", "first", "last", "multiband"]
+BLENDS = ["maximum", "minimum", "first", "last", "seam", "multiband"]
 
 
 def moved(row, col):
