@@ -267,8 +267,8 @@ def put_together(
     line, wide = np.empty(cells, values.dtype), np.empty(cols, values.dtype)
     quarter = values.dtype.type(0.25)
     who = np.int32(number)
-    first = max(part[2] - corner[2], 0)
-    last = min(part[2] + out.shape[2] - corner[2], cols)
+    left = max(part[2] - corner[2], 0)
+    right = min(part[2] + out.shape[2] - corner[2], cols)
     for plane in range(values.shape[0]):
         to_plane = corner[0] + plane - part[0]
         if not 0 <= to_plane < out.shape[0]:
@@ -279,6 +279,14 @@ def put_together(
             if not 0 <= to_row < out.shape[1]:
                 continue
             here1, next1 = _cells(row, added.shape[1], 2)
+            names = owner[part[0] + to_plane, part[1] + to_row, corner[2] :]
+            first, last = left, right
+            while first < last and names[first] != who:
+                first += 1
+            while first < last and names[last - 1] != who:
+                last -= 1
+            if first == last:
+                continue
             one, two = added[here0, here1], added[here0, next1]
             three, four = added[next0, here1], added[next0, next1]
             for k in range(cells):
@@ -291,7 +299,6 @@ def put_together(
                 low, high = line[max(k - 1, 0)], line[min(k + 1, cells - 1)]
                 wide[2 * k] = line[k] + quarter * (low - line[k])
                 wide[2 * k + 1] = line[k] + quarter * (high - line[k])
-            names = owner[part[0] + to_plane, part[1] + to_row, corner[2] :]
             shift = corner[2] - part[2]
             value, target = values[plane, row], out[to_plane, to_row]
             for k in range(first, last):

@@ -90,6 +90,7 @@ class Plan:
     channels: int
     blend: int
     seam_width: float  # in pixels of the canvas
+    tile_pixels: float  # along one of the canvas, in the median tile
     maps: Bounded  # of overlaps, by the numbers of two tiles
     fill_value: float
     limits: tuple[float, float]
@@ -165,6 +166,9 @@ def make_plan(
         channels=channels,
         blend=BLENDS[blend],
         seam_width=float(seam_width),
+        tile_pixels=float(
+            np.median(np.abs(np.linalg.det(maps)) ** (-1 / ndim)) / scale
+        ),
         maps=Bounded(MAPS),
         fill_value=fill_value,
         limits=_limits(kept, computed),

@@ -127,7 +127,8 @@ def _differences(
         for number, (stack, corner) in enumerate(zip(stacks, corners, strict=True)):
             shown, _, mask = stack[level]
             if found:
-                shown = shown + _expand(found[number], plan.ndim)
+                wide = _expand(found[number], plan.ndim)
+                shown = np.add(wide, shown, out=wide)
             mix(shown, mask, corner, mean, total)
         found = []
         for stack, corner in zip(stacks, corners, strict=True):
@@ -135,7 +136,8 @@ def _differences(
             inside = tuple(
                 slice(at, at + n) for at, n in zip(corner, size, strict=True)
             )
-            found.append(mean[inside] - stack[level][0])
+            shown = stack[level][0]
+            found.append(np.subtract(mean[inside], shown, out=shown))
     for stack, added in zip(stacks, found, strict=True):
         extend(added, stack[0][1])
     return found

@@ -62,7 +62,7 @@ def blend_seams(
     shape = counts.shape
     values, weights = np.empty((2, len(pieces), *shape), plan.computed)
     mean, total = np.empty((2, *shape), plan.computed)
-    levels, width = weights, plan.seam_width * _tile_pixels(plan)
+    levels, width = weights, plan.seam_width * plan.tile_pixels
     for channel in range(plan.channels):
         for k, piece in enumerate(pieces):
             sample_piece(plan, piece, block, channel, values[k], weights[k])
@@ -75,12 +75,6 @@ def blend_seams(
         blend_levels(*stacks, width, mean.reshape(-1), total.reshape(-1))
         finish(mean, total, plan.fill_value, *plan.limits, plan.kept.kind != "f")
         pixels[channel] = mean
-
-
-def _tile_pixels(plan: Plan) -> float:
-    """Return how many pixels of a tile lie along one of the canvas, for most tiles."""
-    linear = np.array([tile.linear for tile in plan.tiles])
-    return float(np.median(np.abs(np.linalg.det(linear)) ** (1 / plan.ndim)))
 
 
 def _levels(plan: Plan, pieces: list[Piece], start: Ints, weights: Array) -> Array:
@@ -127,7 +121,7 @@ def _pair_map(plan: Plan, one: Piece, two: Piece) -> PairMap:
     start, stop = low - step * wide, high + step * wide
     shape = -(-(stop - start) // step)
     sums, counts, votes = np.zeros((3, *shape))
-    margin = plan.seam_width / 2 * _tile_pixels(plan) + 1
+    margin = plan.seam_width / 2 * plan.tile_pixels + 1
     sides = -(-plan.region // step) * step
     for first, last in zip(*cut_up(start, stop, sides), strict=True):
         shown = [_mean_channel(plan, piece, first, last) for piece in (one, two)]

@@ -26,8 +26,8 @@ def take(places, noise=4):
     shown = [tissue.copy(), np.roll(tissue, 2, axis=0) + 15]
     for picture, place in zip(shown, places, strict=True):
         picture[draw.disk(place, 14)] = 20
-        picture += rng.normal(0, noise, picture.shape)
-    return [shown[0][:, :220], shown[1][:, 120:]]
+    left, right = shown + rng.normal(0, noise, (2, *tissue.shape))
+    return [left[:, :220], right[:, 120:]]
 
 
 tissue = data.immunohistochemistry()[60:420, 60:400, 1].astype(float)
@@ -64,7 +64,7 @@ def render(blend, pictures=tiles, **options):
 
 
 def draw_six(images):
-    fig, axes = plt.subplots(2, 3, figsize=(8, 5.6), layout="constrained")
+    _, axes = plt.subplots(2, 3, figsize=(8, 5.6), layout="constrained")
     for ax, (title, image) in zip(axes.flat, images.items(), strict=True):
         extent = 119.5, 219.5, 214.5, 114.5
         shown = image[115:215, 120:220]
@@ -181,7 +181,8 @@ plt.show()
 # -----------------------
 
 assert ghosts["seam"] == ghosts["nearest"] == 0
-assert ghosts["seam, 10 wide"] < 1 < 20 < ghosts["feather"]
+assert ghosts["seam, 10 wide"] < 1
+assert ghosts["feather"] > 20
 assert steps["nearest"] > 10
 assert max(steps[name] for name in ("feather", "multiband")) < 3
 assert noises["mean"] < 3 < noises["nearest"]
