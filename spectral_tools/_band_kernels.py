@@ -75,6 +75,7 @@ def halve(
     number: int,
     corner: Corner,
     offset: float,
+    first: Corner,
     out: Array,
 ) -> None:
     """Sum what a tile shows, where it is, and where it is the owner, in cells.
@@ -87,18 +88,19 @@ def halve(
         As in `claim`.
     offset : float
         Taken off all values.
+    first : tuple of int
+        Where the cells of the box start in `out`.
     out : ndarray of shape (3, planes, rows, cols)
-        The three sums, with planes halved or not; overwritten.
+        The three sums, with planes halved if there are several; updated.
     """
-    out[:] = 0
     cols = values.shape[2]
-    deep = values.shape[0] // out.shape[1]
+    deep = 1 if values.shape[0] == 1 else 2
     lift = values.dtype.type(offset)
     zero, one = values.dtype.type(0), values.dtype.type(1)
     sums, known, owned = np.empty((3, cols), values.dtype)
     who = np.int32(number)
-    for plane in range(out.shape[1]):
-        for row in range(out.shape[2]):
+    for plane in range(values.shape[0] // deep):
+        for row in range(values.shape[1] // 2):
             sums[:], known[:], owned[:] = zero, zero, zero
             for part in range(2 * deep):
                 depth, at = plane * deep + part // 2, 2 * row + part % 2
@@ -111,10 +113,11 @@ def halve(
                     sums[k] += there * (value[k] - lift)
                     known[k] += there
                     owned[k] += one if names[k] == who else zero
-            for k in range(out.shape[3]):
-                out[0, plane, row, k] = sums[2 * k] + sums[2 * k + 1]
-                out[1, plane, row, k] = known[2 * k] + known[2 * k + 1]
-                out[2, plane, row, k] = owned[2 * k] + owned[2 * k + 1]
+            lines = out[:, first[0] + plane, first[1] + row, first[2] :]
+            for k in range(cols // 2):
+                lines[0, k] = sums[2 * k] + sums[2 * k + 1]
+                lines[1, k] = known[2 * k] + known[2 * k + 1]
+                lines[2, k] = owned[2 * k] + owned[2 * k + 1]
 
 
 @compiled

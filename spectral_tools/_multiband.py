@@ -17,7 +17,7 @@ from ._band_kernels import (
     widen,
 )
 from ._blend_kernels import finish
-from ._canvas import Plan, sample_piece
+from ._canvas import Plan, cut_up, sample_piece
 from ._tile_pieces import Piece, box_slices, read_piece
 
 __all__ = ["blend_bands"]
@@ -37,12 +37,15 @@ BEYOND = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class View:
-    """What a region sees of a tile, in a box of whole coarsest pixels."""
+    """What a region and its margin, here the frame, see of a tile."""
 
     piece: Piece
-    corner: tuple[int, int, int]  # of the box, in the region and its margin
+    parts: list[tuple[slice, ...]]  # in which the box is sampled
+    corner: tuple[int, int, int]  # of the box, in the frame
     values: Array
     weights: Array
+    outer: tuple[int, int, int]  # corner of a box of whole coarsest pixels around it
+    shape: tuple[int, ...]  # of that
 
 
 def blend_bands(
@@ -65,17 +68,15 @@ def blend_bands(
     owner = np.zeros(last - first, np.int32)
     count, best = np.zeros_like(owner), np.zeros(owner.shape, plan.computed)
     inner = box_slices(start - first, stop - first)
+    corner = _as_corner(start - first)
     for channel in range(plan.channels):
         for number, view in enumerate(views, 1):
-            onto = view.values, view.weights
-            sample_piece(plan, view.piece, 0, channel, *onto)
+            _sample(plan, view, channel)
             if channel == 0:
                 claim(view.weights, number, view.corner, best, owner, count)
         mean = np.zeros(stop - start, plan.computed)
-        corner = tuple((start - first).tolist())
-        for number, (view, added) in enumerate(
-            zip(views, _differences(plan, views, owner), strict=True), 1
-        ):
+        differences = _differences(plan, views, owner)
+        for number, (view, added) in enumerate(zip(views, differences, strict=True), 1):
             put_together(view.values, added, owner, number, view.corner, corner, mean)
         total = np.ascontiguousarray(best[inner])
         finish(mean, total, plan.fill_value, *plan.limits, plan.kept.kind != "f")
@@ -84,25 +85,62 @@ def blend_bands(
 
 
 def _views(plan: Plan, first: Ints, last: Ints, step: Ints) -> list[View]:
-    """Read what a region and its margin see of each tile."""
+    """Read what the frame sees of each tile."""
     views = []
-    starts = np.floor(plan.boxes[:, 0] / step).astype(np.intp) - BEYOND
-    stops = np.ceil(plan.boxes[:, 1] / step).astype(np.intp) + BEYOND
-    starts, stops = np.maximum(starts * step, first), np.minimum(stops * step, last)
-    for number in np.flatnonzero((starts < stops).all(axis=1)):
-        tile, start, stop = plan.tiles[number], starts[number], stops[number]
-        where = start[None], stop[None]
+    even = np.minimum(step, 2)
+    for number in np.flatnonzero(
+        ((plan.boxes[:, 0] < last) & (plan.boxes[:, 1] > first - 1)).all(axis=1)
+    ):
+        low, high = plan.boxes[number]
+        start = np.floor(low / even).astype(np.intp) * even
+        stop = np.ceil((high + 1) / even).astype(np.intp) * even
+        start, stop = np.maximum(start, first), np.minimum(stop, last)
+        starts, stops = cut_up(start, stop, _chunk(plan, stop - start))
+        none = [np.empty((3, 0, 0, 0))] * len(starts)
         axis, dtype = plan.channel_axis, plan.computed
-        none = [np.empty((3, 0, 0, 0))]
-        piece = read_piece(tile, axis, *where, none, dtype)
-        if piece.touched[0]:
-            plane, row, col = (start - first).tolist()
-            values, weights = np.empty((2, *(stop - start)), dtype)
-            corner = plane, row, col
-            views.append(
-                View(piece=piece, corner=corner, values=values, weights=weights)
-            )
+        piece = read_piece(plan.tiles[number], axis, starts, stops, none, dtype)
+        if not piece.touched.any():
+            continue
+        values, weights = np.empty((2, *(stop - start)), dtype)
+        beyond = np.where(step > 1, BEYOND, 0)
+        outer = np.maximum((start // step - beyond) * step, first)
+        end = np.minimum((-(-stop // step) + beyond) * step, last)
+        view = View(
+            piece=piece,
+            parts=list(map(box_slices, starts - start, stops - start)),
+            corner=_as_corner(start - first),
+            values=values,
+            weights=weights,
+            outer=_as_corner(outer - first),
+            shape=tuple((end - outer).tolist()),
+        )
+        views.append(view)
     return views
+
+
+def _as_corner(place: Ints) -> tuple[int, int, int]:
+    plane, row, col = place.tolist()
+    return plane, row, col
+
+
+def _chunk(plan: Plan, sides: Ints) -> Ints:
+    """Return the sides of slabs of a box, which have as many pixels as a block."""
+    axis = 3 - plan.ndim
+    across = np.prod(sides[axis + 1 :])
+    chunk = sides.copy()
+    chunk[axis] = max(plan.block.prod() // across, 1)
+    return chunk
+
+
+def _sample(plan: Plan, view: View, channel: int) -> None:
+    """Write the values of a tile, and its weights."""
+    for block, part in enumerate(view.parts):
+        onto = view.values[part], view.weights[part]
+        if view.piece.touched[block]:
+            sample_piece(plan, view.piece, block, channel, *onto)
+        else:
+            for array in onto:
+                array.fill(0)
 
 
 def _differences(
@@ -123,7 +161,7 @@ def _differences(
     found: list[Array] = []
     for level in range(len(shapes) - 1, -1, -1):
         mean, total = np.zeros((2, *shapes[level]), plan.computed)
-        corners = [_corner(view, plan.ndim, level + 1) for view in views]
+        corners = [_scaled(view.outer, plan.ndim, level + 1) for view in views]
         for number, (stack, corner) in enumerate(zip(stacks, corners, strict=True)):
             shown, _, mask = stack[level]
             if found:
@@ -132,15 +170,18 @@ def _differences(
             mix(shown, mask, corner, mean, total)
         found = []
         for stack, corner in zip(stacks, corners, strict=True):
-            size = stack[level].shape[1:]
-            inside = tuple(
-                slice(at, at + n) for at, n in zip(corner, size, strict=True)
-            )
             shown = stack[level][0]
+            inside = _box(corner, shown.shape)
             found.append(np.subtract(mean[inside], shown, out=shown))
-    for stack, added in zip(stacks, found, strict=True):
-        extend(added, stack[0][1])
+    for k, (view, stack) in enumerate(zip(views, stacks, strict=True)):
+        cells = _box(_inset(view, plan.ndim), _halved(view.values.shape))
+        found[k] = np.ascontiguousarray(found[k][cells])
+        extend(found[k], np.ascontiguousarray(stack[0][1][cells]))
     return found
+
+
+def _box(corner: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(at, at + n) for at, n in zip(corner, shape, strict=True))
 
 
 def _some_value(views: list[View]) -> float:
@@ -155,17 +196,27 @@ def _halved(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(size // 2, 1) for size in shape)
 
 
-def _corner(view: View, ndim: int, level: int) -> tuple[int, int, int]:
-    plane, row, col = view.corner
+def _scaled(
+    corner: tuple[int, int, int], ndim: int, level: int
+) -> tuple[int, int, int]:
+    plane, row, col = corner
     return plane >> level if ndim == 3 else 0, row >> level, col >> level
+
+
+def _inset(view: View, ndim: int) -> tuple[int, int, int]:
+    """Return where the cells of a tile start in the box around them."""
+    one, two = _scaled(view.corner, ndim, 1), _scaled(view.outer, ndim, 1)
+    return one[0] - two[0], one[1] - two[1], one[2] - two[2]
 
 
 def _pyramid(
     plan: Plan, view: View, owner: NDArray[np.int32], number: int, offset: float
 ) -> list[Array]:
     """Return the local means of a tile, where it is known, and its masks."""
-    sums = np.empty((3, *_halved(view.values.shape)), plan.computed)
-    halve(view.values, view.weights, owner, number, view.corner, offset, sums)
+    sums = np.zeros((3, *_halved(view.shape)), plan.computed)
+    inset = _inset(view, plan.ndim)
+    shown = view.values, view.weights
+    halve(*shown, owner, number, view.corner, offset, inset, sums)
     stack = [sums]
     for _ in range(1, LEVELS[plan.ndim]):
         stack.append(_reduce(stack[-1], plan.ndim))
