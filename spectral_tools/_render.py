@@ -91,8 +91,8 @@ def warp_composite(
         [3]_.
     seam_width : float, optional
         Pixels of the result over which one tile fades into the other, for
-        "nearest" and "seam"; 0 is a hard seam. Where a tile ends closer to the
-        seam, the rest is not faded.
+        "nearest" and "seam"; 0 is a hard seam. Where "nearest" cannot choose,
+        next to an outer border that tiles share, a soft seam mixes them equally.
     order : {1, 0, 3, 5}, optional
         Interpolate between pixels linearly, take the nearest pixel (nothing is
         smoothed then), or interpolate by B-splines of that order [4]_.
@@ -132,6 +132,14 @@ def warp_composite(
     -------
     Composite
         An object with attributes ``image``, ``origin`` and ``coverage``.
+
+    Notes
+    -----
+    A seam through the least difference is laid for each two tiles by themselves,
+    through all that they share, so that it depends neither on their order nor on
+    blocks. Where they differ by noise only it runs half-way; what moved lies whole
+    on one side of it, so that it is seen once, twice or never. Overlaps
+    larger than 65,536 pixels are looked at in cells of several pixels.
 
     References
     ----------

@@ -100,6 +100,36 @@ def test_bands_keep_details_of_equal_tiles(rng):
     assert_allclose(mosaic[30:-30, 90:130], scene[30:-30, 90:130], rtol=0, atol=0.02)
 
 
+def test_bands_change_nothing_far_from_seams(rng):
+    tiles = rng.random((2, 400, 300))
+    mosaic = spt.warp_composite(
+        tiles, [moved(0, 0), moved(0, 200)], blend="multiband"
+    ).image[120:280]
+    tiles = tiles[:, 120:280]
+    # The seam is at column 249.5; nothing reaches farther than four of the coarsest
+    # pixels, which are 16 wide.
+    assert_array_equal(mosaic[:, :185], tiles[0][:, :185])
+    assert_array_equal(mosaic[:, 314:], tiles[1][:, 114:])
+    assert not np.array_equal(mosaic[:, 185:249], tiles[0][:, 185:249])
+
+
+def test_bands_of_each_channel_are_those_of_its_picture(rng, matrices):
+    colours = rng.random((3, 2, 140, 150))
+    mosaic = spt.warp_composite(colours, matrices, blend="multiband", channel_axis=0)
+    for channel in range(2):
+        grey = spt.warp_composite(colours[:, channel], matrices, blend="multiband")
+        assert_array_equal(mosaic.image[channel], grey.image)
+
+
+def test_bands_have_no_steps_where_a_tile_has_a_hole():
+    """A hole shows the other tile, whose brightness is led up to from all sides."""
+    tiles = np.stack([np.zeros((160, 160)), np.ones((160, 160))])
+    tiles[0][60:100, 60:100] = np.nan
+    image = spt.warp_composite(tiles, [np.eye(3)] * 2, blend="multiband").image
+    assert image[80, 80] > 0.7
+    assert max(np.abs(np.diff(image, axis=axis)).max() for axis in range(2)) < 0.05
+
+
 def test_a_volume_is_blended_by_bands(rng):
     volume = rng.random((6, 20, 20))
     matrix = np.eye(4)

@@ -76,7 +76,9 @@ def main():
 
     for kind, angle in (("translation", 0.0), ("affine", 0.01), ("turned", 0.5)):
         tiles, matrices = grid_of_tiles(side, options.grid, angle, rng)
-        for blend in ("feather", "mean", "nearest", "maximum"):
+        for blend in (
+            "feather", "mean", "nearest", "maximum", "seam", "multiband",
+        ):  # fmt: skip
             for order in (1, 0, 3, 5) if blend == "feather" else (1, 0):
                 spent = timed(
                     lambda t=tiles, m=matrices, b=blend, o=order: spt.warp_composite(
