@@ -205,28 +205,31 @@ def signed_distance(labels: Labels, distances: NDArray[np.float32]) -> None:
                     steps[count, 0], steps[count, 1], steps[count, 2] = a, b, c
                     lengths[count] = np.sqrt(a * a + b * b + c * c)
                     count += 1
-    for at in np.ndindex(labels.shape):
-        distances[at] = planes + rows + cols
+    distances[:] = planes + rows + cols
     for turn in range(3):
         sign = -1 if turn == 2 else 1
-        for n in range(labels.size):
-            m = n if sign > 0 else labels.size - 1 - n
-            at = m // (rows * cols), m // cols % rows, m % cols
-            for step in range(count):
-                i, j = at[0] + sign * steps[step, 0], at[1] + sign * steps[step, 1]
-                k = at[2] + sign * steps[step, 2]
-                if not (0 <= i < planes and 0 <= j < rows and 0 <= k < cols):
-                    continue
-                if turn > 0:
-                    carried = distances[i, j, k] + lengths[step]
-                    if labels[i, j, k] == labels[at]:
-                        distances[at] = min(distances[at], carried)
-                elif labels[i, j, k] != labels[at]:
-                    border = lengths[step] - np.float32(0.5)
-                    distances[at] = min(distances[at], border)
-                    distances[i, j, k] = min(distances[i, j, k], border)
-    for at in np.ndindex(labels.shape):
-        distances[at] *= labels[at]
+        for p in range(planes):
+            plane = p if sign > 0 else planes - 1 - p
+            for r in range(rows):
+                row = r if sign > 0 else rows - 1 - r
+                for c in range(cols):
+                    col = c if sign > 0 else cols - 1 - c
+                    at = plane, row, col
+                    here, least = labels[at], distances[at]
+                    for step in range(count):
+                        i = plane + sign * steps[step, 0]
+                        j = row + sign * steps[step, 1]
+                        k = col + sign * steps[step, 2]
+                        if not (0 <= i < planes and 0 <= j < rows and 0 <= k < cols):
+                            continue
+                        if labels[i, j, k] != here:
+                            border = lengths[step] - np.float32(0.5)
+                            least = min(least, border)
+                            distances[i, j, k] = min(distances[i, j, k], border)
+                        elif turn > 0:
+                            least = min(least, distances[i, j, k] + lengths[step])
+                    distances[at] = least
+    distances *= labels
 
 
 @compiled
