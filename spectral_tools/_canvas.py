@@ -25,9 +25,9 @@ from ._tile_pieces import Piece, box_slices, read_piece, source_of
 
 __all__ = [
     "BLOCK",
+    "MINIMAL_SEAM",
     "MULTIBAND",
     "ORDERS",
-    "SEAM",
     "Plan",
     "Valid",
     "add_piece",
@@ -44,7 +44,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Valid = Sequence[ArrayLike | None] | ArrayLike | None
 
-MULTIBAND, SEAM = -1, -2
+MULTIBAND, MINIMAL_SEAM = -1, -2
 BLENDS = {
     "feather": FEATHER,
     "mean": MEAN,
@@ -53,7 +53,7 @@ BLENDS = {
     "minimum": MINIMUM,
     "first": FIRST,
     "last": LAST,
-    "seam": SEAM,
+    "seam": MINIMAL_SEAM,
     "multiband": MULTIBAND,
 }
 # Seams of these have a width.

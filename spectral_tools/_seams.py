@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import NEAREST, finish
-from ._canvas import SEAM, Plan, cut_up, sample_piece
+from ._canvas import MINIMAL_SEAM, Plan, cut_up, sample_piece
 from ._ndimage import gaussian_filter
 from ._seam_kernels import blend_levels, compare, flood, signed_distance, tally
 from ._tile_pieces import Piece, box_slices, read_piece
@@ -42,7 +42,9 @@ class PairMap:
 
 def has_seams(plan: Plan, pieces: list[Piece], block: int) -> bool:
     """Return whether tiles meet in a block, and a seam is to be laid or softened."""
-    wanted = plan.blend == SEAM or (plan.blend == NEAREST and plan.seam_width > 0)
+    wanted = plan.blend == MINIMAL_SEAM or (
+        plan.blend == NEAREST and plan.seam_width > 0
+    )
     return wanted and sum(bool(piece.touched[block]) for piece in pieces) > 1
 
 
@@ -68,7 +70,7 @@ def blend_seams(
             sample_piece(plan, piece, block, channel, values[k], weights[k])
         if channel == 0:
             counts[:] = (weights > 0).sum(axis=0)
-            if plan.blend == SEAM:
+            if plan.blend == MINIMAL_SEAM:
                 levels, width = _levels(plan, pieces, start, weights), plan.seam_width
         each = (len(pieces), -1)
         stacks = values.reshape(each), weights.reshape(each), levels.reshape(each)
