@@ -268,7 +268,6 @@ def put_together(
     cells = added.shape[2]
     deep = values.shape[0] // added.shape[0]
     line, wide = np.empty(cells, values.dtype), np.empty(cols, values.dtype)
-    quarter = values.dtype.type(0.25)
     who = np.int32(number)
     left = max(part[2] - corner[2], 0)
     right = min(part[2] + out.shape[2] - corner[2], cols)
@@ -290,23 +289,39 @@ def put_together(
                 last -= 1
             if first == last:
                 continue
-            one, two = added[here0, here1], added[here0, next1]
-            three, four = added[next0, here1], added[next0, next1]
-            for k in range(cells):
-                line[k] = one[k] + quarter * (two[k] - one[k])
-            if deep > 1:
-                for k in range(cells):
-                    other = three[k] + quarter * (four[k] - three[k])
-                    line[k] += quarter * (other - line[k])
-            for k in range(cells):
-                low, high = line[max(k - 1, 0)], line[min(k + 1, cells - 1)]
-                wide[2 * k] = line[k] + quarter * (low - line[k])
-                wide[2 * k + 1] = line[k] + quarter * (high - line[k])
+            _interpolate(added, here0, next0, here1, next1, line, wide)
             shift = corner[2] - part[2]
             value, target = values[plane, row], out[to_plane, to_row]
             for k in range(first, last):
                 new, old = value[k] + wide[k], target[k + shift]
                 target[k + shift] = new if names[k] == who else old
+
+
+@compiled
+def _interpolate(
+    added: Array,
+    here0: int,
+    next0: int,
+    here1: int,
+    next1: int,
+    line: Array,
+    wide: Array,
+) -> None:
+    """Write what cells add to the pixels of a row, given the cells next to it."""
+    cells = line.size
+    quarter = line.dtype.type(0.25)
+    one, two = added[here0, here1], added[here0, next1]
+    three, four = added[next0, here1], added[next0, next1]
+    for k in range(cells):
+        line[k] = one[k] + quarter * (two[k] - one[k])
+    if next0 != here0:
+        for k in range(cells):
+            other = three[k] + quarter * (four[k] - three[k])
+            line[k] += quarter * (other - line[k])
+    for k in range(cells):
+        low, high = line[max(k - 1, 0)], line[min(k + 1, cells - 1)]
+        wide[2 * k] = line[k] + quarter * (low - line[k])
+        wide[2 * k + 1] = line[k] + quarter * (high - line[k])
 
 
 @compiled

@@ -129,6 +129,20 @@ def test_regions_leave_no_trace(tiles, matrices, blend, width, cells, monkeypatc
     assert_array_equal(threads.image, pieced.image)
 
 
+def elsewhere(function, items):
+    """Use a function like `map`, in a copy as other processes get it."""
+    return [pickle.loads(pickle.dumps(function))(item) for item in items]
+
+
+@pytest.mark.parametrize(("blend", "width"), SOFT)
+def test_other_processes_render_the_same(tiles, matrices, blend, width, monkeypatch):
+    monkeypatch.setitem(_canvas.REGION, 2, (1, 77, 90))
+    look = {"blend": blend, "seam_width": width}
+    here = spt.warp_composite(tiles, matrices, **look)
+    there = spt.warp_composite(tiles, matrices, workers=elsewhere, **look)
+    assert_array_equal(there.image, here.image)
+
+
 @pytest.mark.parametrize(("blend", "width"), SOFT)
 def test_a_part_of_the_mosaic_is_cut_from_the_whole(tiles, matrices, blend, width):
     look = {"blend": blend, "seam_width": width}
