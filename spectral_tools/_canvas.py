@@ -37,6 +37,7 @@ __all__ = [
     "make_plan",
     "pieces_of",
     "sample_piece",
+    "tiles_near",
 ]
 
 Float = np.floating[Any]
@@ -309,15 +310,19 @@ def cut_up(start: Ints, stop: Ints, sides: Ints) -> tuple[Ints, Ints]:
     return starts, np.minimum(starts + sides, stop)
 
 
+def tiles_near(plan: Plan, starts: Ints, stops: Ints) -> list[int]:
+    """Return the numbers of the tiles that blocks can touch."""
+    if plan.field is not None:
+        return list(range(len(plan.tiles)))
+    low, high = starts.min(axis=0), stops.max(axis=0)
+    near = (plan.boxes[:, 0] < high).all(axis=1)
+    near &= (plan.boxes[:, 1] > low - 1).all(axis=1)
+    return np.flatnonzero(near).tolist()
+
+
 def pieces_of(plan: Plan, starts: Ints, stops: Ints) -> list[Piece]:
     """Read what blocks need of each tile that they can touch."""
-    if plan.field is None:
-        low, high = starts.min(axis=0), stops.max(axis=0)
-        near = (plan.boxes[:, 0] < high).all(axis=1)
-        near &= (plan.boxes[:, 1] > low - 1).all(axis=1)
-        tiles = [plan.tiles[n] for n in np.flatnonzero(near)]
-    else:
-        tiles = plan.tiles
+    tiles = [plan.tiles[n] for n in tiles_near(plan, starts, stops)]
     return [
         read_piece(
             tile,

@@ -20,7 +20,7 @@ from ._blend_kernels import finish
 from ._canvas import Plan, cut_up, sample_piece
 from ._tile_pieces import Piece, box_slices, read_piece
 
-__all__ = ["blend_bands"]
+__all__ = ["band_box", "blend_bands"]
 
 Float = np.floating[Any]
 Ints = NDArray[np.intp]
@@ -48,6 +48,21 @@ class View:
     shape: tuple[int, ...]  # of that
 
 
+def band_box(plan: Plan, region: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+    """Return where the box starts and stops from which a region is made."""
+    step = _coarsest(plan)
+    margin = np.where(step > 1, REACH * step, 0)
+    start, stop = region
+    return start // step * step - margin, -(-stop // step) * step + margin
+
+
+def _coarsest(plan: Plan) -> Ints:
+    """Return how many pixels the coarsest cells span along each axis."""
+    step = np.full(3, 2 ** LEVELS[plan.ndim])
+    step[: 3 - plan.ndim] = 1
+    return step
+
+
 def blend_bands(
     plan: Plan, region: tuple[Ints, Ints], pixels: NDArray[Any], counts: NDArray[Any]
 ) -> None:
@@ -60,10 +75,8 @@ def blend_bands(
     # margin as wide as the widest filter. All grids lie at multiples of their step
     # on the canvas, so that neighbouring regions see the same bands.
     start, stop = region
-    step = np.full(3, 2 ** LEVELS[plan.ndim])
-    step[: 3 - plan.ndim] = 1
-    margin = np.where(step > 1, REACH * step, 0)
-    first, last = start // step * step - margin, -(-stop // step) * step + margin
+    step = _coarsest(plan)
+    first, last = band_box(plan, region)
     views = _views(plan, first, last, step)
     owner = np.zeros(last - first, np.int32)
     count, best = np.zeros_like(owner), np.zeros(owner.shape, plan.computed)

@@ -1,7 +1,7 @@
 """What the camera, not the sample, puts into every tile (floor 5)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class CameraPattern:
 
     sums: tuple[NDArray[np.float32], NDArray[np.float32]]
     counts: tuple[int, int]
-    tiles: Sequence[Any] | None
+    tiles: Mapping[int, Any] | None
     scatter: NDArray[np.float32]  # of a tile, in units of the pattern, by mode
     half: NDArray[np.intp]  # of each tile
     scene: NDArray[np.intp]  # of each tile; links join tiles of one scene
@@ -54,12 +54,23 @@ class CameraPattern:
         if self.tiles is None:
             return self.sums[side]
         total, count = self.sums[side].copy(), self.counts[side]
-        same = (self.scene == self.scene[i]) | (self.scene == self.scene[j])
-        for tile in np.flatnonzero(same & (self.half == side)):
-            total -= _centred(self.tiles[int(tile)])
-            count -= 1
+        for tile in self.left_out(i, j):
+            if self.half[tile] == side:
+                total -= _centred(self.tiles[tile])
+                count -= 1
         modes = forward(total / np.float32(count))
         return inverse(modes / (1 + self.scatter / np.float32(count)), total.shape)
+
+    def left_out(self, i: int, j: int) -> list[int]:
+        """Return the tiles that must not count for a link."""
+        same = (self.scene == self.scene[i]) | (self.scene == self.scene[j])
+        return np.flatnonzero(same).tolist()
+
+    def about(self, i: int, j: int) -> "CameraPattern":
+        """Return what serves one link, without the other tiles."""
+        if self.tiles is None:
+            return self
+        return replace(self, tiles={n: self.tiles[n] for n in self.left_out(i, j)})
 
 
 # The two tiles of a link, their expected offset, and what to take off them.
@@ -195,7 +206,7 @@ def _measure_pattern(
     return CameraPattern(
         sums=(sums[0], sums[1]),
         counts=(counts[0], counts[1]),
-        tiles=tiles,
+        tiles=dict(enumerate(tiles)),
         scatter=_scatter(sums[0] / counts[0], sums[1] / counts[1], sum(counts) / 2),
         half=half,
         scene=scene,

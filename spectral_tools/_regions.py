@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from ._blend_kernels import finish
 from ._canvas import MULTIBAND, Plan, add_piece, cut_up, pieces_of
-from ._multiband import blend_bands
+from ._multiband import band_box, blend_bands
 from ._seams import blend_seams, has_seams
+from ._thin import thin_plan
 from ._tile_pieces import Piece, box_slices
 from ._workers import Workers, spread
 
-__all__ = ["Region", "regions_of", "render_regions"]
+__all__ = ["Region", "blocks_of", "regions_of", "render_alone", "render_regions"]
 
 Float = np.floating[Any]
 Ints = NDArray[np.intp]
@@ -40,31 +41,67 @@ def render_regions(
     plan: Plan, regions: list[Region], workers: Workers, progress: bool, title: str
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[Any], NDArray[Any]]]:
     """Yield the slices of each region without channels, its image and its coverage."""
-    parts = spread(
-        partial(_render_region, plan),
-        regions,
-        workers=_in_batches(workers) if callable(workers) else workers,
-        progress=progress,
-        title=title,
-    )
+    if callable(workers):
+        thinned = partial(_in_batches, plan, workers)
+        parts = spread(
+            _render_thinned, regions, workers=thinned, progress=progress, title=title
+        )
+    else:
+        parts = spread(
+            partial(_render_region, plan),
+            regions,
+            workers=workers,
+            progress=progress,
+            title=title,
+        )
     for region, (found, counts) in zip(regions, parts, strict=True):
         inside = box_slices(*region)[3 - plan.ndim :]
-        pixels = found.reshape(len(found), *counts.shape[3 - plan.ndim :])
-        coverage = counts.reshape(pixels.shape[1:])
-        if plan.channel_axis is None:
-            yield inside, pixels[0], coverage
-        else:
-            yield inside, np.moveaxis(pixels, 0, plan.channel_axis), coverage
+        yield inside, *_shaped(plan, found, counts)
 
 
-def _in_batches(workers: Callable[..., Iterable[Any]]) -> Workers:
-    def use(function: Callable[..., Any], items: list[Any]) -> Iterable[Any]:
-        starts = range(0, len(items), BATCH)
-        return chain.from_iterable(
-            workers(function, items[start : start + BATCH]) for start in starts
-        )
+def render_alone(plan: Plan, region: Region) -> NDArray[Any]:
+    """Return the image of one region."""
+    return _shaped(plan, *_render_region(plan, region))[0]
 
-    return use
+
+def _shaped(
+    plan: Plan, found: NDArray[Any], counts: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return an image and its coverage with the axes that the result has."""
+    pixels = found.reshape(len(found), *counts.shape[3 - plan.ndim :])
+    coverage = counts.reshape(pixels.shape[1:])
+    if plan.channel_axis is None:
+        return pixels[0], coverage
+    return np.moveaxis(pixels, 0, plan.channel_axis), coverage
+
+
+def _in_batches(
+    plan: Plan,
+    workers: Callable[..., Iterable[Any]],
+    function: Callable[..., Any],
+    regions: list[Region],
+) -> Iterable[Any]:
+    """Use a map-like callable, and hand each region what it needs and no more."""
+    starts = range(0, len(regions), BATCH)
+    batches = (regions[start : start + BATCH] for start in starts)
+    return chain.from_iterable(
+        workers(function, [(thin_plan(plan, *blocks_of(plan, r)), r) for r in batch])
+        for batch in batches
+    )
+
+
+def _render_thinned(
+    task: tuple[Plan, Region],
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    return _render_region(*task)
+
+
+def blocks_of(plan: Plan, region: Region) -> tuple[Ints, Ints]:
+    """Return where the blocks start and stop for which a region reads tiles."""
+    if plan.blend == MULTIBAND:
+        first, last = band_box(plan, region)
+        return first[None], last[None]
+    return cut_up(*region, plan.block)
 
 
 def _render_region(plan: Plan, region: Region) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -74,7 +111,7 @@ def _render_region(plan: Plan, region: Region) -> tuple[NDArray[Any], NDArray[An
     if plan.blend == MULTIBAND:
         blend_bands(plan, region, pixels, counts)
         return pixels, counts
-    starts, stops = cut_up(start, stop, plan.block)
+    starts, stops = blocks_of(plan, region)
     pieces = pieces_of(plan, starts, stops)
     room = np.empty((2, plan.block.prod()), plan.computed)
     room_to_count = np.empty(plan.block.prod(), np.int32)

@@ -11,7 +11,16 @@ from ._sample_kernels import SLACK, repeat_border
 from ._spline_kernels import prefilter, smooth, smooth_margin, spline_margin
 from ._tile_inputs import Tile
 
-__all__ = ["Piece", "Source", "box_slices", "read_piece", "source_of"]
+__all__ = [
+    "Need",
+    "Piece",
+    "Source",
+    "box_slices",
+    "keys_of",
+    "need_of",
+    "read_piece",
+    "source_of",
+]
 
 Float = np.floating[Any]
 Floats = NDArray[np.float64]
@@ -22,6 +31,20 @@ Flags = NDArray[np.bool_]
 FAR = 1e15
 # Each at least doubles what is known of a box.
 REFLECTIONS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Need:
+    """Which pixels of a tile the blocks of one region need."""
+
+    lower: Ints  # (blocks, 3): what each block reaches, over the border too
+    upper: Ints
+    touched: Flags
+    ready: bool  # it is filtered before it is sampled
+    corner: Ints  # of the box that all blocks reach, with what filters need
+    end: Ints
+    first: Ints  # of the part of it that lies on the tile, which is read
+    stop: Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,23 +104,18 @@ def read_piece(
     dtype : dtype
         In which images are computed.
     """
-    lower, upper, touched = _reach(tile, starts, stops, moves)
-    size = tile.size.astype(np.intp)
-    ready = tile.order > 1 or bool(tile.sigma.any())
-    corner = lower[touched].min(axis=0, initial=size.max())
-    end = upper[touched].max(axis=0, initial=0)
-    margin = _margin(tile, dtype) if ready and touched.any() else np.zeros(3, np.intp)
-    first = np.clip(corner - margin, 0, size)
-    stop = np.clip(end + margin, first, size)
+    need = need_of(tile, starts, stops, moves, dtype)
+    lower, upper, touched = need.lower, need.upper, need.touched
+    first, ready = need.first, need.ready
     known: NDArray[Any] | None
-    pixels, known = _read(tile, channel_axis, first, stop)
+    pixels, known = _read(tile, channel_axis, first, need.stop)
     start = starts @ tile.linear.T + tile.offset
     offset = [0.0] * len(pixels)
     if known is not None and not known.any():
         touched = np.zeros_like(touched)
     if ready and touched.any():
         first, pixels, known, offset = _filter(
-            tile, pixels, known, first, corner - margin, end + margin, dtype
+            tile, pixels, known, first, need.corner, need.end, dtype
         )
         lower[:], upper[:] = first, first + pixels.shape[1:]
     return Piece(
@@ -112,6 +130,29 @@ def read_piece(
         upper=upper - first,
         start=start - lower,
         centre=(tile.size - 1) / 2 - lower,
+    )
+
+
+def need_of(
+    tile: Tile, starts: Ints, stops: Ints, moves: list[Floats], dtype: np.dtype[Any]
+) -> Need:
+    """Return what `read_piece` reads of a tile for the blocks of a region."""
+    lower, upper, touched = _reach(tile, starts, stops, moves)
+    size = tile.size.astype(np.intp)
+    ready = tile.order > 1 or bool(tile.sigma.any())
+    margin = _margin(tile, dtype) if ready and touched.any() else np.zeros(3, np.intp)
+    corner = lower[touched].min(axis=0, initial=size.max()) - margin
+    end = upper[touched].max(axis=0, initial=0) + margin
+    first = np.clip(corner, 0, size)
+    return Need(
+        lower=lower,
+        upper=upper,
+        touched=touched,
+        ready=ready,
+        corner=corner,
+        end=end,
+        first=first,
+        stop=np.clip(end, first, size),
     )
 
 
@@ -156,18 +197,27 @@ def _margin(tile: Tile, dtype: np.dtype[Any]) -> Ints:
     return margin
 
 
+def keys_of(
+    tile: Tile, channel_axis: int | None, first: Ints, stop: Ints
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the slices of a box in the mask of a tile, and in its pixels."""
+    inside = box_slices(first, stop)[np.isinf(tile.half).sum() :]
+    axis = channel_axis
+    if axis is None:
+        return inside, inside
+    return inside, (*inside[:axis], slice(None), *inside[axis:])
+
+
 def _read(
     tile: Tile, channel_axis: int | None, first: Ints, stop: Ints
 ) -> tuple[NDArray[Any], Flags | None]:
     """Read a box of a tile, and where its pixels count if not all do."""
-    key = box_slices(first, stop)[np.isinf(tile.half).sum() :]
-    known = None if tile.valid is None else np.asarray(tile.valid[key])
-    if channel_axis is None:
-        pixels = np.asarray(tile.pixels[key])[None]
-    else:
-        axis = channel_axis
-        pixels = np.asarray(tile.pixels[(*key[:axis], slice(None), *key[axis:])])
-        pixels = np.moveaxis(pixels, axis, 0)
+    where, key = keys_of(tile, channel_axis, first, stop)
+    known = None if tile.valid is None else np.asarray(tile.valid[where])
+    pixels = np.asarray(tile.pixels[key])
+    pixels = (
+        pixels[None] if channel_axis is None else np.moveaxis(pixels, channel_axis, 0)
+    )
     if pixels.dtype.kind == "f":
         finite = np.isfinite(pixels).all(axis=0)
         if not finite.all():

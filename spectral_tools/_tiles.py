@@ -170,59 +170,91 @@ def match_tiles(
     guesses = np.zeros((len(numbered), ndim))
     if places is not None:
         guesses = places[numbered[:, 1]] - places[numbered[:, 0]]
-    match = partial(
-        _match_link, images, shapes, masks, reach, (min_overlap, whitening, peaks)
-    )
+
+    def match(jobs: list[Job]) -> list[ShiftEstimate]:
+        pairs = [_pair_of(images, shapes, masks, reach, job) for job in jobs]
+        function = partial(_match_pair, reach, (min_overlap, whitening, peaks))
+        found = spread(
+            function, pairs, workers=workers, progress=progress, title="match tiles"
+        )
+        return list(found)
+
     jobs = [
         (i, j, guess, camera) for (i, j), guess in zip(numbered, guesses, strict=True)
     ]
-    estimates = list(
-        spread(match, jobs, workers=workers, progress=progress, title="match tiles")
-    )
+    estimates = match(jobs)
     if pattern is None:
         estimates = match_without_pattern(
-            images, shapes, numbered, jobs, estimates, reach,
-            lambda again: spread(match, again, workers=workers, progress=progress),
-        )  # fmt: skip
+            images, shapes, numbered, jobs, estimates, reach, match
+        )
     rows = numbered if not isinstance(tiles, Mapping) else label_pairs(numbered, labels)
     return _gather(rows, numbered, shapes, estimates, peaks)
 
 
-def _match_link(
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pair:
+    """All that it takes to match two tiles, by whoever does it."""
+
+    job: Job
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    tiles: tuple[Any, Any]  # if they are in memory, the parts alone
+    parts: tuple[tuple[slice, ...], tuple[slice, ...]]  # that they can share
+    masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]  # of the parts
+
+
+def _pair_of(
     images: Sequence[Any],
     shapes: list[tuple[int, ...]],
     masks: list[NDArray[np.bool_] | None],
     reach: NDArray[np.float64] | None,
-    options: tuple[float, float | None, int],
     job: Job,
-) -> ShiftEstimate:
-    """Read what two tiles can share, and correlate it."""
+) -> Pair:
+    """Return what two tiles can share; tiles that are stored are not read yet."""
     i, j, guess, camera = job
     low, high = lag_bounds(shapes[i], shapes[j], guess, reach)
     if (low > high).any():
         low = high = np.clip(low, 1 - np.array(shapes[j]), np.array(shapes[i]) - 1)
     parts = reachable_parts(shapes[i], shapes[j], low, high)
+    return Pair(
+        job=(i, j, guess, None if camera is None else camera.about(i, j)),
+        shapes=(shapes[i], shapes[j]),
+        tiles=(_held(images[i], parts[0]), _held(images[j], parts[1])),
+        parts=parts,
+        masks=(cut_mask(masks[i], parts[0]), cut_mask(masks[j], parts[1])),
+    )
+
+
+def _held(tile: Any, part: tuple[slice, ...]) -> Any:
+    return tile[part] if isinstance(tile, np.ndarray) else tile
+
+
+def _match_pair(
+    reach: NDArray[np.float64] | None,
+    options: tuple[float, float | None, int],
+    pair: Pair,
+) -> ShiftEstimate:
+    """Read what two tiles can share, and correlate it."""
+    i, j, guess, camera = pair.job
     cuts = []
-    for side, (tile, part) in enumerate(zip((i, j), parts, strict=True)):
-        cut = np.asarray(images[tile][part])
+    for side, (tile, part) in enumerate(zip(pair.tiles, pair.parts, strict=True)):
+        cut = np.asarray(tile if isinstance(tile, np.ndarray) else tile[part])
         cut = cut.astype(image_dtype(cut.dtype, "tiles"), copy=False)
         if camera is not None:
             cut = cut - camera.seen(i, j, side)[part]
         cuts.append(cut)
-    seen = cut_mask(masks[i], parts[0]), cut_mask(masks[j], parts[1])
-    origin = np.array([a.start - b.start for a, b in zip(*parts, strict=True)])
+    origin = np.array([a.start - b.start for a, b in zip(*pair.parts, strict=True)])
     # The overlap that is asked for is a share of the whole tiles.
-    whole = min(np.prod(shapes[i]), np.prod(shapes[j]))
+    whole = min(np.prod(shape) for shape in pair.shapes)
     least = options[0] * whole / min(cuts[0].size, cuts[1].size)
     found = correlate_images(
         (cuts[0], cuts[1]),
-        seen,
+        pair.masks,
         guess - origin,
         reach,
         least,
         *options[1:],
     )
-    return _moved(found, origin, shapes[i], shapes[j])
+    return _moved(found, origin, *pair.shapes)
 
 
 def _moved(
