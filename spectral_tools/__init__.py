@@ -10,7 +10,9 @@ from . import io, plot
 from ._affine import solve_affine
 from ._apply_shifts import apply_shifts, common_area, make_template
 from ._composite_blocks import composite_blocks
+from ._composite_bounds import composite_bounds
 from ._gains import Gains, solve_gains
+from ._lazy import lazy_composite
 from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
 from ._outcomes import Outcome
@@ -88,6 +90,7 @@ __all__ = [
     "camera_pattern",
     "common_area",
     "composite_blocks",
+    "composite_bounds",
     "correlation_surface",
     "cosine_taper",
     "estimate_shading",
@@ -96,6 +99,7 @@ __all__ = [
     "grid_links",
     "grid_positions",
     "io",
+    "lazy_composite",
     "loop_closures",
     "make_template",
     "match_tiles",

@@ -90,9 +90,7 @@ def _in_batches(
     )
 
 
-def _render_thinned(
-    task: tuple[Plan, Region],
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _render_thinned(task: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return _render_region(*task)
 
 

@@ -57,7 +57,7 @@ def thin_plan(plan: Plan, starts: Ints, stops: Ints) -> Plan:
     near = tiles_near(plan, starts, stops)
     tiles = []
     for tile in (plan.tiles[n] for n in near):
-        cut = {
+        cut: dict[str, Any] = {
             name: cut_part(array, key)
             for name, array, key in needs_of(plan, tile, starts, stops)
             if isinstance(array, np.ndarray)
