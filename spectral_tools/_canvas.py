@@ -315,8 +315,10 @@ def tiles_near(plan: Plan, starts: Ints, stops: Ints) -> list[int]:
     if plan.field is not None:
         return list(range(len(plan.tiles)))
     low, high = starts.min(axis=0), stops.max(axis=0)
-    near = (plan.boxes[:, 0] < high).all(axis=1)
-    near &= (plan.boxes[:, 1] > low - 1).all(axis=1)
+    near = np.ones(len(plan.boxes), np.bool_)
+    for axis in range(3):
+        near &= plan.boxes[:, 0, axis] < high[axis]
+        near &= plan.boxes[:, 1, axis] > low[axis] - 1
     return np.flatnonzero(near).tolist()
 
 

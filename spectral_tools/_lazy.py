@@ -189,8 +189,9 @@ def _in_regions(array: Any, plan: Plan) -> Any:
     ]
     cells = product(*(range(len(each)) for each in sides))
     regions = regions_of(plan, plan.region)
+    stored = not any(_is_passed(a) for t in plan.tiles for a in (t.pixels, t.valid))
     for number, (cell, region) in enumerate(zip(cells, regions, strict=True)):
-        parts = _parts(plan, region)
+        parts = [] if stored else _parts(plan, region)
         key = (name, *_with_channels(plan, cell, 0))
         graph[key] = (_render_numbered, held, number, parts)
     lazy = {

@@ -14,7 +14,7 @@ from spectral_tools._thin import Part
 da = pytest.importorskip("dask.array")
 
 # So small that a few small tiles make many regions, each of several blocks.
-REGION = {2: (1, 32, 48), 3: (4, 16, 24)}
+REGION = {2: (1, 32, 48), 3: (4, 32, 32)}
 BLOCK = {2: (1, 8, 48), 3: (2, 8, 24)}
 PLACES = [(0, 0), (5.25, 31.7), (28.4, 10.9), (40, 60)]
 
@@ -70,9 +70,13 @@ def test_chunks_do_not_matter(tiles, matrices, chunks, order):
 
 
 @pytest.mark.parametrize("blend", list(_canvas.BLENDS))
-@pytest.mark.parametrize("order", [0, 1, 3, 5])
-def test_blends_and_orders_do_not_matter(tiles, matrices, blend, order):
-    assert_same(tiles, matrices, chunks=29, blend=blend, order=order)
+def test_blends_do_not_matter(tiles, matrices, blend):
+    assert_same(tiles[:3], matrices[:3], chunks=29, blend=blend)
+
+
+@pytest.mark.parametrize("order", [0, 5])
+def test_orders_do_not_matter(tiles, matrices, order):
+    assert_same(tiles, matrices, chunks=29, order=order)
 
 
 @pytest.mark.parametrize("scale", [0.37, 1, 1.6])
@@ -84,8 +88,8 @@ def test_scales_and_turned_tiles_do_not_matter(tiles, matrices, scale, order):
 
 @pytest.mark.parametrize("order", [1, 3])
 def test_volumes(rng, order):
-    tiles = [rng.random((9, 20, 30)) for _ in range(2)]
-    places = [np.eye(4), spt.translation((2.5, 7.2, 20.8))]
+    tiles = [rng.random((6, 20, 30)) for _ in range(2)]
+    places = [np.eye(4), spt.translation((1.5, 7.2, 20.8))]
     mosaic = assert_same(tiles, places, chunks=(5, 20, 20), order=order)
     assert mosaic.ndim == 3
 
