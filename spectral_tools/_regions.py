@@ -79,14 +79,17 @@ def _in_batches(
     plan: Plan,
     workers: Callable[..., Iterable[Any]],
     function: Callable[..., Any],
-    regions: list[Region],
+    groups: list[list[Region]],
 ) -> Iterable[Any]:
     """Use a map-like callable, and hand each region what it needs and no more."""
-    starts = range(0, len(regions), BATCH)
-    batches = (regions[start : start + BATCH] for start in starts)
+
+    def thinned(group: list[Region]) -> list[Any]:
+        return [(thin_plan(plan, *blocks_of(plan, each)), each) for each in group]
+
+    starts = range(0, len(groups), BATCH)
     return chain.from_iterable(
-        workers(function, [(thin_plan(plan, *blocks_of(plan, r)), r) for r in batch])
-        for batch in batches
+        workers(function, [thinned(group) for group in groups[start : start + BATCH]])
+        for start in starts
     )
 
 

@@ -27,6 +27,9 @@ from ._workers import Workers, check_workers, spread
 
 __all__ = ["TileMatches", "label_pairs", "match_tiles"]
 
+# Links beyond so many are dealt out in groups: enough for hundreds of workers.
+MOST_TASKS = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TileMatches:
@@ -175,8 +178,9 @@ def match_tiles(
         pairs = [_pair_of(images, shapes, masks, reach, job) for job in jobs]
         function = partial(_match_pair, reach, (min_overlap, whitening, peaks))
         found = spread(
-            function, pairs, workers=workers, progress=progress, title="match tiles"
-        )
+            function, pairs, workers=workers, progress=progress, title="match tiles",
+            together=max(1, len(pairs) // MOST_TASKS),
+        )  # fmt: skip
         return list(found)
 
     jobs = [

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
@@ -36,21 +37,32 @@ def spread(
     workers: Workers = 1,
     progress: bool = False,
     title: str = "",
+    together: int = 1,
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in order, whoever computes it.
 
     An integer is a number of threads; a callable is used like `map`
     (``pool.map``, or ``client.get_executor().map`` of Dask). Threads run only
-    a little ahead of the caller, so that results do not pile up.
+    a little ahead of the caller, so that results do not pile up. A callable gets
+    so many items `together` as one, since each that a cluster deals out costs
+    milliseconds.
     """
     check_workers(workers)
     if callable(workers):
-        results: Iterable[Result] = workers(function, items)
+        starts = range(0, len(items), together)
+        batches = [items[start : start + together] for start in starts]
+        results: Iterable[Result] = chain.from_iterable(
+            workers(partial(_each, function), batches)
+        )
     elif workers == 1:
         results = map(function, items)
     else:
         results = _threads(function, items, int(workers))
     yield from tqdm(results, total=len(items), desc=title, disable=not progress)
+
+
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
 
 
 def _threads(

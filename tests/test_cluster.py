@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools import _canvas
+from spectral_tools import _canvas, _tiles
 from spectral_tools._compiled import compiled
 
 GRID, SIDE = (3, 3), 128
@@ -95,6 +95,15 @@ def test_a_link_under_a_pattern_carries_its_own_tiles_alone(tiles, rng):
     # means and the spectrum of what scatters.
     assert len(sizes) > len(links)
     assert max(sizes) < 8 * tiles[0].nbytes
+
+
+def test_many_links_travel_in_groups(made, stored, links, monkeypatch):
+    monkeypatch.setattr(_tiles, "MOST_TASKS", 5)
+    sizes = []
+    options = {"positions": made.stage, "max_shift": 10}
+    found = spt.match_tiles(stored, links, **options, workers=weighed(sizes))
+    assert_equal_results(found, spt.match_tiles(stored, links, **options))
+    assert (len(links), len(sizes)) == (12, 6)
 
 
 @pytest.mark.parametrize(("blend", "order"), [("feather", 3), ("multiband", 1)])
