@@ -9,11 +9,12 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._canvas import REGION, Plan, Valid, make_plan, tiles_near
-from ._regions import Region, blocks_of, regions_of, render_alone
+from ._canvas import REGION, Plan, Valid, cut_up, make_plan, tiles_near
+from ._regions import Region, blocks_of, render_alone
 from ._stacks import StackEntry
 from ._thin import Key, Part, cut_part, needs_of
 from ._tile_inputs import Tile
+from ._tile_pieces import box_slices
 
 if TYPE_CHECKING:
     import dask.array
@@ -41,9 +42,9 @@ def lazy_composite(
 
     Whatever the chunks and whoever computes them, the pixels are those of
     `warp_composite`, to the last bit: it is rendered in the same regions of about
-    a million pixels, from which chunks are put together. Whole multiples of such a
-    region, which is what the default gives, need no work twice and move nothing
-    between workers.
+    a million pixels, from which chunks are put together. Chunks of whole regions, such
+    as the default and multiples of 1024 at scale 1, are one task each, and nothing of
+    them moves between workers. Large ones spare a scheduler work.
 
     Tiles that are stored (zarr, or anything else that can be pickled and sliced) are
     read by the workers, only where they are needed. Of dask arrays the chunks that
@@ -123,11 +124,13 @@ def lazy_composite(
         dtype=dtype,
     )
     plan = replace(plan, tiles=[_opened(tile) for tile in plan.tiles])
-    mosaic = _in_regions(array, plan)
-    # Not "p2p", which waits for all regions before it puts the first chunk together.
-    return mosaic.rechunk(
-        _default_chunks(plan) if chunks is None else chunks, method="tasks"
+    wanted = array.core.normalize_chunks(
+        _default_chunks(plan) if chunks is None else chunks,
+        shape=plan.image_shape,
+        dtype=plan.kept,
     )
+    # Not "p2p", which waits for all regions before it puts the first chunk together.
+    return _in_boxes(array, plan, wanted).rechunk(wanted, method="tasks")
 
 
 def _dask_array() -> Any:
@@ -172,35 +175,34 @@ def _with_channels(plan: Plan, values: Any, value: Any) -> tuple[Any, ...]:
     return tuple(each.item() if hasattr(each, "item") else each for each in listed)
 
 
-# Strategy: the graph has one node for each region, with only a number in it, and
-# one for the plan: where tiles lie, and handles of those that are stored. So it stays
-# small for many tiles, and a worker gets the plan once. What a region needs of
+# Strategy: the graph has one node for each box of regions, with only its corners in
+# it, and one for the plan: where tiles lie, and handles of those that are stored. So it
+# stays small for many tiles, and a worker gets the plan once. What a region needs of
 # tiles that are in memory, or are lazy themselves, comes as its own argument.
 
 
-def _in_regions(array: Any, plan: Plan) -> Any:
-    """Return the mosaic with the regions of the plan as its chunks."""
+def _in_boxes(array: Any, plan: Plan, chunks: Any) -> Any:
+    """Return the mosaic with chunks of whole regions: as wanted, where that can be."""
     name = f"composite-{uuid4().hex}"
     held = f"plan-{name}"
     graph: dict[Any, Any] = {held: _without_arrays(plan)}
-    sides = [
-        _chunk_sides(size, side)
-        for size, side in zip(plan.shape.tolist(), _sides(plan).tolist(), strict=True)
-    ]
-    cells = product(*(range(len(each)) for each in sides))
-    regions = regions_of(plan, plan.region)
     stored = not any(_is_passed(a) for t in plan.tiles for a in (t.pixels, t.valid))
-    for number, (cell, region) in enumerate(zip(cells, regions, strict=True)):
-        parts = [] if stored else _parts(plan, region)
+    sides = _box_sides(plan, chunks)
+    for cell in product(*(range(len(each)) for each in sides)):
+        start, stop = np.zeros(3, np.intp), np.ones(3, np.intp)
+        for axis, (each, k) in enumerate(zip(sides, cell, strict=True), 3 - plan.ndim):
+            start[axis], stop[axis] = sum(each[:k]), sum(each[: k + 1])
+        box = (*start.tolist(), *stop.tolist())
+        parts = [] if stored else [_parts(plan, each) for each in _regions(plan, box)]
         key = (name, *_with_channels(plan, cell, 0))
-        graph[key] = (_render_numbered, held, number, parts)
+        graph[key] = (_render_box, held, box, parts)
     lazy = {
         each.name: each for tile in plan.tiles for each in (tile.pixels, tile.valid)
         if _is_lazy(each)
     }  # fmt: skip
-    chunks = _with_channels(plan, sides, (plan.channels,))
     layers = _graph(name, graph, list(lazy.values()))
-    return array.Array(layers, name, chunks, dtype=plan.kept)
+    given = _with_channels(plan, sides, (plan.channels,))
+    return array.Array(layers, name, given, dtype=plan.kept)
 
 
 def _graph(name: str, graph: dict[Any, Any], dependencies: list[Any]) -> Any:
@@ -209,8 +211,26 @@ def _graph(name: str, graph: dict[Any, Any], dependencies: list[Any]) -> Any:
     return HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
 
 
-def _chunk_sides(size: int, side: int) -> tuple[int, ...]:
-    return tuple(min(side, size - start) for start in range(0, size, side))
+def _box_sides(plan: Plan, chunks: Any) -> list[tuple[int, ...]]:
+    """Return the chunks along each axis if they are whole regions, or else regions."""
+    wanted = list(chunks)
+    if plan.channel_axis is not None:
+        del wanted[plan.channel_axis]
+    shape, region = plan.shape.tolist(), _sides(plan).tolist()
+    return [
+        tuple(each)
+        if 0 not in each and all(edge % side == 0 for edge in np.cumsum(each)[:-1])
+        else tuple(min(side, size - start) for start in range(0, size, side))
+        for each, size, side in zip(wanted, shape, region, strict=True)
+    ]
+
+
+def _regions(plan: Plan, box: Sequence[int]) -> list[Region]:
+    """Return the regions that fill a box: its first and its stop point."""
+    start, stop = np.array(box, dtype=np.intp).reshape(2, 3)
+    sides = np.ones(3, np.intp)
+    sides[3 - plan.ndim :] = _sides(plan)
+    return list(zip(*cut_up(start, stop, sides), strict=True))
 
 
 def _without_arrays(plan: Plan) -> Plan:
@@ -278,14 +298,17 @@ def _joined(empty: Part, counts: Sequence[int], chunks: list[Any]) -> Part:
     return Part(np.block(grid.tolist()), empty.corner, empty)
 
 
-def _render_numbered(plan: Plan, number: int, parts: list[Any]) -> NDArray[Any]:
-    """Render a region of a plan, by its number."""
-    tiles = list(plan.tiles)
-    for tile, name, part in parts:
-        tiles[tile] = replace(tiles[tile], **{name: part})
-    counts = -(-plan.shape // _sides(plan))
-    cell = np.array(np.unravel_index(number, counts.tolist()), dtype=np.intp)
-    start, stop = np.zeros(3, np.intp), np.ones(3, np.intp)
-    start[3 - plan.ndim :] = cell * _sides(plan)
-    stop[3 - plan.ndim :] = np.minimum((cell + 1) * _sides(plan), plan.shape)
-    return render_alone(replace(plan, tiles=tiles), (start, stop))
+def _render_box(plan: Plan, box: Sequence[int], parts: list[Any]) -> NDArray[Any]:
+    """Render a box of a mosaic, region by region, with the parts that came for each."""
+    first = np.array(box[:3], dtype=np.intp)
+    sides = (np.array(box[3:]) - first)[3 - plan.ndim :]
+    image = np.empty(_with_channels(plan, sides, plan.channels), plan.kept)
+    regions = _regions(plan, box)
+    for region, given in zip(regions, parts or [[]] * len(regions), strict=True):
+        tiles = list(plan.tiles)
+        for tile, name, part in given:
+            tiles[tile] = replace(tiles[tile], **{name: part})
+        inside = box_slices(region[0] - first, region[1] - first)[3 - plan.ndim :]
+        pixels = render_alone(replace(plan, tiles=tiles), region)
+        image[plan.with_channels(inside)] = pixels
+    return image

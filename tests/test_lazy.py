@@ -59,7 +59,17 @@ def assert_same(tiles, matrices, *, chunks=None, local=None, **options):
 
 @pytest.mark.parametrize(
     "chunks",
-    [None, 30, (17, 64), "auto", -1, ((10, 70), (50, 1, 59)), (32, 48), (64, 96)],
+    [
+        None,
+        30,
+        (17, 64),
+        "auto",
+        -1,
+        ((10, 70), (50, 1, 59)),
+        ((0, 80), (48, 62)),
+        (32, 48),
+        (64, 96),
+    ],
 )
 @pytest.mark.parametrize("order", [1, 3])
 def test_chunks_do_not_matter(tiles, matrices, chunks, order):
@@ -247,10 +257,16 @@ def test_each_task_carries_parts_alone(tiles, matrices):
     mosaic = spt.lazy_composite(tiles, matrices, chunks=(32, 48))
     tasks = dict(mosaic.__dask_graph__())
     far = tasks[(mosaic.name, 2, 2)]
-    parts = far[-1]
+    [parts] = far[-1]
     assert {number for number, *_ in parts} == {3}
     whole = len(pickle.dumps(tiles[3]))
     assert len(pickle.dumps(far)) < 0.5 * whole
+
+
+def test_chunks_of_whole_regions_are_one_task_each(stored, matrices):
+    mosaic = spt.lazy_composite(stored, matrices, chunks=(64, 96))
+    # And the plan.
+    assert len(dict(mosaic.__dask_graph__())) == mosaic.npartitions + 1
 
 
 def test_parts_tell_if_more_is_asked_of_them(tiles):

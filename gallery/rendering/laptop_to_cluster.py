@@ -225,12 +225,12 @@ print(refusal)
 # * One thread for each worker and many workers: the functions hold no locks, but each
 #   worker then dies alone. A region with its tiles takes some tens of megabytes.
 # * Let the chunks of the mosaic be whole regions of 1024 by 1024 pixels, as they are by
-#   default. Others come out the same, but parts of them travel between workers.
+#   default, or several. Others come out the same, but parts of them move between workers.
 # * Let the tiles have chunks, too: a region reads those that it touches, so that a large
 #   tile in one chunk is read as a whole by each of its regions.
-# * What the scheduler does for a task takes about a millisecond, what a worker does for
-#   a link or a region some ten: beyond a few dozen workers it is the scheduler that
-#   sets the pace.
+# * Each task costs the scheduler some milliseconds, and a region costs its worker about
+#   ten. For dozens of workers take larger chunks, such as 4096 by 4096: each is one task.
+#   Links travel in groups by themselves where there are thousands of them.
 # * A script that starts a ``LocalCluster`` must do so below
 #   ``if __name__ == "__main__":``, because its workers import the script. Workers
 #   that are started as programs, here and on machines of their own, do not.
