@@ -12,6 +12,7 @@ them die and come back, and how much has to travel between them.
 import os
 import pickle
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from time import time
@@ -71,6 +72,8 @@ print("mosaic of", plain.image.shape, "pixels")
 # Two more programs stand in for two machines, each with one thread; a third one deals
 # out the work. On another cluster, this is the only line that changes.
 
+# They look for packages where this program does.
+os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
 cluster = SubprocessCluster(
     n_workers=2,
     threads_per_worker=1,
@@ -78,7 +81,7 @@ cluster = SubprocessCluster(
     worker_kwargs={"preload": ["spectral_tools"]},
 )
 client = Client(cluster)
-client.wait_for_workers(2)
+client.wait_for_workers(2, timeout=120)
 executor = client.get_executor()
 
 # %%
@@ -111,7 +114,7 @@ placed_there = solve(matches_there)
 # chunk renders it. Here the workers do, and they write it too: no
 # pixel comes back to this program.
 
-client.wait_for_workers(2)
+client.wait_for_workers(2, timeout=120)
 with get_task_stream(client) as rendering:
     mosaic = spt.lazy_composite(tiles, placed_there.matrices, chunks=(384, 384))
     da.to_zarr(mosaic, str(folder / "mosaic.zarr"))
