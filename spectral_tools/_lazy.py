@@ -32,6 +32,7 @@ def lazy_composite(
     bounds: ArrayLike | str | None = "union",
     scale: float = 1.0,
     blend: str = "feather",
+    seam_width: float = 0.0,
     order: int = 1,
     valid: Valid = None,
     channel_axis: int | None = None,
@@ -69,6 +70,8 @@ def lazy_composite(
         Pixels of the result for each pixel of the mosaic.
     blend : str, optional
         How overlapping tiles share a pixel, as for `warp_composite`.
+    seam_width : float, optional
+        Pixels of the result over which tiles fade at "nearest" and "seam".
     order : {0, 1, 3, 5}, optional
         Order of the splines that interpolate.
     valid : array_like of bool, or sequence of them, optional
@@ -117,6 +120,7 @@ def lazy_composite(
         bounds=bounds,
         scale=scale,
         blend=blend,
+        seam_width=seam_width,
         order=order,
         valid=valid,
         channel_axis=channel_axis,

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import finish
-from ._canvas import MULTIBAND, Plan, add_piece, cut_up, pieces_of
+from ._canvas import MINIMAL_SEAM, MULTIBAND, Plan, add_piece, cut_up, pieces_of
 from ._multiband import band_box, blend_bands
-from ._seams import blend_seams, has_seams
+from ._seams import blend_seams, has_seams, seam_boxes
 from ._thin import thin_plan
 from ._tile_pieces import Piece, box_slices
 from ._workers import Workers, spread
@@ -98,11 +98,12 @@ def _render_thinned(task: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def blocks_of(plan: Plan, region: Region) -> tuple[Ints, Ints]:
-    """Return where the blocks start and stop for which a region reads tiles."""
+    """Return where the boxes start and stop for which a region reads tiles."""
     if plan.blend == MULTIBAND:
         first, last = band_box(plan, region)
         return first[None], last[None]
-    return cut_up(*region, plan.block)
+    blocks = cut_up(*region, plan.block)
+    return seam_boxes(plan, *blocks) if plan.blend == MINIMAL_SEAM else blocks
 
 
 def _render_region(plan: Plan, region: Region) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -112,7 +113,7 @@ def _render_region(plan: Plan, region: Region) -> tuple[NDArray[Any], NDArray[An
     if plan.blend == MULTIBAND:
         blend_bands(plan, region, pixels, counts)
         return pixels, counts
-    starts, stops = blocks_of(plan, region)
+    starts, stops = cut_up(start, stop, plan.block)
     pieces = pieces_of(plan, starts, stops)
     room = np.empty((2, plan.block.prod()), plan.computed)
     room_to_count = np.empty(plan.block.prod(), np.int32)

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import NEAREST, finish
-from ._canvas import MINIMAL_SEAM, Plan, cut_up, sample_piece
+from ._canvas import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
 from ._ndimage import gaussian_filter
 from ._seam_kernels import blend_levels, compare, flood, signed_distance, tally
+from ._tile_inputs import Tile
 from ._tile_pieces import Piece, box_slices, read_piece
 
-__all__ = ["blend_seams", "has_seams"]
+__all__ = ["blend_seams", "has_seams", "seam_boxes"]
 
 Float = np.floating[Any]
 Floats = NDArray[np.float64]
@@ -85,7 +86,7 @@ def _levels(plan: Plan, pieces: list[Piece], start: Ints, weights: Array) -> Arr
     stop = start + weights.shape[1:]
     for k, one in enumerate(pieces):
         for m, two in enumerate(pieces[:k]):
-            low, high = _common(plan, two, one)
+            low, high = _common(two.tile, one.tile)
             low, high = np.maximum(low, start), np.minimum(high, stop)
             if (low >= high).any():
                 continue
@@ -105,27 +106,51 @@ def _levels(plan: Plan, pieces: list[Piece], start: Ints, weights: Array) -> Arr
     return levels
 
 
-def _common(plan: Plan, one: Piece, two: Piece) -> tuple[Ints, Ints]:
+def seam_boxes(plan: Plan, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
+    """Return the boxes of blocks, and those from which their seams are laid."""
+    near = [plan.tiles[n] for n in tiles_near(plan, starts, stops)]
+    firsts, lasts = [starts], [stops]
+    for k, one in enumerate(near):
+        for two in near[:k]:
+            low, high = _common(one, two)
+            if (low < high).all():
+                start, stop, step = _cells(plan, one, two)
+                for each, ends in ((firsts, 0), (lasts, 1)):
+                    each.append(_parts(plan, start, stop, step)[ends])
+    return np.concatenate(firsts), np.concatenate(lasts)
+
+
+def _common(one: Tile, two: Tile) -> tuple[Ints, Ints]:
     """Return the box of pixels that two tiles can share."""
-    boxes = plan.boxes[[one.tile.number, two.tile.number]]
+    boxes = np.stack([one.box, two.box])
     low = np.floor(boxes[:, 0].max(axis=0)).astype(np.intp)
     high = np.ceil(boxes[:, 1].min(axis=0)).astype(np.intp) + 1
     return low, high
 
 
-def _pair_map(plan: Plan, one: Piece, two: Piece) -> PairMap:
-    """Lay the seam of two tiles, which depends on nothing else."""
-    low, high = _common(plan, one, two)
+def _cells(plan: Plan, one: Tile, two: Tile) -> tuple[Ints, Ints, Ints]:
+    """Return the box in which the seam of two tiles is laid, and the size of a cell."""
+    low, high = _common(one, two)
     wide: Ints = (np.arange(3) >= 3 - plan.ndim).astype(np.intp)
     side = np.ceil((np.prod(high - low) / CELLS) ** (1 / plan.ndim))
     step: Ints = np.where(wide > 0, int(side), 1)
     # A cell more on each side, which only one of the tiles has.
-    start, stop = low - step * wide, high + step * wide
+    return low - step * wide, high + step * wide, step
+
+
+def _parts(plan: Plan, start: Ints, stop: Ints, step: Ints) -> tuple[Ints, Ints]:
+    """Return the boxes of whole cells in which a large one is read."""
+    return cut_up(start, stop, -(-plan.region // step) * step)
+
+
+def _pair_map(plan: Plan, one: Piece, two: Piece) -> PairMap:
+    """Lay the seam of two tiles, which depends on nothing else."""
+    wide: Ints = (np.arange(3) >= 3 - plan.ndim).astype(np.intp)
+    start, stop, step = _cells(plan, one.tile, two.tile)
     shape = -(-(stop - start) // step)
     sums, counts, votes = np.zeros((3, *shape))
     margin = plan.seam_width / 2 * plan.tile_pixels + 1
-    sides = -(-plan.region // step) * step
-    for first, last in zip(*cut_up(start, stop, sides), strict=True):
+    for first, last in zip(*_parts(plan, start, stop, step), strict=True):
         shown = [_mean_channel(plan, piece, first, last) for piece in (one, two)]
         corner, cell = tuple((first - start).tolist()), tuple(step.tolist())
         tally(*shown[0], *shown[1], margin, corner, cell, sums, counts, votes)

@@ -84,6 +84,11 @@ def test_blends_do_not_matter(tiles, matrices, blend):
     assert_same(tiles[:3], matrices[:3], chunks=29, blend=blend)
 
 
+@pytest.mark.parametrize("blend", ["nearest", "seam"])
+def test_soft_seams_do_not_matter(tiles, matrices, blend):
+    assert_same(tiles[:3], matrices[:3], chunks=29, blend=blend, seam_width=6.0)
+
+
 @pytest.mark.parametrize("order", [0, 5])
 def test_orders_do_not_matter(tiles, matrices, order):
     assert_same(tiles, matrices, chunks=29, order=order)
