@@ -20,10 +20,13 @@ __all__ = [
     "MINIMUM",
     "NEAREST",
     "blend_row",
+    "deliver",
+    "deliver_counts",
     "finish",
 ]
 
 Array = NDArray[np.floating[Any]]
+Counts = NDArray[np.int32]
 
 FEATHER, MEAN, NEAREST, MAXIMUM, MINIMUM, FIRST, LAST = range(7)
 
@@ -33,10 +36,13 @@ def blend_row(
     blend: int,
     values: Array,
     weights: Array,
+    first: int,
     size: int,
+    at: int,
     mean: Array,
     total: Array,
-    count: NDArray[np.int32],
+    count: Counts,
+    span: NDArray[np.intp],
 ) -> None:
     """Blend a row of values into the canvas; a weight of 0 changes nothing.
 
@@ -44,30 +50,111 @@ def blend_row(
     ----------
     blend : int
         One of the constants of this module.
-    values, weights : ndarray of shape (size,)
-        Of the tile; the weight is the distance to its border. May be overwritten.
-    size : int
-        Length of the row.
-    mean, total, count : ndarray of at least the same length
-        Blend so far, its weight, and the number of tiles; updated.
+    values : ndarray of shape (channels, at least size)
+        Of the tile.
+    weights : ndarray of shape (at least size,)
+        The distance to the border of the tile. May be overwritten.
+    first, size : int
+        Where the values lie in the row of the canvas.
+    at : int
+        Where the row starts in the canvas.
+    mean : ndarray of shape (channels, pixels of the canvas)
+        Blend so far; updated.
+    total, count : ndarray of shape (pixels of the canvas,)
+        Its weight, and the number of tiles; updated.
+    span : ndarray of shape (2,)
+        Where tiles came to lie on the row so far; updated. What is outside of it
+        is overwritten and need not be set before.
     """
-    zero = values.dtype.type(0)
-    if blend > MEAN:
-        _choose(blend, values, weights, size, mean, total)
-        for k in range(size):
-            total[k] = np.maximum(weights[k], total[k])
-            count[k] += np.int32(weights[k] > zero)
-        return
+    # Most of a canvas is covered by one tile, and is written only once.
+    stop, low, high = first + size, span[0], span[1]
     if blend == MEAN:
         for k in range(size):
-            weights[k] = values.dtype.type(weights[k] > zero)
+            weights[k] = weights.dtype.type(weights[k] > 0)
+    if low == high:
+        low = high = stop
+        span[0], span[1] = first, stop
+    else:
+        span[0], span[1] = min(first, low), max(stop, high)
+    for side in range(2):
+        begin = max(first, high) if side else first
+        size = (stop if side else min(stop, low)) - begin
+        _begin(values, weights, begin - first, size, at + begin, mean, total, count)
+        gap, end = (high, first) if side else (stop, low)
+        _clear(at + gap, at + end, mean, total, count)
+    begin = max(first, low)
+    skip, size = begin - first, min(stop, high) - begin
+    if size > 0:
+        _merge(blend, values, weights, skip, size, at + begin, mean, total, count)
+
+
+@compiled
+def _begin(
+    values: Array,
+    weights: Array,
+    skip: int,
+    size: int,
+    at: int,
+    mean: Array,
+    total: Array,
+    count: Counts,
+) -> None:
+    """Write part of a row where no tile was before."""
+    zero = values.dtype.type(0)
+    new, totals, counts = weights[skip:], total[at:], count[at:]
+    for k in range(size):
+        totals[k] = new[k]
+        counts[k] = np.int32(new[k] > zero)
+    for channel in range(len(values)):
+        line, out = values[channel, skip:], mean[channel, at:]
+        for k in range(size):
+            value = line[k]
+            out[k] = value if new[k] > zero else zero
+
+
+@compiled
+def _clear(begin: int, end: int, mean: Array, total: Array, count: Counts) -> None:
+    for k in range(begin, end):
+        total[k] = 0
+        count[k] = 0
+    for channel in range(len(mean)):
+        for k in range(begin, end):
+            mean[channel, k] = 0
+
+
+@compiled
+def _merge(
+    blend: int,
+    values: Array,
+    weights: Array,
+    skip: int,
+    size: int,
+    at: int,
+    mean: Array,
+    total: Array,
+    count: Counts,
+) -> None:
+    """Blend part of a row with what is there."""
+    zero = values.dtype.type(0)
+    new, totals, counts = weights[skip:], total[at:], count[at:]
+    for k in range(size):
+        counts[k] += np.int32(new[k] > zero)
+    if blend > MEAN:
+        for channel in range(len(values)):
+            line, out = values[channel, skip:], mean[channel, at:]
+            _choose(blend, line, new, size, out, totals)
+        for k in range(size):
+            totals[k] = np.maximum(new[k], totals[k])
+        return
     # A running mean keeps a lone tile, and equal tiles, exactly as they are; a
     # sum divided by its weight would not.
     for k in range(size):
-        total[k] += weights[k]
-        ratio = weights[k] / total[k] if weights[k] > zero else zero
-        mean[k] += ratio * (values[k] - mean[k])
-        count[k] += np.int32(weights[k] > zero)
+        totals[k] += new[k]
+        new[k] = new[k] / totals[k] if new[k] > zero else zero
+    for channel in range(len(values)):
+        line, out = values[channel, skip:], mean[channel, at:]
+        for k in range(size):
+            out[k] += new[k] * (line[k] - out[k])
 
 
 @compiled
@@ -78,7 +165,7 @@ def _choose(
     # Both values are read before the choice, which is not written over them:
     # else it becomes a branch, and the loop is not vectorised.
     zero = values.dtype.type(0)
-    chosen = np.empty_like(values)
+    chosen = np.empty(size, values.dtype)
     if blend == NEAREST:
         for k in range(size):
             old, new = mean[k], values[k]
@@ -107,13 +194,108 @@ def finish(
 ) -> None:
     """Round and clip a block if `whole`, and fill what no tile covers, in place."""
     means, totals = mean.reshape(-1), total.reshape(-1)
-    empty = means.dtype.type(fill)
-    least, most = means.dtype.type(low), means.dtype.type(high)
+    _finish_line(means, totals, means.size, fill, low, high, whole, means)
+
+
+@compiled
+def deliver(
+    mean: Array,
+    total: Array,
+    spans: NDArray[np.intp],
+    fill: float,
+    low: float,
+    high: float,
+    whole: bool,
+    corner: tuple[int, ...],
+    pixels: NDArray[Any],
+) -> None:
+    """Finish a block, and write it where it belongs.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (channels, planes, rows, cols)
+        Blend of the block.
+    total : ndarray of shape (planes, rows, cols)
+        Its weight.
+    spans : ndarray of shape (planes * rows, 2)
+        Where any tile came to lie on each row.
+    fill, low, high, whole
+        As in `finish`.
+    corner : tuple of three int
+        Where the block lies in `pixels`.
+    pixels : ndarray of shape (channels, ...)
+        The region; overwritten under the block.
+    """
+    channels, planes, rows, cols = mean.shape
+    shape = pixels.shape
+    flat = pixels.reshape(-1)
+    means, totals = mean.reshape(channels, -1), total.reshape(-1)
+    for channel in range(channels):
+        for plane in range(planes):
+            for row in range(rows):
+                to = (channel * shape[1] + corner[0] + plane) * shape[2]
+                to = (to + corner[1] + row) * shape[3] + corner[2]
+                line = plane * rows + row
+                first, stop = spans[line, 0], spans[line, 1]
+                at = line * cols + first
+                size = stop - first
+                _finish_line(
+                    means[channel, at:],
+                    totals[at:],
+                    size,
+                    fill,
+                    low,
+                    high,
+                    whole,
+                    flat[to + first :],
+                )
+                flat[to : to + first] = fill
+                flat[to + stop : to + cols] = fill
+
+
+@compiled
+def deliver_counts(
+    count: Counts,
+    spans: NDArray[np.intp],
+    corner: tuple[int, ...],
+    coverage: NDArray[Any],
+) -> None:
+    """Write how many tiles count in a block where it belongs."""
+    planes, rows, cols = count.shape
+    shape = coverage.shape
+    flat, counts = coverage.reshape(-1), count.reshape(-1)
+    for plane in range(planes):
+        for row in range(rows):
+            to = ((corner[0] + plane) * shape[1] + corner[1] + row) * shape[2]
+            to += corner[2]
+            line = plane * rows + row
+            first, stop = spans[line, 0], spans[line, 1]
+            here, out = counts[line * cols + first :], flat[to + first :]
+            for k in range(stop - first):
+                out[k] = here[k]
+            flat[to : to + first] = 0
+            flat[to + stop : to + cols] = 0
+
+
+@compiled
+def _finish_line(
+    line: Array,
+    totals: Array,
+    size: int,
+    fill: float,
+    low: float,
+    high: float,
+    whole: bool,
+    out: NDArray[Any],
+) -> None:
+    """Round and clip if `whole`, and fill what no tile covers."""
+    empty = line.dtype.type(fill)
+    least, most = line.dtype.type(low), line.dtype.type(high)
     if whole:
-        for k in range(means.size):
-            value = min(max(np.rint(means[k]), least), most)
-            means[k] = value if totals[k] > 0 else empty
+        for k in range(size):
+            value = min(max(np.rint(line[k]), least), most)
+            out[k] = value if totals[k] > 0 else empty
     else:
-        for k in range(means.size):
-            if totals[k] == 0:
-                means[k] = empty
+        for k in range(size):
+            value = line[k]
+            out[k] = value if totals[k] > 0 else empty

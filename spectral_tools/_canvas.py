@@ -21,7 +21,13 @@ from ._tile_inputs import (
     place,
     spatial_shapes,
 )
-from ._tile_pieces import Piece, box_slices, read_piece, source_of
+from ._tile_pieces import (
+    Piece,
+    box_slices,
+    lines_of,
+    read_piece,
+    source_of,
+)
 
 __all__ = [
     "BLOCK",
@@ -30,6 +36,7 @@ __all__ = [
     "ORDERS",
     "Plan",
     "Valid",
+    "add_channels",
     "add_piece",
     "check_affine",
     "check_choice",
@@ -73,6 +80,8 @@ LARGE, EMPTY = 1e9, 1e4
 # so small that the blend and its weight stay in the cache, and only finished pixels
 # leave it. Inside, every array has the axes (planes, rows, cols): a flat image is
 # one plane.
+# With more channels than MANY, regions are smaller, and need as much memory.
+MANY = 8
 REGION = {2: (1, 1024, 1024), 3: (16, 256, 256)}
 BLOCK = {2: (1, 128, 1024), 3: (2, 64, 256)}
 
@@ -176,7 +185,7 @@ def make_plan(
         kept=kept,
         computed=computed,
         counted=np.min_scalar_type(len(present)),
-        region=_sides(REGION[ndim], scale),
+        region=_sides(REGION[ndim], scale * min(1.0, MANY / channels) ** (1 / ndim)),
         block=_sides(BLOCK[ndim], scale),
     )
 
@@ -366,15 +375,37 @@ def add_piece(
     total: NDArray[Float],
     count: NDArray[np.int32],
 ) -> None:
-    """Add one channel of a tile to one block."""
-    tile, source = piece.tile, source_of(piece, block, channel, plan.computed)
-    lies: Any = (source.offset, source.start, source.centre, tile.half, tile.order)
-    onto: Any = (blend, mean, total, count)
-    if tile.shifted and not source.known.size and plan.field is None:
-        add_shifted(source.pixels, *lies, *onto)
-    else:
-        bent: Any = (source.known, source.moves, tile.linear)
-        add_warped(source.pixels, *bent, *lies, *onto)
+    """Add one channel of a tile to one block that holds something everywhere."""
+    spans = np.zeros((mean.shape[0] * mean.shape[1], 2), np.intp)
+    spans[:, 1] = mean.shape[2]
+    channels, room = slice(channel, channel + 1), np.empty(0, plan.computed)
+    add_channels(
+        plan, piece, block, channels, blend, mean[None], total, count, spans, room
+    )
+
+
+def add_channels(
+    plan: Plan,
+    piece: Piece,
+    block: int,
+    channels: slice,
+    blend: int,
+    mean: NDArray[Float],
+    total: NDArray[Float],
+    count: NDArray[np.int32],
+    spans: Ints,
+    room: NDArray[Float],
+) -> None:
+    """Add some channels of a tile to one block."""
+    tile = piece.tile
+    onto: Any = (tile.half, tile.order, blend, mean, total, count, spans)
+    if tile.shifted and piece.known is None and plan.field is None:
+        add_shifted(*lines_of(piece, block, channels), *onto)
+        return
+    source = source_of(piece, block, channels, room)
+    lies: Any = (source.offsets, source.start, source.centre)
+    bent: Any = (source.known, source.moves, tile.linear)
+    add_warped(source.pixels, *bent, *lies, *onto)
 
 
 def sample_piece(

@@ -1,5 +1,6 @@
 """Render regions of the canvas, one after the other or by threads (floor 8)."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -8,15 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blend_kernels import finish
-from ._canvas import MINIMAL_SEAM, MULTIBAND, Plan, add_piece, cut_up, pieces_of
+from ._blend_kernels import deliver, deliver_counts
+from ._box_kernels import join_channels
+from ._canvas import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
 from ._multiband import band_box, blend_bands
 from ._seams import blend_seams, has_seams, seam_boxes
 from ._thin import thin_plan
-from ._tile_pieces import Piece, box_slices
+from ._tile_pieces import NATIVE, box_slices, room_size
 from ._workers import Workers, spread
 
-__all__ = ["Region", "blocks_of", "regions_of", "render_alone", "render_regions"]
+__all__ = [
+    "Region",
+    "blocks_of",
+    "regions_of",
+    "render_alone",
+    "render_regions",
+    "takes_regions",
+    "write_regions",
+]
 
 Float = np.floating[Any]
 Ints = NDArray[np.intp]
@@ -25,6 +35,9 @@ Region = tuple[Ints, Ints]
 # So many regions are handed to a map-like callable at a time: it may compute all
 # of them before the first one is taken.
 BATCH = 16
+# Channels that are rendered together: coordinates and weights are computed once
+# for all of them.
+GROUP = 8
 
 
 def regions_of(plan: Plan, sides: Ints) -> list[Region]:
@@ -64,14 +77,52 @@ def render_alone(plan: Plan, region: Region) -> NDArray[Any]:
     return _shaped(plan, *_render_region(plan, region))[0]
 
 
+def write_regions(
+    plan: Plan,
+    regions: list[Region],
+    image: NDArray[Any],
+    coverage: NDArray[Any],
+    workers: int,
+    progress: bool,
+    title: str,
+) -> Iterator[None]:
+    """Render regions right into arrays in memory; each is there when it is yielded."""
+    pixels = image.reshape(plan.channels, *_padded(plan.shape))
+    counts = coverage.reshape(pixels.shape[1:])
+
+    def render(region: Region) -> None:
+        _render_into(plan, region, pixels, counts, (0, 0, 0))
+
+    yield from spread(render, regions, workers=workers, progress=progress, title=title)
+
+
+def takes_regions(plan: Plan, image: Any, coverage: Any, workers: Workers) -> bool:
+    """Return whether regions can be rendered right into arrays."""
+    plain = all(
+        isinstance(array, np.ndarray)
+        and array.flags.c_contiguous
+        and array.dtype == dtype
+        for array, dtype in ((image, plan.kept), (coverage, plan.counted))
+    )
+    # A callable may compute in other processes, which see copies of the arrays.
+    return (
+        plain
+        and plan.kept in NATIVE
+        and plan.channel_axis in {None, 0}
+        and not callable(workers)
+    )
+
+
 def _shaped(
     plan: Plan, found: NDArray[Any], counts: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return an image and its coverage with the axes that the result has."""
-    pixels = found.reshape(len(found), *counts.shape[3 - plan.ndim :])
-    coverage = counts.reshape(pixels.shape[1:])
+    coverage = counts.reshape(counts.shape[3 - plan.ndim :])
     if plan.channel_axis is None:
-        return pixels[0], coverage
+        return found.reshape(coverage.shape), coverage
+    if plan.channel_axis == plan.ndim:
+        return found.reshape(*coverage.shape, plan.channels), coverage
+    pixels = found.reshape(plan.channels, *coverage.shape)
     return np.moveaxis(pixels, 0, plan.channel_axis), coverage
 
 
@@ -108,44 +159,67 @@ def blocks_of(plan: Plan, region: Region) -> tuple[Ints, Ints]:
 
 def _render_region(plan: Plan, region: Region) -> tuple[NDArray[Any], NDArray[Any]]:
     start, stop = region
-    pixels = np.empty((plan.channels, *(stop - start)), plan.kept)
+    dtype = plan.kept if plan.kept in NATIVE else plan.computed
+    pixels = np.empty((plan.channels, *(stop - start)), dtype)
     counts = np.empty(pixels.shape[1:], plan.counted)
+    _render_into(plan, region, pixels, counts, tuple(start.tolist()))
+    if plan.channel_axis == plan.ndim:
+        lines = pixels.reshape(plan.channels, -1)
+        pixels = np.empty(lines.shape[::-1], dtype)
+        join_channels(lines, pixels)
+    return pixels.astype(plan.kept, copy=False), counts
+
+
+def _render_into(
+    plan: Plan,
+    region: Region,
+    pixels: NDArray[Any],
+    counts: NDArray[Any],
+    origin: tuple[int, ...],
+) -> None:
+    """Render a region into arrays whose first pixel is `origin` of the canvas."""
     if plan.blend == MULTIBAND:
-        blend_bands(plan, region, pixels, counts)
-        return pixels, counts
+        inside = box_slices(*(each - origin for each in region))
+        blend_bands(plan, region, pixels[:, *inside], counts[inside])
+    else:
+        _fill_region(plan, region, pixels, counts, origin)
+
+
+def _fill_region(
+    plan: Plan,
+    region: Region,
+    pixels: NDArray[Any],
+    counts: NDArray[Any],
+    origin: tuple[int, ...],
+) -> None:
+    start, stop = region
     starts, stops = cut_up(start, stop, plan.block)
     pieces = pieces_of(plan, starts, stops)
-    room = np.empty((2, plan.block.prod()), plan.computed)
-    room_to_count = np.empty(plan.block.prod(), np.int32)
+    group, most = min(GROUP, plan.channels), int(plan.block.prod())
+    means, totals = np.empty(group * most, plan.computed), np.empty(most, plan.computed)
+    numbers, marks = np.empty(most, np.int32), np.empty((most, 2), np.intp)
+    room = np.empty(group * room_size(pieces), plan.computed)
     for block in range(len(starts)):
-        inside = box_slices(starts[block] - start, stops[block] - start)
         if has_seams(plan, pieces, block):
-            parts = pixels[(slice(None), *inside)], counts[inside]
+            inside = box_slices(starts[block] - origin, stops[block] - origin)
+            parts = pixels[:, *inside], counts[inside]
             blend_seams(plan, pieces, block, starts[block], *parts)
             continue
-        shape = stops[block] - starts[block]
-        mean, total = room[:, : shape.prod()].reshape(2, *shape)
-        count = room_to_count[: shape.prod()].reshape(shape)
-        for channel in range(plan.channels):
-            _blend_block(plan, pieces, block, channel, mean, total, count)
-            pixels[channel][inside] = mean
-        counts[inside] = count
-    return pixels, counts
-
-
-def _blend_block(
-    plan: Plan,
-    pieces: list[Piece],
-    block: int,
-    channel: int,
-    mean: NDArray[Float],
-    total: NDArray[Float],
-    count: NDArray[np.int32],
-) -> None:
-    """Blend one channel of one block into the arrays, whatever they held."""
-    for array in (mean, total, count):
-        array.fill(0)
-    for piece in pieces:
-        if piece.touched[block]:
-            add_piece(plan, piece, block, channel, plan.blend, mean, total, count)
-    finish(mean, total, plan.fill_value, *plan.limits, plan.kept.kind != "f")
+        shape = (stops[block] - starts[block]).tolist()
+        corner = tuple((starts[block] - origin).tolist())
+        size = math.prod(shape)
+        total, count = totals[:size].reshape(shape), numbers[:size].reshape(shape)
+        spans = marks[: shape[0] * shape[1]]
+        for first in range(0, plan.channels, group):
+            channels = slice(first, min(first + group, plan.channels))
+            some = pixels[channels]
+            mean = means[: len(some) * size].reshape(len(some), *shape)
+            spans.fill(0)
+            onto: Any = (plan.blend, mean, total, count, spans, room)
+            for piece in pieces:
+                if piece.touched[block]:
+                    add_channels(plan, piece, block, channels, *onto)
+            ends: Any = (plan.fill_value, *plan.limits, plan.kept.kind != "f")
+            where: Any = (corner, some)
+            deliver(mean, total, spans, *ends, *where)
+        deliver_counts(count, spans, corner, counts)

@@ -35,58 +35,96 @@ LEAST = 1e-3
 
 
 @compiled
-def _mix(one: Array, two: Array, part: Any, size: int, out: Array) -> None:
+def _mix(one: Any, two: Any, part: Any, size: int, out: Array) -> None:
     # This form, not one * (1 - part) + two * part, keeps constants exactly.
+    real = out.dtype.type
     for k in range(size):
-        out[k] = one[k] + part * (two[k] - one[k])
+        here = real(one[k])
+        out[k] = here + part * (real(two[k]) - here)
 
 
 @compiled
 def lean(
-    flat: Array,
-    at: int,
+    lines: NDArray[Any],
+    low: NDArray[np.intp],
+    strides: tuple[int, int],
     shape: tuple[int, int, int],
     part: Array,
     size: int,
     room: Array,
     values: Array,
 ) -> None:
-    """Interpolate a row of a translated tile linearly."""
-    planes, rows, cols = shape
+    """Interpolate a row of a translated tile linearly.
+
+    Parameters
+    ----------
+    lines : ndarray
+        Pixels of the tile, of any real dtype.
+    low : ndarray of shape (3,)
+        The lowest of the pixels around the first point. Those that lie outside
+        of the tile are taken from its border.
+    strides : tuple of two int
+        Steps in `lines` to the next plane and row.
+    shape : tuple of three int
+        Shape of the tile.
+    part : ndarray of shape (3,)
+        How far the points lie beyond pixels.
+    size : int
+        Number of points.
+    room : ndarray of shape (2, at least size + 1)
+        Overwritten.
+    values : ndarray of shape (size,)
+        The result.
+    """
     line, other = room[0], room[1]
-    _mix(flat[at:], flat[at + cols :], part[1], size + 1, line)
-    if planes > 1:
-        at += rows * cols
-        _mix(flat[at:], flat[at + cols :], part[1], size + 1, other)
-        _mix(line, other, part[0], size + 1, line)
+    row, below = _clamp(low[1], shape[1]), _clamp(low[1] + 1, shape[1])
+    plane, next_plane = _clamp(low[0], shape[0]), _clamp(low[0] + 1, shape[0])
+    col = _clamp(low[2], shape[2])
+    skip = max(col - low[2], 0)
+    keep = max(min(low[2] + size + 1, shape[2]) - col, 1)
+    at = plane * strides[0] + row * strides[1] + col
+    down = (below - row) * strides[1]
+    _mix(lines[at:], lines[at + down :], part[1], keep, line[skip:])
+    if shape[0] > 1:
+        at += (next_plane - plane) * strides[0]
+        _mix(lines[at:], lines[at + down :], part[1], keep, other[skip:])
+        _mix(line[skip:], other[skip:], part[0], keep, line[skip:])
+    line[:skip] = line[skip]
+    line[skip + keep : size + 1] = line[skip + keep - 1]
     _mix(line, line[1:], part[2], size, values)
 
 
 @compiled
+def _clamp(index: int, size: int) -> int:
+    return min(max(index, 0), size - 1)
+
+
+@compiled
 def bend(
-    flat: Array,
+    lines: NDArray[Any],
     at: int,
-    shape: tuple[int, int, int],
+    strides: tuple[int, int],
+    deep: bool,
     taps: Array,
-    order: int,
     size: int,
     room: Array,
     values: Array,
 ) -> None:
-    """Interpolate a row of a translated tile by splines."""
-    planes, rows, cols = shape
-    reach, layer = order // 2, rows * cols
+    """Interpolate a row of a translated tile by splines, else like `lean`."""
+    order = len(taps) - 1
+    reach = order // 2
     line, other = room[0], room[1]
-    at -= reach * cols + reach
-    if planes > 1:
-        at -= reach * layer
+    at -= reach * strides[1] + reach
+    if deep:
+        at -= reach * strides[0]
         line[:] = 0
         for plane in range(order + 1):
-            combine(flat, at + plane * layer, cols, taps[:, 1], size + order, other)
+            here = at + plane * strides[0]
+            combine(lines, here, strides[1], taps[:, 1], size + order, other)
             for k in range(size + order):
                 line[k] += taps[plane, 0] * other[k]
     else:
-        combine(flat, at, cols, taps[:, 1], size + order, line)
+        combine(lines, at, strides[1], taps[:, 1], size + order, line)
     combine(line, 0, 1, taps[:, 2], size, values)
 
 
@@ -124,7 +162,7 @@ def locate(
 def distances(
     origin: Floats,
     step: Floats,
-    ramp: Floats,
+    ramp: Array,
     centre: Floats,
     half: Floats,
     size: int,
@@ -138,12 +176,12 @@ def distances(
     plane_half, row_half, col_half = half.astype(dtype)
     least = dtype.type(LEAST)
     for k in range(size):
-        row = row_half - abs(row_at + dtype.type(ramp[k]) * row_step)
-        col = col_half - abs(col_at + dtype.type(ramp[k]) * col_step)
+        row = row_half - abs(row_at + ramp[k] * row_step)
+        col = col_half - abs(col_at + ramp[k] * col_step)
         weights[k] = max(min(row, col), least)
     if plane_half < np.inf:
         for k in range(size):
-            plane = plane_half - abs(plane_at + dtype.type(ramp[k]) * plane_step)
+            plane = plane_half - abs(plane_at + ramp[k] * plane_step)
             weights[k] = np.minimum(weights[k], max(plane, least))
 
 

@@ -1,7 +1,7 @@
 """Sample tiles and blend them into a block of the canvas, compiled (floor 3).
 
-Arrays have three axes here, (planes, rows, cols); a flat image has one plane. A
-tile arrives as `source`, a part of it that reaches over its border where the block
+Arrays have the axes (channels, planes, rows, cols) here, and those that all channels
+share the last three; a flat image has one plane. A tile arrives as `source`, a part of it that reaches over its border where the block
 does: pixels, or the coefficients of a spline. Sampling a row and blending a row are
 separate functions with a short buffer between them.
 """
@@ -26,12 +26,15 @@ from ._row_kernels import (
     normalise,
     split,
 )
+from ._run_kernels import LANES, bend_runs, flows, lean_runs, trace
 from ._spline_kernels import gather_spline, spline_weights
 
-__all__ = ["SLACK", "add_shifted", "add_warped", "repeat_border"]
+__all__ = ["SLACK", "add_shifted", "add_warped"]
 
 Array = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+Counts = NDArray[np.int32]
 
 # Pixels this close outside a border (in pixels) count as on it: matrices carry
 # rounding errors, and tiles that only touch must not leave a gap between them.
@@ -43,8 +46,10 @@ GUARD = 1e-7
 
 @compiled
 def add_shifted(
-    source: Array,
-    offset: float,
+    lines: NDArray[Any],
+    strides: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    offsets: Floats,
     start: Floats,
     centre: Floats,
     half: Floats,
@@ -52,69 +57,92 @@ def add_shifted(
     blend: int,
     mean: Array,
     total: Array,
-    count: NDArray[np.int32],
+    count: Counts,
+    spans: Ints,
 ) -> None:
     """Add a translated tile to a block.
 
     Parameters
     ----------
-    source : ndarray of shape (planes, rows, cols)
-        The part of the tile that is needed, contiguous.
-    offset : float
-        Added to all values of `source`.
+    lines : ndarray
+        The part of the tile that is needed: pixels of any real dtype.
+    strides : tuple of three int
+        Steps in `lines` to the next channel, plane and row.
+    shape : tuple of three int
+        How many planes, rows and columns there are.
+    offsets : ndarray of shape (channels,)
+        Added to all values of each channel.
     start : ndarray of shape (3,)
-        Where the first pixel of the block lies in `source`.
+        Where the first pixel of the block lies in the tile.
     centre, half : ndarray of shape (3,)
-        Centre of the tile in coordinates of `source`, and half of its size,
+        Centre of the tile in the same coordinates, and half of its size,
         which is infinite along the planes of a flat tile.
     order : int
         0 for the nearest pixel, 1 for linear interpolation, 3 and 5 for splines.
     blend : int
         One of the constants of the blends.
-    mean, total, count : ndarray of shape (block planes, block rows, block cols)
-        Blend so far, its weight, and the number of tiles; updated.
+    mean : ndarray of shape (channels, block planes, block rows, block cols)
+        Blend so far; updated.
+    total, count : ndarray of shape (block planes, block rows, block cols)
+        Its weight, and the number of tiles; updated.
+    spans : ndarray of shape (block planes * block rows, 2)
+        Where tiles came to lie on each row so far; updated. Outside of it,
+        the arrays need not be set before.
     """
     # Strategy: every pixel lies at the same fraction of a source pixel, so whole
     # source rows are mixed into one line first, and its columns after that.
-    low, high = _limits(source, centre, half, order)
+    channels, height, cells = mean.shape[0], mean.shape[2], mean.shape[3]
+    real, deep, steps = mean.dtype.type, shape[0] > 1, strides[1:]
+    low, high = centre - half - SLACK, centre + half + SLACK
     first, stop = np.empty(3, np.intp), np.empty(3, np.intp)
-    base, part = np.empty(3, np.intp), np.empty(3, source.dtype)
+    base, part = np.empty(3, np.intp), np.empty(3, mean.dtype)
     for axis in range(3):
         first[axis], stop[axis] = _span(
-            low[axis], high[axis], start[axis], 1.0, 0, mean.shape[axis]
+            low[axis], high[axis], start[axis], 1.0, 0, mean.shape[1 + axis]
         )
         base[axis] = np.floor(start[axis] + 0.5 * (order == 0))
         part[axis] = (start[axis] - base[axis]) * (order != 0)
     size = max(stop[2] - first[2], 0)
-    taps = np.empty((order + 1, 3), source.dtype)
+    lowest = base + first
+    taps = np.empty((order + 1, 3), mean.dtype)
     if order > 1:
         spline_weights(order, part, 3, taps)
-    room = np.empty((2, size + order + 1), source.dtype)
-    values = np.empty(size, source.dtype)
-    across, weights = np.empty_like(values), np.empty_like(values)
+    room = np.empty((2, size + order + 1), mean.dtype)
+    values = np.empty((channels, size), mean.dtype)
+    across, weights = np.empty(size, mean.dtype), np.empty(size, mean.dtype)
     for k in range(size):
         across[k] = half[2] - abs(start[2] + (first[2] + k) - centre[2])
 
-    least, flat = source.dtype.type(LEAST), source.reshape(-1)
-    means, totals, counts = mean.reshape(-1), total.reshape(-1), count.reshape(-1)
-    rows, cols = source.shape[1:]
-    left = base[2] + first[2]
+    means = mean.reshape(channels, -1)
+    totals, counts = total.reshape(-1), count.reshape(-1)
     for plane in range(first[0], stop[0]):
         outer = half[0] - abs(start[0] + plane - centre[0])
         for row in range(first[1], stop[1]):
             inner = half[1] - abs(start[1] + row - centre[1])
-            bound = max(source.dtype.type(min(outer, inner)), least)
+            bound, least = max(real(min(outer, inner)), real(LEAST)), real(LEAST)
             for k in range(size):
                 weights[k] = max(min(across[k], bound), least)
-            at = ((base[0] + plane) * rows + base[1] + row) * cols + left
-            if order > 1:
-                bend(flat, at, source.shape, taps, order, size, room, values)
-            else:
-                lean(flat, at, source.shape, part, size, room, values)
-            lift(values, size, offset)
-            to = (plane * mean.shape[1] + row) * mean.shape[2] + first[2]
+            lowest[0], lowest[1] = base[0] + plane, base[1] + row
+            at = lowest[0] * strides[1] + lowest[1] * strides[2] + lowest[2]
+            for channel in range(channels):
+                here, out = lines[channel * strides[0] :], values[channel]
+                if order > 1:
+                    bend(here, at, steps, deep, taps, size, room, out)
+                else:
+                    lean(here, lowest, steps, shape, part, size, room, out)
+                lift(out, size, offsets[channel])
+            lies = plane * height + row
             blend_row(
-                blend, values, weights, size, means[to:], totals[to:], counts[to:]
+                blend,
+                values,
+                weights,
+                first[2],
+                size,
+                lies * cells,
+                means,
+                totals,
+                counts,
+                spans[lies],
             )
 
 
@@ -124,7 +152,7 @@ def add_warped(
     known: Array,
     moves: Floats,
     linear: Floats,
-    offset: float,
+    offsets: Floats,
     start: Floats,
     centre: Floats,
     half: Floats,
@@ -132,14 +160,16 @@ def add_warped(
     blend: int,
     mean: Array,
     total: Array,
-    count: NDArray[np.int32],
+    count: Counts,
+    spans: Ints,
 ) -> None:
     """Add a tile under an affine map to a block, with or without a mask.
 
     Parameters
     ----------
-    source : ndarray of shape (planes, rows, cols)
-        The part of the tile that is needed, contiguous; 0 where it is not known.
+    source : ndarray of shape (channels, planes, rows, cols)
+        The part of the tile that is needed, contiguous, with `LANES` more
+        values behind it; 0 where it is not known.
     known : ndarray of shape (planes, rows, cols) or (0, 0, 0)
         1 where a pixel of `source` counts and 0 elsewhere; empty if all count.
     moves : ndarray of shape (3, block planes, block rows, block cols) or empty
@@ -147,81 +177,117 @@ def add_warped(
     linear : ndarray of shape (3, 3)
         Steps in `source`, in its columns, for one step along each axis of the
         block.
-    offset, start, centre, half, order, blend, mean, total, count
-        As in `add_shifted`.
+    offsets, start, centre, half, order, blend, mean, total, count, spans
+        As in `add_shifted`, in coordinates of `source`.
     """
-    low, high = _limits(source, centre, half, order)
-    flat, flags = source.reshape(-1), known.reshape(-1)
-    means, totals, counts = mean.reshape(-1), total.reshape(-1), count.reshape(-1)
-    shape, columns = source.shape, mean.shape[2]
-    lows = np.empty((3, columns), np.int32)
-    parts = np.empty((3, columns), source.dtype)
-    values = np.empty(columns, source.dtype)
-    weights, share = np.empty_like(values), np.ones_like(values)
-    room = np.empty((3, order + 1, columns if order > 1 else 0), source.dtype)
+    channels, height, columns = mean.shape[0], mean.shape[2], mean.shape[3]
+    shape, wide = source.shape[1:], columns + LANES
+    low, high = _limits(shape, centre, half, order)
+    flat, flags = source.reshape(channels, -1), known.reshape(-1)
+    means = mean.reshape(channels, -1)
+    totals, counts = total.reshape(-1), count.reshape(-1)
+    runs, lows = np.empty((2, columns + 1), np.intp), np.empty((3, wide), np.int32)
+    parts = np.zeros((3, wide), source.dtype)
+    values = np.empty((channels, wide), source.dtype)
+    weights, share = np.empty(wide, source.dtype), np.ones(wide, source.dtype)
+    taps = np.zeros((3, order + 1, wide if order > 1 else 0), source.dtype)
     origin, step = np.empty(3), linear[:, 2].copy()
     # Counted once: turning an integer into a float in a loop keeps it scalar.
-    ramp = np.arange(columns).astype(np.float64)
-    for plane in range(mean.shape[0]):
-        for row in range(mean.shape[1]):
-            first, stop = 0, columns
-            for axis in range(3):
-                origin[axis] = (
-                    start[axis] + linear[axis, 0] * plane + linear[axis, 1] * row
-                )
-                if moves.size == 0:
-                    first, stop = _span(
-                        low[axis], high[axis], origin[axis], step[axis], first, stop
-                    )
-            size = stop - first
-            if size <= 0:
-                continue
-            for axis in range(3):
-                origin[axis] += first * step[axis]
+    ramp = np.arange(wide).astype(np.float64)
+    steps = ramp.astype(source.dtype)
+    fluent = flows(step, shape[0]) and moves.size == 0 and flags.size == 0
+    for lies in range(mean.shape[1] * height):
+        plane, row = lies // height, lies % height
+        first, stop = 0, columns
+        for axis in range(3):
+            origin[axis] = start[axis] + linear[axis, 0] * plane + linear[axis, 1] * row
             if moves.size == 0:
+                first, stop = _span(
+                    low[axis], high[axis], origin[axis], step[axis], first, stop
+                )
+        size, pieces = stop - first, 0
+        if size <= 0:
+            continue
+        for axis in range(3):
+            origin[axis] += first * step[axis]
+        if moves.size:
+            points = moves[:, plane, row].copy()
+            displace(origin, step, ramp, points, low, high, size, weights)
+            split(points, shape, order, size, lows, parts)
+            measure(points, centre, half, size, weights)
+        else:
+            distances(origin, step, steps, centre, half, size, weights)
+            if fluent:
+                pieces = trace(origin, step, steps, shape, order, size, runs, parts)
+            else:
                 locate(origin, step, ramp, shape, order, size, lows, parts)
-                distances(origin, step, ramp, centre, half, size, weights)
+        if order > 1:
+            for axis in range(0 if shape[0] > 1 else 1, 3):
+                spline_weights(order, parts[axis], size + LANES, taps[axis])
+        elif flags.size:
+            gather(flags, lows, parts, shape, size, share)
+        for channel in range(channels):
+            line, out = flat[channel], values[channel]
+            if fluent:
+                _follow(line, runs, pieces, parts, taps, shape, share, out)
             else:
-                points = moves[:, plane, row].copy()
-                displace(origin, step, ramp, points, low, high, size, weights)
-                split(points, shape, order, size, lows, parts)
-                measure(points, centre, half, size, weights)
-            if order > 1:
-                gather_spline(flat, lows, parts, shape, order, size, room, values)
-            else:
-                gather(flat, lows, parts, shape, size, values)
-            if flags.size > 0:
-                if order <= 1:
-                    gather(flags, lows, parts, shape, size, share)
-                normalise(flags, lows, parts, shape, share, size, values, weights)
-            lift(values, size, offset)
-            to = (plane * mean.shape[1] + row) * columns + first
-            blend_row(
-                blend, values, weights, size, means[to:], totals[to:], counts[to:]
-            )
+                _collect(line, lows, parts, taps, shape, size, out)
+            if flags.size:
+                normalise(flags, lows, parts, shape, share, size, out, weights)
+            lift(out, size, offsets[channel])
+        blend_row(
+            blend,
+            values,
+            weights,
+            first,
+            size,
+            lies * columns,
+            means,
+            totals,
+            counts,
+            spans[lies],
+        )
 
 
 @compiled
-def repeat_border(
-    box: Array, first: tuple[int, int, int], size: tuple[int, int, int]
+def _follow(
+    line: Array,
+    runs: Ints,
+    count: int,
+    parts: Array,
+    taps: Array,
+    shape: tuple[int, int, int],
+    spare: Array,
+    out: Array,
 ) -> None:
-    """Fill a box around the part that is known with the border of that part."""
-    last0, last1 = first[0] + size[0] - 1, first[1] + size[1] - 1
-    last2 = first[2] + size[2] - 1
-    for plane in range(box.shape[0]):
-        from_plane = min(max(plane, first[0]), last0)
-        for row in range(box.shape[1]):
-            from_row = min(max(row, first[1]), last1)
-            known = from_plane == plane and from_row == row
-            for col in range(box.shape[2]):
-                if not (known and first[2] <= col <= last2):
-                    from_col = min(max(col, first[2]), last2)
-                    box[plane, row, col] = box[from_plane, from_row, from_col]
+    """Interpolate along runs."""
+    if taps.shape[1] > 2:
+        bend_runs(line, runs, count, taps, shape, spare, out)
+    else:
+        lean_runs(line, runs, count, parts, shape, out)
+
+
+@compiled
+def _collect(
+    line: Array,
+    lows: NDArray[np.int32],
+    parts: Array,
+    taps: Array,
+    shape: tuple[int, int, int],
+    size: int,
+    out: Array,
+) -> None:
+    """Interpolate point by point."""
+    order = taps.shape[1] - 1
+    if order > 1:
+        gather_spline(line, lows, taps, shape, order, size, out)
+    else:
+        gather(line, lows, parts, shape, size, out)
 
 
 @compiled
 def _limits(
-    source: Array, centre: Floats, half: Floats, order: int
+    shape: tuple[int, int, int], centre: Floats, half: Floats, order: int
 ) -> tuple[Floats, Floats]:
     """Return the lowest and highest coordinates that the tile covers."""
     low, high = centre - half - SLACK, centre + half + SLACK
@@ -229,7 +295,7 @@ def _limits(
     for axis in range(3):
         if half[axis] < np.inf:  # never read outside the source
             low[axis] = max(low[axis], reach)
-            high[axis] = min(high[axis], source.shape[axis] - 1.5 - GUARD - reach)
+            high[axis] = min(high[axis], shape[axis] - 1.5 - GUARD - reach)
     return low, high
 
 

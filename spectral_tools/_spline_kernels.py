@@ -155,27 +155,29 @@ def spline_weights(order: int, parts: Array, size: int, out: Array) -> None:
         One row for each pixel that counts, from the lowest.
     """
     real = parts.dtype.type
+    first, second, third, fourth = out[0], out[1], out[2], out[3]
     if order == 3:
         for k in range(size):
             t = parts[k]
             s = real(1) - t
-            out[0, k] = s * s * s * real(1 / 6)
-            out[1, k] = real(2 / 3) - t * t * (real(1) - real(0.5) * t)
-            out[2, k] = real(2 / 3) - s * s * (real(1) - real(0.5) * s)
-            out[3, k] = t * t * t * real(1 / 6)
+            first[k] = s * s * s * real(1 / 6)
+            second[k] = real(2 / 3) - t * t * (real(1) - real(0.5) * t)
+            third[k] = real(2 / 3) - s * s * (real(1) - real(0.5) * s)
+            fourth[k] = t * t * t * real(1 / 6)
         return
+    fifth, sixth = out[4], out[5]
     # The bump of order 5 at distances from 0 to 1, and from 1 to 2.
     near = np.array([-1 / 12, 1 / 4, 0, -1 / 2, 0, 11 / 20]).astype(parts.dtype)
     far = np.array([1 / 24, -3 / 8, 5 / 4, -7 / 4, 5 / 8, 17 / 40]).astype(parts.dtype)
     for k in range(size):
         t = parts[k]
         s = real(1) - t
-        out[0, k] = s * s * s * s * s * real(1 / 120)
-        out[1, k] = _polynomial(far, real(1) + t)
-        out[2, k] = _polynomial(near, t)
-        out[3, k] = _polynomial(near, s)
-        out[4, k] = _polynomial(far, real(1) + s)
-        out[5, k] = t * t * t * t * t * real(1 / 120)
+        first[k] = s * s * s * s * s * real(1 / 120)
+        second[k] = _polynomial(far, real(1) + t)
+        third[k] = _polynomial(near, t)
+        fourth[k] = _polynomial(near, s)
+        fifth[k] = _polynomial(far, real(1) + s)
+        sixth[k] = t * t * t * t * t * real(1 / 120)
 
 
 @compiled
@@ -207,11 +209,10 @@ def combine(
 def gather_spline(
     flat: Array,
     lows: NDArray[np.int32],
-    parts: Array,
+    taps: Array,
     shape: tuple[int, int, int],
     order: int,
     size: int,
-    room: Array,
     values: Array,
 ) -> None:
     """Write the values of a spline at a row of points.
@@ -220,56 +221,54 @@ def gather_spline(
     ----------
     flat : ndarray
         Coefficients of a box of the given shape.
-    lows, parts : ndarray of shape (3, size)
-        The pixels below each point, and how far beyond them it lies.
+    lows : ndarray of shape (3, size)
+        The pixels below each point.
     shape : tuple of three int
         Shape of the box.
     order : {3, 5}
         Order of the spline.
     size : int
         Number of points.
-    room : ndarray of shape (3, order + 1, size)
-        Overwritten.
+    taps : ndarray of shape (3, order + 1, size)
+        Heights of the bumps at each point, for each axis.
     values : ndarray of shape (size,)
         The result.
     """
     planes, rows, cols = shape
-    for axis in range(0 if planes > 1 else 1, 3):
-        spline_weights(order, parts[axis], size, room[axis])
     before, layer = order // 2, rows * cols
     row, col = lows[1], lows[2]
     if planes == 1:
         for k in range(size):
             at = (row[k] - before) * cols + col[k] - before
-            values[k] = _under(flat, at, cols, room, order, k)
+            values[k] = _under(flat, at, cols, taps, order, k)
         return
     for k in range(size):
         at = ((lows[0, k] - before) * rows + row[k] - before) * cols + col[k] - before
-        total = _under(flat, at, cols, room, order, k) * room[0, 0, k]
+        total = _under(flat, at, cols, taps, order, k) * taps[0, 0, k]
         for plane in range(1, order + 1):
             at += layer
-            total += _under(flat, at, cols, room, order, k) * room[0, plane, k]
+            total += _under(flat, at, cols, taps, order, k) * taps[0, plane, k]
         values[k] = total
 
 
 @compiled
-def _under(flat: Array, at: int, cols: int, room: Array, order: int, k: int) -> Any:
+def _under(flat: Array, at: int, cols: int, taps: Array, order: int, k: int) -> Any:
     """Return the value of a flat spline from its coefficients around a point."""
     total = flat.dtype.type(0)
     if order == 3:
-        a, b, c, d = room[2, 0, k], room[2, 1, k], room[2, 2, k], room[2, 3, k]
+        a, b, c, d = taps[2, 0, k], taps[2, 1, k], taps[2, 2, k], taps[2, 3, k]
         for row in range(4):
             here = np.uintp(at + row * cols)
             line = a * flat[here] + b * flat[here + np.uintp(1)]
             line += c * flat[here + np.uintp(2)] + d * flat[here + np.uintp(3)]
-            total += room[1, row, k] * line
+            total += taps[1, row, k] * line
     else:
         for row in range(6):
             here = np.uintp(at + row * cols)
             line = flat.dtype.type(0)
             for col in range(6):
-                line += room[2, col, k] * flat[here + np.uintp(col)]
-            total += room[1, row, k] * line
+                line += taps[2, col, k] * flat[here + np.uintp(col)]
+            total += taps[1, row, k] * line
     return total
 
 

@@ -1,6 +1,6 @@
 """Write rendered blocks to stores, and remember which ones are there (floor 9)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from ._canvas import Plan
 from ._checks import as_shape
-from ._regions import Region, regions_of, render_regions
+from ._regions import (
+    Region,
+    regions_of,
+    render_regions,
+    takes_regions,
+    write_regions,
+)
 from ._workers import Workers
 
 __all__ = ["block_sides", "check_store", "write_blocks"]
@@ -70,15 +76,33 @@ def write_blocks(
         marks = np.asarray(done[...], dtype=bool)
         left = [k for k, cell in enumerate(cells) if not marks[cell]]
         regions, cells = [regions[k] for k in left], [cells[k] for k in left]
-    parts = render_regions(plan, regions, workers, progress, "warp_composite")
-    for cell, (inside, pixels, counts) in zip(cells, parts, strict=True):
-        image[plan.with_channels(inside)] = pixels
-        coverage[inside] = counts
+    for cell, _ in zip(
+        cells, _written(plan, regions, image, coverage, workers, progress), strict=True
+    ):
         if done is not None:
             _settle(image)
             _settle(coverage)
             done[cell] = True
             _settle(done)
+
+
+def _written(
+    plan: Plan,
+    regions: list[Region],
+    image: Any,
+    coverage: Any,
+    workers: Workers,
+    progress: bool,
+) -> Iterator[None]:
+    """Write regions, and yield whenever one has been written."""
+    shown: Any = (workers, progress, "warp_composite")
+    if takes_regions(plan, image, coverage, workers):
+        yield from write_regions(plan, regions, image, coverage, *shown)
+        return
+    for inside, pixels, counts in render_regions(plan, regions, *shown):
+        image[plan.with_channels(inside)] = pixels
+        coverage[inside] = counts
+        yield
 
 
 def _cell(region: Region, ndim: int, sides: Ints) -> tuple[int, ...]:

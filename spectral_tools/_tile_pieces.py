@@ -1,24 +1,33 @@
 """Read the parts of placed tiles that a region of the canvas needs (floor 5)."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import sub
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from ._box_kernels import copy_box, repeat_border, split_channels
 from ._ndimage import distance_transform_edt
-from ._sample_kernels import SLACK, repeat_border
+from ._run_kernels import LANES
+from ._sample_kernels import SLACK
 from ._spline_kernels import prefilter, smooth, smooth_margin, spline_margin
 from ._tile_inputs import Tile
 
 __all__ = [
+    "NATIVE",
     "Need",
     "Piece",
     "Source",
     "box_slices",
     "keys_of",
+    "lines_of",
     "need_of",
     "read_piece",
+    "room_size",
     "source_of",
 ]
 
@@ -29,8 +38,13 @@ Flags = NDArray[np.bool_]
 
 # Farther than any pixel, yet an integer can hold it.
 FAR = 1e15
+# An offset that is none.
+NOTHING = np.zeros(1)
 # Each at least doubles what is known of a box.
 REFLECTIONS = 12
+# What kernels write as it is, and read as it is: few, for each is compiled anew.
+NATIVE = frozenset(map(np.dtype, ("?", "u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8")))
+READ = frozenset(map(np.dtype, ("u1", "u2", "f4", "f8")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,9 +66,10 @@ class Piece:
     """The part of a tile that one region needs, and what each block takes of it."""
 
     tile: Tile
-    pixels: NDArray[Any]  # (channels, planes, rows, cols)
+    pixels: NDArray[Any]  # (channels, planes, rows, cols), columns side by side
+    lines: tuple[NDArray[Any], tuple[int, ...]]  # the memory behind, and its steps
     moves: list[Floats]  # for each block: (3, planes, rows, cols), or empty
-    offset: list[float]  # added to the pixels, for each channel
+    offsets: Floats  # added to the pixels, for each channel
     known: NDArray[Any] | None
     ready: bool  # the pixels are filtered, and go as far as all blocks reach
     touched: Flags
@@ -66,12 +81,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Source:
-    """What the kernels take of one channel of a tile for one block."""
+    """What the kernels take of some channels of a tile for one block."""
 
     pixels: NDArray[Float]
     known: NDArray[Float]
     moves: Floats
-    offset: float
+    offsets: Floats
     start: Floats
     centre: Floats
 
@@ -108,21 +123,22 @@ def read_piece(
     lower, upper, touched = need.lower, need.upper, need.touched
     first, ready = need.first, need.ready
     known: NDArray[Any] | None
-    pixels, known = _read(tile, channel_axis, first, need.stop)
+    pixels, known = _read(tile, channel_axis, first, need.stop, dtype)
     start = starts @ tile.linear.T + tile.offset
-    offset = [0.0] * len(pixels)
+    offsets: Floats = np.zeros(len(pixels))
     if known is not None and not known.any():
         touched = np.zeros_like(touched)
     if ready and touched.any():
-        first, pixels, known, offset = _filter(
+        first, pixels, known, offsets = _filter(
             tile, pixels, known, first, need.corner, need.end, dtype
         )
         lower[:], upper[:] = first, first + pixels.shape[1:]
     return Piece(
         tile=tile,
         pixels=pixels,
+        lines=_lines_of(pixels),
         moves=moves,
-        offset=offset,
+        offsets=offsets,
         known=known,
         ready=ready,
         touched=touched,
@@ -166,9 +182,12 @@ def _reach(
     """
     middle = (starts + stops - 1) / 2 @ tile.linear.T + tile.offset
     extent = (stops - 1 - starts) / 2 @ np.abs(tile.linear).T
-    least, most = np.transpose([_extremes(each) for each in moves], (1, 0, 2))
-    low = np.maximum(middle - extent + least, -0.5 - SLACK)
-    high = np.minimum(middle + extent + most, tile.size - 0.5 + SLACK)
+    low, high = middle - extent, middle + extent
+    if moves[0].size:
+        least, most = np.transpose([_extremes(each) for each in moves], (1, 0, 2))
+        low, high = low + least, high + most
+    low = np.maximum(low, -0.5 - SLACK)
+    high = np.minimum(high, tile.size - 0.5 + SLACK)
     lower = np.floor(low - SLACK).astype(np.intp) - tile.order // 2
     upper = np.floor(high + 0.5 + 2 * SLACK).astype(np.intp) + 2 + tile.order // 2
     flat = np.isinf(tile.half)
@@ -178,8 +197,6 @@ def _reach(
 
 def _extremes(moves: Floats) -> Floats:
     """Return the least and the largest displacement of a block along each axis."""
-    if moves.size == 0:
-        return np.zeros((2, 3))
     flat = moves.reshape(3, -1)
     finite = np.isfinite(flat)
     least = flat.min(axis=1, initial=FAR, where=finite)
@@ -209,7 +226,11 @@ def keys_of(
 
 
 def _read(
-    tile: Tile, channel_axis: int | None, first: Ints, stop: Ints
+    tile: Tile,
+    channel_axis: int | None,
+    first: Ints,
+    stop: Ints,
+    dtype: np.dtype[Any],
 ) -> tuple[NDArray[Any], Flags | None]:
     """Read a box of a tile, and where its pixels count if not all do."""
     where, key = keys_of(tile, channel_axis, first, stop)
@@ -224,7 +245,25 @@ def _read(
             known = finite if known is None else finite & known
     if np.isinf(tile.half[0]):
         pixels, known = pixels[:, None], None if known is None else known[None]
-    return pixels, None if known is None or known.all() else known
+    return _lined(pixels, dtype), None if known is None or known.all() else known
+
+
+def _lined(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return pixels whose columns lie side by side, in a dtype for kernels."""
+    if pixels.dtype not in READ:
+        return np.ascontiguousarray(pixels, dtype)
+    size = pixels.itemsize
+    plain = pixels.flags.aligned and all(
+        step >= 0 and step % size == 0 for step in pixels.strides
+    )
+    if plain and pixels.strides[-1] == size:
+        return pixels
+    if plain and pixels.strides[0] == size:
+        lines, strides = _lines_of(pixels)
+        channels = np.empty(pixels.shape, pixels.dtype)
+        split_channels(lines, strides[1:], channels)
+        return channels
+    return np.ascontiguousarray(pixels)
 
 
 def _filter(
@@ -235,7 +274,7 @@ def _filter(
     corner: Ints,
     end: Ints,
     dtype: np.dtype[Any],
-) -> tuple[Ints, NDArray[Float], NDArray[Float] | None, list[float]]:
+) -> tuple[Ints, NDArray[Float], NDArray[Float] | None, Floats]:
     """Return filtered pixels that fill the box from `corner` to `end`.
 
     The tile goes on outside as its point reflection at its border pixels, so
@@ -249,24 +288,44 @@ def _filter(
         nearest = distance_transform_edt(
             ~known, return_distances=False, return_indices=True
         )
+        pixels = np.ascontiguousarray(pixels[:, *nearest])
         flags = np.zeros(end - corner, dtype)
         flags[inside] = known
-    boxes, offsets = [], []
-    for channel in pixels:
-        one = channel if known is None else channel[tuple(nearest)]
-        offset = float(one[tuple(size // 2 for size in one.shape)])
-        box = np.zeros(end - corner, dtype)
-        np.subtract(one, offset, out=box[inside], dtype=dtype, casting="unsafe")
+    middle = tuple(size // 2 for size in pixels.shape[1:])
+    offsets = pixels[:, *middle].astype(np.float64)
+    boxes = _boxes(np.empty(0, dtype), len(pixels), (end - corner).tolist())
+    flat, strides = _lines_of(pixels)
+    to = tuple((first - corner).tolist())
+    copy_box(flat, strides, (0, 0, 0), pixels.shape[1:], offsets, to, boxes)
+    for channel, box in enumerate(boxes):
         for axis in range(3):
-            _reflect(np.moveaxis(box, axis, 0), inside[axis])
-        box = smooth(box, tile.sigma)
+            part = box[(slice(None),) * (axis + 1) + inside[axis + 1 :]]
+            _reflect(np.moveaxis(part, axis, 0), inside[axis])
+        if tile.sigma.any():
+            boxes[channel] = smooth(box, tile.sigma)
         if tile.order > 1:
             prefilter(box, tile.order)
         elif flags is not None:
-            box *= flags
-        boxes.append(box)
-        offsets.append(offset)
-    return corner, np.stack(boxes), flags, offsets
+            boxes[channel] *= flags
+    return corner, boxes, flags, offsets
+
+
+def _boxes(room: NDArray[Float], count: int, sides: Sequence[int]) -> NDArray[Float]:
+    """Return boxes in a room, behind which there is room for whole groups of points."""
+    size = count * math.prod(sides)
+    if size + 2 * LANES > room.size:
+        room = np.empty(size + 2 * LANES, room.dtype)
+    return room[:size].reshape(count, *sides)
+
+
+def _lines_of(pixels: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """Return the memory behind pixels, and the steps in it along each axis."""
+    strides = tuple(step // pixels.itemsize for step in pixels.strides)
+    if pixels.size == 0:
+        return np.empty(0, pixels.dtype), strides
+    last = sum((n - 1) * step for n, step in zip(pixels.shape, strides, strict=True))
+    # Never writeable, so that kernels are compiled for one kind only.
+    return as_strided(pixels, (last + 1,), (pixels.itemsize,), writeable=False), strides
 
 
 def _reflect(box: NDArray[Float], inside: slice) -> None:
@@ -288,51 +347,81 @@ def _reflect(box: NDArray[Float], inside: slice) -> None:
     box[:low], box[high + 1 :] = box[low], box[high]
 
 
-def source_of(piece: Piece, block: int, channel: int, dtype: np.dtype[Any]) -> Source:
-    """Return what the kernels take of a piece for one block."""
-    known = np.empty((0, 0, 0), dtype)
+def room_size(pieces: list[Piece]) -> int:
+    """Return how much room a channel of any block takes when it is cut out."""
+    sizes = [
+        (piece.upper - piece.lower).prod(axis=1).max(initial=0)
+        for piece in pieces
+        if not piece.ready
+    ]
+    return int(max(sizes, default=0)) + 2 * LANES
+
+
+def source_of(
+    piece: Piece, block: int, channels: slice, room: NDArray[Float]
+) -> Source:
+    """Return what the kernels take of a piece for one block, in `room` if it fits."""
+    known = np.empty((0, 0, 0), room.dtype)
     if piece.ready:
-        pixels: NDArray[Float] = piece.pixels[channel]
+        pixels: NDArray[Float] = piece.pixels[channels]
         known = known if piece.known is None else piece.known
     else:
         lower, upper = piece.lower[block].tolist(), piece.upper[block].tolist()
-        known = _cut_known(piece, lower, upper, dtype)
-        pixels = _cut(piece.pixels[channel], lower, upper, dtype)
+        if piece.known is not None:
+            flags = piece.known[None]
+            found = _cut(flags, _lines_of(flags), 0, lower, upper, room[:0])[0]
+            known = known if found.all() else found
+        some = piece.pixels[channels]
+        pixels = _cut(some, piece.lines, channels.start, lower, upper, room)
         if known.size:
             np.copyto(pixels, 0, where=known == 0)
     return Source(
         pixels=pixels,
         known=known,
         moves=piece.moves[block],
-        offset=piece.offset[channel],
+        offsets=piece.offsets[channels],
         start=piece.start[block],
         centre=piece.centre[block],
     )
 
 
-def _cut_known(
-    piece: Piece, lower: list[int], upper: list[int], dtype: np.dtype[Any]
-) -> NDArray[Float]:
-    """Return where pixels count, or an empty array where all of them do."""
-    if piece.known is not None:
-        known = _cut(piece.known, lower, upper, dtype)
-        if not known.all():
-            return known
-    return np.empty((0, 0, 0), dtype)
+def lines_of(piece: Piece, block: int, channels: slice) -> tuple[Any, ...]:
+    """Return where some channels of a piece lie in memory, and the piece under a block.
+
+    Returns
+    -------
+    tuple
+        Pixels, their strides and shape, the offsets, where the block starts and
+        the centre of the tile.
+    """
+    flat, strides = piece.lines
+    return (
+        flat[channels.start * strides[0] :],
+        strides[:3],
+        piece.pixels.shape[1:],
+        piece.offsets[channels],
+        piece.start[block] + piece.lower[block],
+        piece.centre[block] + piece.lower[block],
+    )
 
 
 def _cut(
-    pixels: NDArray[Any], lower: list[int], upper: list[int], dtype: np.dtype[Any]
+    pixels: NDArray[Any],
+    lines: tuple[NDArray[Any], tuple[int, ...]],
+    channel: int,
+    lower: list[int],
+    upper: list[int],
+    room: NDArray[Float],
 ) -> NDArray[Float]:
-    """Copy a box, in which border pixels are repeated where it reaches outside."""
-    low = [max(first, 0) for first in lower]
-    high = [min(stop, size) for stop, size in zip(upper, pixels.shape, strict=True)]
-    inner = pixels[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-    if low == lower and high == upper:
-        return np.array(inner, dtype=dtype, order="C")
-    box = np.empty([b - a for a, b in zip(lower, upper, strict=True)], dtype)
-    plane, row, col = (a - b for a, b in zip(low, lower, strict=True))
-    planes, rows, cols = inner.shape
-    box[plane : plane + planes, row : row + rows, col : col + cols] = inner
-    repeat_border(box, (plane, row, col), inner.shape)
-    return box
+    """Copy boxes, in which border pixels are repeated where they reach outside."""
+    low = tuple([max(first, 0) for first in lower])
+    high = map(min, upper, pixels.shape[1:])
+    size = tuple(map(sub, high, low))
+    sides = tuple(map(sub, upper, lower))
+    to = tuple(map(sub, low, lower))
+    boxes = _boxes(room, len(pixels), sides)
+    flat, strides = lines
+    copy_box(flat[channel * strides[0] :], strides, low, size, NOTHING, to, boxes)
+    if sides != size:
+        repeat_border(boxes, to, size)
+    return boxes

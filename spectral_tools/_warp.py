@@ -1,4 +1,4 @@
-"""Warp one image, with all its channels, by a matrix or a field (floor 9)."""
+"""Warp one image, with all its channels, by a matrix or a field (floor 10)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._canvas import make_plan
 from ._checks import as_matrix, as_shape, image_dtype
-from ._regions import regions_of, render_regions
+from ._stores import write_blocks
 from ._workers import Workers, check_workers
 
 __all__ = ["warp_image"]
@@ -118,10 +118,8 @@ def warp_image(
         dtype=dtype,
         field=field,
     )
-    result = np.empty(plan.image_shape, plan.kept)
-    regions = regions_of(plan, plan.region[-ndim:])
-    for inside, pixels, _ in render_regions(plan, regions, workers, False, ""):
-        result[plan.with_channels(inside)] = pixels
+    result, coverage = np.empty(plan.image_shape, plan.kept), np.empty(sides, np.uint8)
+    write_blocks(plan, plan.region[-ndim:], result, coverage, None, workers, False)
     return result
 
 

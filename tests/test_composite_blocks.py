@@ -65,6 +65,18 @@ def test_a_mosaic_is_written_into_an_array(tiles, matrices, plain):
     assert_array_equal(mosaic.coverage, plain.coverage)
 
 
+@pytest.mark.parametrize("workers", [1, 2, map])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_layout_of_the_store_does_not_matter(tiles, matrices, plain, workers, order):
+    store = np.empty(plain.image.shape, plain.image.dtype, order=order)
+    coverage = np.empty(plain.coverage.shape, plain.coverage.dtype, order=order)
+    spt.warp_composite(
+        tiles, matrices, out=store, out_coverage=coverage, workers=workers
+    )
+    assert_array_equal(store, plain.image)
+    assert_array_equal(coverage, plain.coverage)
+
+
 def test_a_mosaic_is_written_into_a_file(tiles, matrices, plain, tmp_path):
     with h5py.File(tmp_path / "mosaic.h5", "w") as file:
         out = file.create_dataset("image", plain.image.shape, "u2", chunks=BLOCKS)

@@ -367,6 +367,102 @@ def test_channels_are_rendered_like_separate_images(matrices, rng, blend, channe
         assert_array_equal(together.coverage, alone.coverage)
 
 
+@pytest.mark.parametrize("channel_axis", [0, 1, -1])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_many_channels_are_rendered_like_separate_images(
+    matrices, rng, order, masked, channel_axis
+):
+    # More channels than are rendered together, and than are copied together.
+    tiles = rng.integers(0, 65536, (3, 37, 40, 50)).astype(np.uint16)
+    options = {"order": order}
+    if masked:
+        options["valid"] = rng.random((3, 40, 50)) < 0.9
+    stacks = np.moveaxis(tiles, 1, channel_axis + (channel_axis >= 0))
+    together = spt.warp_composite(
+        stacks, matrices, channel_axis=channel_axis, **options
+    )
+    images = np.moveaxis(together.image, channel_axis, 0)
+    for channel in range(0, 37, 6):
+        alone = spt.warp_composite(tiles[:, channel], matrices, **options)
+        assert_array_equal(images[channel], alone.image)
+        assert_array_equal(together.coverage, alone.coverage)
+
+
+def test_regions_of_many_channels_leave_no_trace(tiles, matrices, monkeypatch):
+    stacks = [np.stack([tile] * 20, axis=-1) for tile in tiles]
+    monkeypatch.setattr(_canvas, "MANY", 0.02)
+    mosaic = spt.warp_composite(stacks, matrices, channel_axis=2)
+    plain = spt.warp_composite(tiles, matrices)
+    # 1e-5: coordinates are counted from another pixel.
+    assert_allclose(mosaic.image[..., 13], plain.image, rtol=0, atol=1e-5)
+    assert_array_equal(mosaic.coverage, plain.coverage)
+
+
+@pytest.mark.parametrize(
+    ("blend", "choose"),
+    [
+        ("first", lambda values: values[0]),
+        ("last", lambda values: values[-1]),
+        ("maximum", max),
+        ("minimum", min),
+        ("mean", np.mean),
+    ],
+)
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_tiles_may_come_in_any_order_along_a_row(rng, blend, choose, fraction):
+    starts, sizes = rng.integers(0, 60, 12), rng.integers(1, 20, 12)
+    values = rng.permutation(12).astype(float)
+    tiles = [np.full((1, n), value) for n, value in zip(sizes, values, strict=True)]
+    matrices = [moved(0, start + fraction) for start in starts]
+    for count in range(1, 13):
+        mosaic = spt.warp_composite(
+            tiles[:count],
+            matrices[:count],
+            blend=blend,
+            bounds=[(0, 0), (1, 80)],
+            fill_value=-1,
+        )
+        for col in range(80):
+            covers = (starts[:count] <= col) & (col < starts[:count] + sizes[:count])
+            expected = choose(values[:count][covers]) if covers.any() else -1
+            # 1e-12: rounding of a running mean.
+            assert_allclose(mosaic.image[0, col], expected, rtol=0, atol=1e-12)
+            assert mosaic.coverage[0, col] == covers.sum()
+
+
+@pytest.mark.parametrize(
+    "dtype", ["?", ">u2", "i1", "u4", "i8", "u8", "f2", ">f4", "f8"]
+)
+@pytest.mark.parametrize("matrix", [moved(0.3, 0.4), turned(0.02, (3.3, 0.7))])
+@pytest.mark.parametrize("order", [1, 3])
+def test_tiles_may_have_any_real_dtype(rng, dtype, matrix, order):
+    tile = rng.integers(0, 2, (40, 50)).astype(dtype)
+    mosaic = spt.warp_composite([tile], [matrix], order=order)
+    exact = spt.warp_composite([tile.astype(float)], [matrix], order=order).image
+    assert mosaic.image.dtype == np.result_type(tile.dtype)
+    if mosaic.image.dtype.kind != "f":
+        low, high = (0, 1) if dtype == "?" else (np.iinfo(dtype).min, np.inf)
+        exact = np.rint(exact).clip(low, high)
+    # Half precision is 1e-3; a value that is rounded may fall to either side of it.
+    unlike = np.abs(mosaic.image.astype(float) - exact) > 2e-3
+    assert unlike.mean() < 1e-3
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("fraction", [-0.5, 0.5, 0.5 + 5e-7, -0.5 - 5e-7])
+def test_a_single_column_may_lie_on_the_border(rng, order, fraction):
+    tile = rng.random((3, 4))
+    whole = spt.warp_composite([tile], [moved(0, fraction)], order=order)
+    for col in range(whole.image.shape[1]):
+        corner, side = whole.origin + np.array([0, col]), np.array([3, 1])
+        part = spt.warp_composite(
+            [tile], [moved(0, fraction)], order=order, bounds=[corner, corner + side]
+        )
+        # 1e-12: coordinates are counted from another pixel.
+        assert_allclose(part.image[:, 0], whole.image[:, col], rtol=0, atol=1e-12)
+
+
 def test_a_volume_of_equal_planes_is_rendered_like_its_plane(tiles):
     volume = np.stack([tiles[0]] * 9)
     matrix = np.eye(4)

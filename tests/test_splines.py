@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 import spectral_tools as spt
 from spectral_tools import _canvas
@@ -58,6 +59,60 @@ def test_splines_keep_a_moved_volume(rng, order):
     assert worst(found, truth) < 0.03
     # 1e-6: the shear itself.
     assert_allclose(sheared[1:-1], found[1:-1], rtol=0, atol=1e-6 * truth.std())
+
+
+def turned(angle, stretch, ndim):
+    """A turn in the plane of the last two axes, off every whole pixel."""
+    cos, sin = stretch * np.cos(angle), stretch * np.sin(angle)
+    matrix = np.eye(ndim + 1)
+    matrix[-3:-1, -3:-1] = [[cos, -sin], [sin, cos]]
+    matrix[:-1, -1] = (0.31, 3.27, -4.61)[-ndim:]
+    if ndim == 3:
+        matrix[0, 1:3] = 0.3 * np.sin(angle), -0.2 * np.sin(angle)
+    return matrix
+
+
+@pytest.mark.parametrize("order", [0, 1, 3, 5])
+@pytest.mark.parametrize(
+    ("shape", "angle", "stretch"),
+    [
+        *[((90, 150), a, s) for a in (0, 0.003, 0.05, 0.7) for s in (0.97, 1, 1.02)],
+        ((90, 150), -0.1, 1),
+        ((34, 44, 70), 0.003, 0.97),
+        ((34, 44, 70), -0.05, 1.02),
+        ((34, 44, 70), 0.7, 1),
+    ],
+)
+def test_rows_are_sampled_where_points_lie(rng, order, shape, angle, stretch):
+    tile = rng.random(shape).astype(np.float32)
+    matrix = turned(angle, stretch, len(shape))
+    options = {"order": order, "bounds": [(0,) * len(shape), shape]}
+    found = spt.warp_composite([tile], [matrix], **options).image
+    grid = np.indices(shape).reshape(len(shape), -1).T
+    points = spt.apply_transform(np.linalg.inv(matrix), grid).T
+    truth = ndimage.map_coordinates(tile.astype(float), points, order=order)
+    # Far enough from the border that what lies outside is not seen.
+    margin = np.array([15 if order > 1 else 1] * len(shape))[:, None]
+    inside = (points > margin) & (points < np.array(shape)[:, None] - 1 - margin)
+    inside = inside.all(axis=0)
+    if order == 0:  # halfway, either pixel is the nearest
+        inside &= (np.abs(points % 1 - 0.5) > 1e-9).all(axis=0)
+    assert inside.sum() > 50
+    # Sums of up to 216 numbers in single precision.
+    assert_allclose(found.ravel()[inside], truth[inside], rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("order", [1, 3, 5])
+def test_double_precision_is_kept_along_rows(rng, order):
+    tile = rng.random((90, 150))
+    matrix = turned(0.02, 1.001, 2)
+    options = {"order": order, "bounds": [(0, 0), tile.shape]}
+    found = spt.warp_composite([tile], [matrix], **options).image[45, 50:100]
+    grid = np.stack([np.full(50, 45), np.arange(50, 100)], axis=1)
+    points = spt.apply_transform(np.linalg.inv(matrix), grid).T
+    truth = ndimage.map_coordinates(tile, points, order=order)
+    # Rounding of coordinates near 100; truth fades like 0.43 ** 40 from the border.
+    assert_allclose(found, truth, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("order", [3, 5])
