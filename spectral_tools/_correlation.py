@@ -20,7 +20,13 @@ from ._overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._periods import repeats_itself
 from ._subpixel import ROUNDS, ShiftFit, fit_shift
 
-__all__ = ["BELIEVED", "ShiftEstimate", "correlate_images", "mend_holes"]
+__all__ = [
+    "BELIEVED",
+    "ShiftEstimate",
+    "correlate_images",
+    "mend_holes",
+    "prepare_image",
+]
 
 # A match is believed below this chance of a false alarm.
 BELIEVED = 1e-3
@@ -86,8 +92,8 @@ def correlate_images(
         return _nothing(guess, peaks, Outcome.NOT_FOUND)
     # Only what the two images can share at a shift that is allowed is looked at.
     parts = reachable_parts(images[0].shape, images[1].shape, low, high)
-    first, valid0 = _prepare(images[0][parts[0]], cut_mask(masks[0], parts[0]))
-    second, valid1 = _prepare(images[1][parts[1]], cut_mask(masks[1], parts[1]))
+    first, valid0 = prepare_image(images[0][parts[0]], cut_mask(masks[0], parts[0]))
+    second, valid1 = prepare_image(images[1][parts[1]], cut_mask(masks[1], parts[1]))
     if first is None or second is None:
         return _nothing(guess, peaks, Outcome.NO_TEXTURE)
     origin = np.array([p0.start - p1.start for p0, p1 in zip(*parts, strict=True)])
@@ -141,7 +147,7 @@ def _fit(
     return fit_shift(first, second, start, exponent=exponent, valid=valid)
 
 
-def _prepare(
+def prepare_image(
     image: NDArray[Any], mask: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
     """Return an image as a float32 volume of zero mean and unit spread.

@@ -1,0 +1,236 @@
+"""Compiled passes over turned images and their spectra (floor 2).
+
+Images are flat here, (rows, cols).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._compiled import compiled
+from ._spline_kernels import gather_spline
+
+__all__ = ["polar_power", "pose_sums", "sample_turned"]
+
+Array = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
+
+
+@compiled
+def polar_power(
+    power: Array, columns: int, radii: Floats, angles: int, out: Array
+) -> None:
+    """Sample a power spectrum on rays through the origin, linearly.
+
+    Parameters
+    ----------
+    power : ndarray of shape (rows, columns // 2 + 1)
+        Power of the modes that a real transform stores.
+    columns : int
+        Columns of the image that was transformed.
+    radii : ndarray of shape (n,)
+        Frequencies along a ray, in cycles per pixel, up to 0.5.
+    angles : int
+        Number of rays in half a turn, counter-clockwise from the columns.
+    out : ndarray of shape (n, angles)
+        The result.
+    """
+    rows, last = power.shape[0], power.shape[1] - 1
+    for ray in range(angles):
+        across = math.cos(math.pi * ray / angles)
+        up = -math.sin(math.pi * ray / angles)
+        # The other half of the plane is the mirror image of the one that is stored.
+        if across < 0:
+            across, up = -across, -up
+        for ring in range(len(radii)):
+            col, row = radii[ring] * across * columns, radii[ring] * up * rows
+            left, low = min(int(col), last - 1), math.floor(row)
+            right, high = col - left, row - low
+            one, two = power[low % rows], power[(low + 1) % rows]
+            below = one[left] + right * (one[left + 1] - one[left])
+            above = two[left] + right * (two[left + 1] - two[left])
+            out[ring, ray] = below + high * (above - below)
+
+
+@compiled
+def sample_turned(
+    box: Array,
+    pad: int,
+    order: int,
+    linear: Floats,
+    start: Floats,
+    depth: Array,
+    width: float,
+    values: Array,
+    window: Array,
+) -> None:
+    """Sample a spline under an affine map, and fade it out towards its border.
+
+    Parameters
+    ----------
+    box : ndarray of shape (rows + 2 * pad, cols + 2 * pad)
+        Coefficients of the spline through an image and what surrounds it.
+    pad : int
+        Width of the surroundings, at least 4.
+    order : {3, 5}
+        Order of the spline.
+    linear : ndarray of shape (2, 2)
+        Steps in the image, in its columns, for one step along each axis of the result.
+    start : ndarray of shape (2,)
+        Where the first pixel of the result lies in the image.
+    depth : ndarray of shape (rows, cols) or (0, 0)
+        How deep each pixel lies among those that count; empty if all count.
+    width : float
+        Width of the edges of the window, in pixels of the image.
+    values, window : ndarray of the same shape
+        Values of the spline, and weights from 0 to 1; updated, the window by
+        a factor.
+    """
+    rows, cols = box.shape[0] - 2 * pad, box.shape[1] - 2 * pad
+    shape = (1, box.shape[0], box.shape[1])
+    flat = box.reshape(-1)
+    size = values.shape[1]
+    lows = np.empty((3, size), np.int32)
+    parts = np.empty((3, size), box.dtype)
+    room = np.empty((3, order + 1, size), box.dtype)
+    quarter = 0.5 * math.pi / width
+    for line in range(values.shape[0]):
+        fade = window[line]
+        first, stop = size, 0
+        for k in range(size):
+            row = start[0] + linear[0, 0] * line + linear[0, 1] * k
+            col = start[1] + linear[1, 0] * line + linear[1, 1] * k
+            tall = min(row + 0.5, rows - 0.5 - row)
+            wide = min(col + 0.5, cols - 0.5 - col)
+            if tall <= 0 or wide <= 0 or fade[k] == 0:
+                fade[k] = 0
+                row, col = 0.0, 0.0
+            else:
+                first, stop = min(first, k), k + 1
+                weight = 1.0
+                if tall < width:
+                    weight *= math.sin(quarter * tall) ** 2
+                if wide < width:
+                    weight *= math.sin(quarter * wide) ** 2
+                if depth.size > 0:
+                    weight *= _fade(depth, row, col, quarter)
+                fade[k] *= weight
+            at_row, at_col = math.floor(row), math.floor(col)
+            lows[1, k], parts[1, k] = at_row + pad, row - at_row
+            lows[2, k], parts[2, k] = at_col + pad, col - at_col
+        for k in range(size):
+            values[line, k] = 0
+        if stop > first:
+            part = slice(first, stop)
+            gather_spline(
+                flat, lows[:, part], parts[:, part], shape, order, stop - first, room,
+                values[line, part],
+            )  # fmt: skip
+
+
+@compiled
+def _fade(depth: Array, row: float, col: float, quarter: float) -> float:
+    """Return the weight of a point at some depth, interpolated."""
+    low = min(max(math.floor(row), 0), max(depth.shape[0] - 2, 0))
+    left = min(max(math.floor(col), 0), max(depth.shape[1] - 2, 0))
+    high, right = min(low + 1, depth.shape[0] - 1), min(left + 1, depth.shape[1] - 1)
+    down = min(max(row - low, 0.0), 1.0)
+    across = min(max(col - left, 0.0), 1.0)
+    one = depth[low, left] + across * (depth[low, right] - depth[low, left])
+    two = depth[high, left] + across * (depth[high, right] - depth[high, left])
+    deep = one + down * (two - one)
+    return math.sin(min(max(deep, 0.0) * quarter, 0.5 * math.pi)) ** 2
+
+
+@compiled
+def pose_sums(
+    first: Array,
+    second: Array,
+    slopes0: Array,
+    slopes1: Array,
+    centre: Floats,
+    side: int,
+    scores: Floats,
+) -> Floats:
+    """Sum what two aligned images tell about the pose of the second.
+
+    The pose has four parameters: an angle (counter-clockwise), the logarithm of a
+    scale, both about `centre`, and a shift (row, col).
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (rows, cols)
+        Filtered images.
+    slopes0, slopes1 : ndarray of shape (2, rows, cols)
+        Their slopes along both axes.
+    centre : ndarray of shape (2,)
+        Point that turns and scales leave where it is.
+    side : int
+        Side of the blocks, in pixels.
+    scores : ndarray of shape (block rows, block cols, 4)
+        The slope of the likelihood that each block adds; updated.
+
+    Returns
+    -------
+    ndarray of shape (4, 4)
+        The curvature of the likelihood.
+    """
+    # Strategy: along a row of a block only the column changes, so that a few plain
+    # sums (of powers of the column) are all that is needed.
+    curvature = np.zeros((4, 4))
+    part = np.zeros((4, 4))
+    rows, cols = first.shape
+    for row in range(rows):
+        v = row - centre[0]
+        for block in range(scores.shape[1]):
+            begin, end = block * side, min((block + 1) * side, cols)
+            middle = begin + 0.5 * side
+            f0 = f1 = m0 = m1 = np.float32(0)
+            a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = np.float32(0)
+            for col in range(begin, end):
+                h = np.float32(col - middle)
+                one, two = first[row, col], second[row, col]
+                p0, q0 = slopes0[0, row, col], slopes1[0, row, col]
+                p1, q1 = slopes0[1, row, col], slopes1[1, row, col]
+                up, along = one * q0 - two * p0, one * q1 - two * p1
+                f0 += up
+                f1 += along
+                m0 += h * up
+                m1 += h * along
+                rr, rc, cc = p0 * q0, p0 * q1 + p1 * q0, p1 * q1
+                a0 += rr
+                b0 += rc
+                c0 += cc
+                a1 += h * rr
+                b1 += h * rc
+                c1 += h * cc
+                a2 += h * h * rr
+                b2 += h * h * rc
+                c2 += h * h * cc
+            u = middle - centre[1]
+            m0 += u * f0
+            m1 += u * f1
+            score = scores[row // side, block]
+            score[0] -= 0.5 * (v * f1 - m0)
+            score[1] -= 0.5 * (v * f0 + m1)
+            score[2] -= 0.5 * f0
+            score[3] -= 0.5 * f1
+            # Moments about the centre, of the products of slopes rr, rc + cr, cc.
+            a2, b2, c2 = (
+                a2 + 2 * u * a1 + u * u * a0,
+                b2 + 2 * u * b1 + u * u * b0,
+                c2 + 2 * u * c1 + u * u * c0,
+            )
+            a1, b1, c1 = a1 + u * a0, b1 + u * b0, c1 + u * c0
+            part[0, 0] = a2 - v * b1 + v * v * c0
+            part[0, 1] = -v * a1 - 0.5 * b2 + 0.5 * v * v * b0 + v * c1
+            part[0, 2] = -a1 + 0.5 * v * b0
+            part[0, 3] = -0.5 * b1 + v * c0
+            part[1, 1] = v * v * a0 + v * b1 + c2
+            part[1, 2] = v * a0 + 0.5 * b1
+            part[1, 3] = 0.5 * v * b0 + c1
+            part[2, 2], part[2, 3], part[3, 3] = a0, 0.5 * b0, c0
+            curvature += part
+    return np.triu(curvature) + np.triu(curvature, 1).T

@@ -1,0 +1,233 @@
+"""Match two sketches: search, fit, and say what became of it (floor 7)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._outcomes import Outcome
+from ._pose_fit import PoseFit, Sheet, fit_pose, make_sheet
+from ._pose_search import Place, Range, find_places, shrinking, suggest_turns
+from ._pose_sketch import Sketch
+
+__all__ = ["OrientationEstimate", "match_sketches", "nothing_found"]
+
+Floats = NDArray[np.float64]
+
+# A pose is believed below this chance of a false alarm.
+BELIEVED = 1e-3
+# Another pose this close to the first leaves the answer open.
+AMBIGUOUS = 0.85
+# Two poses are the same if they bring no corner of the image further apart than
+# this share of its diagonal.
+SAME = 0.1
+# So many of the best places are fitted before the search gives up.
+TRIED = 3
+# Points along each axis by which an overlap is measured.
+POINTS = 48
+# A scale may leave its range by this much, because the ends are seldom exact.
+BEYOND = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OrientationEstimate:
+    """How one image lies in another, and how far that can be trusted.
+
+    Attributes
+    ----------
+    matrix : ndarray of shape (3, 3)
+        From moving to reference, for points (row, col).
+    angle : float
+        Counter-clockwise angle by which the moving image is turned to fit the
+        reference, in radians, above -pi and up to pi.
+    scale : float
+        Pixels of the reference for one pixel of the moving image.
+    mirrored : bool
+        Whether the moving image is first mirrored, left to right.
+    covariance : ndarray of shape (4, 4)
+        Covariance of four errors, if the pose is the right one: that of `angle`, in
+        radians, that of the logarithm of `scale`, and those of the row and of the
+        column, in pixels of the reference, at which the centre of the moving image
+        comes to lie. Zero where the scale was not searched, infinite where nothing
+        is known.
+    correlation : float
+        Zero-mean normalised cross-correlation over the overlap, -1 to 1.
+    false_alarm : float
+        Probability that chance alone gives a match this good at any
+        of the turns and shifts that were tried, 0 to 1.
+    overlap : float
+        Share of the smaller image that lies on the other one, 0 to 1.
+    outcome : Outcome
+        What happened, in words.
+    """
+
+    matrix: Floats
+    angle: float
+    scale: float
+    mirrored: bool
+    covariance: Floats
+    correlation: float
+    false_alarm: float
+    overlap: float
+    outcome: Outcome
+
+
+def match_sketches(
+    reference: Sketch | None, moving: Sketch | None, wanted: Range, min_overlap: float
+) -> OrientationEstimate:
+    """Find the pose of one sketched image in another."""
+    if reference is None or moving is None:
+        return nothing_found(Outcome.NO_TEXTURE)
+    found = find_places(reference, moving, suggest_turns(reference, moving, wanted))
+    places = _with_overlap(reference, moving, found.places, min_overlap)
+    fit = None
+    for place, _ in places[:TRIED]:
+        fit = _refine(reference, moving, place.matrix, wanted.free)
+        if fit is not None:
+            best = place
+            break
+        # Where chance is as good the next places are not better.
+        if found.false_alarm >= BELIEVED:
+            break
+    if fit is None:
+        return nothing_found(Outcome.NOT_FOUND)
+    matrix, covariance = _at_centre(fit, moving.shape)
+    overlap = overlap_share(reference, moving, matrix)
+    outcome = Outcome.MATCHED
+    size = 0.5 * math.log(abs(float(np.linalg.det(matrix[:2, :2]))))
+    if found.false_alarm >= BELIEVED:
+        outcome = Outcome.NOT_FOUND
+    elif not wanted.low - BEYOND <= size <= wanted.high + BEYOND or overlap < min_overlap:
+        outcome = Outcome.BEYOND_BOUND
+    elif _rivalled(moving.shape, best, [place for place, _ in places]):
+        outcome = Outcome.AMBIGUOUS
+    mirrored = bool(np.linalg.det(matrix[:2, :2]) < 0)
+    return OrientationEstimate(
+        matrix=matrix,
+        angle=math.atan2(matrix[1, 0], matrix[0, 0]),
+        scale=math.exp(size),
+        mirrored=mirrored,
+        covariance=covariance,
+        correlation=fit.fit.correlation,
+        false_alarm=found.false_alarm,
+        overlap=overlap,
+        outcome=outcome,
+    )
+
+
+def nothing_found(outcome: Outcome) -> OrientationEstimate:
+    """Return the estimate of a pair that tells nothing."""
+    return OrientationEstimate(
+        matrix=np.eye(3),
+        angle=0.0,
+        scale=1.0,
+        mirrored=False,
+        covariance=np.diag(np.full(4, np.inf)),
+        correlation=0.0,
+        false_alarm=1.0,
+        overlap=0.0,
+        outcome=outcome,
+    )
+
+
+def overlap_share(reference: Sketch, moving: Sketch, matrix: Floats) -> float:
+    """Return the share of the smaller image that lies on the other one."""
+    if abs(float(np.linalg.det(matrix[:2, :2]))) * math.prod(moving.shape) > math.prod(
+        reference.shape
+    ):
+        small, other, way = reference, moving, np.linalg.inv(matrix)
+    else:
+        small, other, way = moving, reference, matrix
+    grid = np.meshgrid(
+        *((np.arange(POINTS) + 0.5) * n / POINTS - 0.5 for n in small.shape),
+        indexing="ij",
+    )
+    points = np.stack(grid, axis=-1) @ way[:2, :2].T + way[:2, 2]
+    inside = (points > -0.5) & (points < np.array(other.shape) - 0.5)
+    return float(inside.all(axis=-1).mean())
+
+
+def _with_overlap(
+    reference: Sketch, moving: Sketch, places: list[Place], least: float
+) -> list[tuple[Place, float]]:
+    shares = [overlap_share(reference, moving, place.matrix) for place in places]
+    return [
+        (place, share)
+        for place, share in zip(places, shares, strict=True)
+        if share >= least
+    ]
+
+
+def _rivalled(shape: tuple[int, ...], best: Place, places: list[Place]) -> bool:
+    """Tell whether quite another pose is nearly as good."""
+    rows, cols = shape[0] - 1, shape[1] - 1
+    corners = np.array([(0, 0, 1), (0, cols, 1), (rows, 0, 1), (rows, cols, 1)])
+    here = corners @ best.matrix.T
+    far = SAME * math.hypot(*np.ptp(here[:, :2], axis=0))
+    for place in places:
+        if place.height < AMBIGUOUS * best.height:
+            continue
+        apart = (corners @ place.matrix.T - here)[:, :2]
+        if np.hypot(*apart.T).max() > far:
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Refined:
+    fit: PoseFit
+    swapped: bool  # whether the reference was turned
+
+
+def _refine(
+    reference: Sketch, moving: Sketch, matrix: Floats, scale: bool
+) -> _Refined | None:
+    """Fit the pose on the small images, then on the whole ones."""
+    to0, to1 = shrinking(reference.factor), shrinking(moving.factor)
+    start = to0 @ matrix @ np.linalg.inv(to1)
+    refined = _fit(reference.small, moving.small, start, scale)
+    if refined is None or reference.factor == moving.factor == 1:
+        return refined
+    better = _forward(refined)
+    whole = [
+        sketch.small if sketch.factor == 1 else make_sheet(*sketch.full)
+        for sketch in (reference, moving)
+    ]
+    return _fit(whole[0], whole[1], np.linalg.inv(to0) @ better @ to1, scale)
+
+
+def _fit(
+    reference: Sheet, moving: Sheet, start: Floats, scale: bool
+) -> _Refined | None:
+    """Fit with the coarser image turned, so that sampling it loses nothing."""
+    swapped = abs(float(np.linalg.det(start[:2, :2]))) < 1
+    if swapped:
+        fit = fit_pose(moving, reference, np.linalg.inv(start), scale=scale)
+    else:
+        fit = fit_pose(reference, moving, start, scale=scale)
+    return None if fit is None else _Refined(fit=fit, swapped=swapped)
+
+
+def _forward(refined: _Refined) -> Floats:
+    matrix = refined.fit.matrix
+    return np.linalg.inv(matrix) if refined.swapped else matrix
+
+
+def _at_centre(refined: _Refined, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Return the matrix, and the covariance at the centre of the moving image."""
+    fit, matrix = refined.fit, _forward(refined)
+    pivot, change = fit.centre, np.eye(4)
+    if refined.swapped:
+        # What moves the reference one way moves the other image the other way.
+        linear = matrix[:2, :2]
+        pivot = linear @ fit.centre + matrix[:2, 2]
+        change = -change
+        change[0, 0] = -np.sign(np.linalg.det(linear))
+        change[2:, 2:] = -linear
+    centre = (np.array(shape) - 1) / 2
+    row, col = matrix[:2, :2] @ centre + matrix[:2, 2] - pivot
+    lever = np.eye(4)
+    lever[2:, :2] = [[-col, row], [row, col]]
+    change = lever @ change
+    return matrix, change @ fit.covariance @ change.T

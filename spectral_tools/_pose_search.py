@@ -1,0 +1,303 @@
+"""Find the pose of one sketch in another, and how likely chance is (floor 6)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._detection import chance_level
+from ._fft import fast_shape, forward_pair, inverse
+from ._pose_kernels import sample_turned
+from ._pose_sketch import RAYS, STEP, Sketch
+from ._search_kernels import circular_peaks, local_maxima, parabola_tops
+
+__all__ = ["Place", "Places", "Range", "Turn", "find_places", "shrinking", "suggest_turns"]
+
+Plane = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+# Turns that are tried, at most, and how high they must be beside the best.
+TURNS, WORTH = 8, 0.5
+# Two turns within this angle, in radians, and logarithm of scale are one.
+ALIKE = 0.1
+# Shifts that are kept for each turn, and how far apart they are.
+PEAKS, APART = 3, 4
+# A surface of so few maxima tells nothing of chance.
+FEWEST = 50
+# Longest side of a turned thumb beside the one that stays.
+LONGEST = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Range:
+    """Which turns are looked for."""
+
+    low: float  # logarithm of the scale
+    high: float
+    mirror: bool
+    angles: Floats | None  # radians
+
+    @property
+    def free(self) -> bool:
+        """Whether the scale is unknown."""
+        return self.low < self.high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Turn:
+    """A linear map that the spectra suggest."""
+
+    angle: float
+    log_scale: float
+    mirrored: bool
+    both: bool  # whether half a turn more is possible too
+
+    def matrix(self) -> Floats:
+        """Return the (3, 3) matrix about the origin."""
+        size = math.exp(self.log_scale)
+        cosine, sine = size * math.cos(self.angle), size * math.sin(self.angle)
+        flip = -1.0 if self.mirrored else 1.0
+        return np.array([[cosine, -sine * flip, 0], [sine, cosine * flip, 0], [0, 0, 1]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Place:
+    """A turn with a shift."""
+
+    matrix: Floats  # (3, 3), from moving to reference, of the whole images
+    height: float  # of the correlation, in standard deviations of its surface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Places:
+    """Places that may be right, best first, and what chance does."""
+
+    places: list[Place]
+    false_alarm: float
+    trials: int  # turns that were tried
+
+
+def suggest_turns(reference: Sketch, moving: Sketch, wanted: Range) -> list[Turn]:
+    """Return the turns at which the maps of two spectra agree, best first."""
+    turns: list[tuple[float, Turn]] = []
+    for mirrored in (False, True) if wanted.mirror else (False,):
+        surface, first = _polar_surface(reference, moving, wanted, mirrored)
+        if wanted.angles is None:
+            turns += _highest(surface, first, wanted, mirrored)
+        else:
+            turns += _along(surface, first, wanted, mirrored)
+    if wanted.angles is not None:
+        return [turn for _, turn in turns]
+    turns.sort(key=lambda entry: -entry[0])
+    return [t for height, t in turns if height >= WORTH * turns[0][0]][:TURNS]
+
+
+def _polar_surface(
+    reference: Sketch, moving: Sketch, wanted: Range, mirrored: bool
+) -> tuple[Plane, float]:
+    """Correlate two maps; rows are scales, columns angles from 0 to half a turn.
+
+    Returns the surface and the logarithm of the scale of its first row; that of the
+    next ones is lower by `STEP` each.
+    """
+    other = moving.polar
+    if mirrored:
+        # The map of the mirror image runs through the directions backwards.
+        other = np.roll(other[::-1], 1, axis=0)
+    else:
+        other = other.conj()
+    rows = len(other)
+    surface = inverse(reference.polar * other, (rows, RAYS))
+    # Rings that only one of the maps has add nothing, to noise neither.
+    lengths = np.zeros((2, rows))
+    for line, sketch in zip(lengths, (reference, moving), strict=True):
+        line[: len(sketch.energy)] = sketch.energy
+    half = forward_pair(lengths)
+    noise = inverse(half[0] * half[1].conj(), (rows,))
+    noise = np.sqrt(np.maximum(noise, 0.05 * noise.max()))
+    ratio = math.log(moving.factor / reference.factor)
+    begin = math.floor(-(wanted.high + ratio) / STEP)
+    end = math.ceil(-(wanted.low + ratio) / STEP)
+    kept = np.arange(begin, end + 1) % rows
+    chosen = surface[kept] / noise[kept, np.newaxis].astype(np.float32)
+    return chosen.astype(np.float32), -begin * STEP - ratio
+
+
+def _highest(
+    surface: Plane, first: float, wanted: Range, mirrored: bool
+) -> list[tuple[float, Turn]]:
+    """Return the highest maxima of a surface of angles and scales."""
+    if not wanted.free:
+        # Of the scales next to the only one that is allowed the better one counts.
+        surface = surface.max(axis=0, keepdims=True)
+    volume = np.ascontiguousarray(np.pad(surface, ((0, 0), (2, 2)), mode="wrap")[None])
+    where, height = local_maxima(volume, 0.0)
+    at = np.stack(np.unravel_index(where, volume.shape), axis=1)
+    inner = (at[:, 2] >= 2) & (at[:, 2] < 2 + RAYS)
+    at, height = at[inner], height[inner]
+    order = np.argsort(-height, kind="stable")[:TURNS]
+    tops = at[order] + parabola_tops(volume, at[order].astype(np.intp), False)
+    found = []
+    for (_, row, column), value in zip(tops, height[order], strict=True):
+        turn = Turn(
+            angle=STEP * (column - 2),
+            log_scale=float(np.clip(first - STEP * row, wanted.low, wanted.high)),
+            mirrored=mirrored,
+            both=True,
+        )
+        found.append((float(value), turn))
+    return found
+
+
+def _along(
+    surface: Plane, first: float, wanted: Range, mirrored: bool
+) -> list[tuple[float, Turn]]:
+    """Return the turns by the angles that are wanted, each with its best scale."""
+    found = []
+    for angle in wanted.angles if wanted.angles is not None else ():
+        line = surface[:, round(angle / STEP) % RAYS]
+        row = int(line.argmax())
+        turn = Turn(
+            angle=float(angle),
+            log_scale=float(np.clip(first - STEP * row, wanted.low, wanted.high)),
+            mirrored=mirrored,
+            both=False,
+        )
+        found.append((float(line[row]), turn))
+    return found
+
+
+def find_places(
+    reference: Sketch, moving: Sketch, turns: list[Turn]
+) -> Places:
+    """Return where the turned image fits best, for all turns together."""
+    found: list[tuple[float, int, int, Floats]] = []
+    surfaces: list[NDArray[np.float32]] = []
+    owners: list[Turn] = []
+    for turn in turns:
+        for half, (heights, places) in enumerate(_shifts(reference, moving, turn)):
+            if half and not turn.both:
+                continue
+            found += [
+                (float(h), len(surfaces), rank, matrix)
+                for rank, (h, matrix) in enumerate(zip(heights, places, strict=False))
+            ]
+            surfaces.append(heights)
+            owners.append(turn)
+    if not found:
+        return Places(places=[], false_alarm=1.0, trials=len(turns))
+    found.sort(key=lambda entry: -entry[0])
+    top, winner = found[0][:2]
+    # Chance is what the other turns show, and the rest of the best surface.
+    chance = [
+        heights
+        for index, heights in enumerate(surfaces)
+        if index != winner and not _near(owners[index], owners[winner], index - winner)
+    ]
+    chance.append(surfaces[winner][PEAKS:])
+    everything = np.concatenate(chance)
+    trials = sum(len(heights) for heights in surfaces)
+    alarm = 1.0
+    if len(everything) >= FEWEST:
+        alarm = chance_level(top, everything, trials)[0]
+    return Places(
+        places=[Place(matrix=matrix, height=height) for height, _, _, matrix in found],
+        false_alarm=alarm,
+        trials=len(surfaces),
+    )
+
+
+def _near(one: Turn, other: Turn, apart: int) -> bool:
+    """Tell whether two surfaces are of nearly the same turn."""
+    if one is other:  # half a turn apart
+        return False
+    angle = (one.angle - other.angle + math.pi / 2) % math.pi - math.pi / 2
+    return (
+        apart % 2 == 0
+        and one.mirrored == other.mirrored
+        and abs(angle) < ALIKE
+        and abs(one.log_scale - other.log_scale) < ALIKE
+    )
+
+
+def shrinking(factor: int) -> Floats:
+    """Return the matrix from an image to one that is smaller by a factor."""
+    matrix = np.diag([1 / factor, 1 / factor, 1.0])
+    matrix[:2, 2] = -(factor - 1) / (2 * factor)
+    return matrix
+
+
+def _shifts(
+    reference: Sketch, moving: Sketch, turn: Turn
+) -> list[tuple[NDArray[np.float32], list[Floats]]]:
+    """Correlate at every shift, for a turn and for half a turn more.
+
+    Returns for each all maxima, in standard deviations, the highest first, and the
+    matrices that belong to the first few.
+    """
+    to0, to1 = shrinking(reference.thumb_factor), shrinking(moving.thumb_factor)
+    linear = to0 @ turn.matrix() @ np.linalg.inv(to1)
+    # The finer thumb stays: sampling the coarser one on its pixels loses nothing.
+    swapped = abs(float(np.linalg.det(linear[:2, :2]))) < 1
+    still, turned = (moving, reference) if swapped else (reference, moving)
+    if swapped:
+        linear = np.linalg.inv(linear)
+    first, other = still.thumb.pixels, turned.thumb
+    reach = np.abs(linear[:2, :2]) @ other.pixels.shape
+    sides = np.minimum(np.ceil(reach).astype(int) + 1, LONGEST * np.array(first.shape))
+    centre = (np.array(other.pixels.shape) - 1) / 2
+    frame = linear.copy()
+    frame[:2, 2] = (sides - 1) / 2 - linear[:2, :2] @ centre
+    inward = np.linalg.inv(frame)
+    values = np.empty(tuple(sides), np.float32)
+    window = np.ones_like(values)
+    sample_turned(
+        other.box, other.pad, 3, inward[:2, :2].copy(), inward[:2, 2].copy(),
+        other.depth, 2.0, values, window,
+    )  # fmt: skip
+    shape = fast_shape(tuple(int(n) for n in np.array(first.shape) + sides - 1))
+    canvas = np.zeros((2, *shape), np.float32)
+    canvas[0][: first.shape[0], : first.shape[1]] = first
+    canvas[1][: sides[0], : sides[1]] = values * window
+    pair = forward_pair(canvas)
+    products = pair[0] * pair[1].conj(), pair[0] * pair[1]
+    half = np.diag([-1.0, -1.0, 1.0])
+    half[:2, 2] = sides - 1
+    answers = []
+    for product, extra in zip(products, (np.eye(3), half), strict=True):
+        heights, lags = _maxima(inverse(product, shape), first.shape)
+        # Turned round, the frame starts where it would end.
+        lags -= extra[:2, 2]
+        lags = (lags + sides) % shape - sides
+        matrices = []
+        for lag in lags:
+            matrix = extra @ frame
+            matrix[:2, 2] += lag
+            if swapped:
+                matrix = np.linalg.inv(matrix)
+            matrices.append(np.linalg.inv(to0) @ matrix @ to1)
+        answers.append((heights, matrices))
+    return answers
+
+
+def _maxima(
+    surface: Plane, room: tuple[int, ...]
+) -> tuple[NDArray[np.float32], Floats]:
+    """Return the heights of all maxima, sorted, and the lags of the first few."""
+    spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
+    if not spread > 0:
+        return np.empty(0, np.float32), np.empty((0, 2))
+    volume = surface[np.newaxis]
+    where, height = circular_peaks(volume, 2.0 * spread)
+    order = np.argsort(-height, kind="stable")
+    at = np.stack(np.unravel_index(where[order[:200]], volume.shape), axis=1)
+    chosen: list[int] = []
+    for row, place in enumerate(at):
+        if all(np.abs(place - at[other]).max() > APART for other in chosen):
+            chosen.append(row)
+            if len(chosen) == PEAKS:
+                break
+    tops = at[chosen] + parabola_tops(volume, at[chosen].astype(np.intp), True)
+    rest = np.delete(order, chosen)
+    return height[np.concatenate([order[chosen], rest])] / spread, tops[:, 1:]

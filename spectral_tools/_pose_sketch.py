@@ -1,0 +1,148 @@
+"""What is kept of an image to find its pose in any other (floor 5).
+
+A sketch is made once for each image; a pair of sketches then costs neither a
+transform of an image nor a look at its mask.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._correlation import prepare_image
+from ._detection import whiten_images
+from ._fft import fast_shape, forward
+from ._pose_fit import Sheet, make_sheet
+from ._pose_kernels import polar_power
+from ._spectral_kernels import edge_taper
+
+__all__ = ["LOWEST", "RAYS", "STEP", "Sketch", "make_sketch", "polar_map"]
+
+Plane = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+# Rays in half a turn, and the step of the angle and of the logarithm of the frequency.
+RAYS = 512
+STEP = math.pi / RAYS
+# Frequencies of the map, in cycles per pixel.
+LOWEST, HIGHEST = 0.03, 0.5
+# The map is as long again as this, so that scales of up to e**1.6 do not wrap.
+ROOM = 262
+# Mean sides of the images in which an orientation and, from there, a place is sought.
+SKETCH_SIDE, THUMB_SIDE = 288, 160
+# Share of each side over which the window falls off at both ends.
+FALL = 0.15
+# A mode counts up to this many times the mean amplitude of its ring.
+CAP = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sketch:
+    """An image at three sizes, and the map of its spectrum.
+
+    The point p of the image lies at ``(p - (factor - 1) / 2) / factor`` of the one
+    that is smaller by that factor.
+    """
+
+    shape: tuple[int, ...]
+    full: tuple[Plane, NDArray[np.bool_] | None]
+    small: Sheet
+    factor: int
+    thumb: Sheet  # whitened
+    thumb_factor: int  # of the image
+    polar: NDArray[np.complex64]  # transform of the map
+    energy: Floats  # of each ring of the map
+
+
+def make_sketch(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> Sketch | None:
+    """Return the sketch of a flat image, or None if it shows nothing."""
+    volume, mask = prepare_image(image, valid)
+    if volume is None:
+        return None
+    pixels = volume[0], None if mask is None else mask[0]
+    factor = _factor(pixels[0].shape, SKETCH_SIDE)
+    small = _shrink(*pixels, factor)
+    whitened = _whiten(*small)
+    if whitened is None:
+        return None
+    polar = polar_map(whitened)
+    canvas = np.zeros((len(polar) + ROOM, RAYS), np.float32)
+    canvas[: len(polar)] = polar
+    again = _factor(whitened.shape, THUMB_SIDE)
+    thumb = _shrink(whitened, None, again)[0]
+    return Sketch(
+        shape=image.shape,
+        full=pixels,
+        small=make_sheet(*small),
+        factor=factor,
+        thumb=make_sheet(thumb, None, 3),
+        thumb_factor=factor * again,
+        polar=forward(canvas),
+        energy=np.square(polar).sum(axis=1, dtype=np.float64),
+    )
+
+
+def polar_map(whitened: Plane) -> Plane:
+    """Return the log-polar map of a spectrum: turns and scales only shift it.
+
+    Rows are rings of frequencies that rise by a factor, columns are directions
+    through half a turn. Each ring is the deviation of the amplitudes from their
+    mean, in units of it, weighted by the number of modes and by what stands above
+    the noise.
+    """
+    rows, cols = whitened.shape
+    tapers = [edge_taper(n, max(FALL * n, 1.0), 0.0) for n in whitened.shape]
+    shape = fast_shape((2 * rows, 2 * cols))
+    canvas = np.zeros(shape, np.float32)
+    canvas[:rows, :cols] = whitened * np.outer(*tapers).astype(np.float32)
+    spectrum = forward(canvas)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    radii = LOWEST * np.exp(
+        STEP * np.arange(int(math.log(HIGHEST / LOWEST) / STEP) + 1)
+    )
+    polar = np.empty((len(radii), RAYS), np.float32)
+    polar_power(power, shape[1], np.minimum(radii, HIGHEST), RAYS, polar)
+    ring = polar.mean(axis=1, keepdims=True)
+    np.sqrt(polar, out=polar)
+    mean = np.maximum(polar.mean(axis=1, keepdims=True), 1e-30)
+    polar /= mean
+    np.minimum(polar, CAP, out=polar)
+    polar -= polar.mean(axis=1, keepdims=True)
+    # A whitened image has as much power in a ring as stands out of the noise.
+    weight = radii[:, np.newaxis] * ring / max(float(ring.max()), 1e-30)
+    return polar * weight.astype(np.float32)
+
+
+def _factor(shape: tuple[int, ...], side: int) -> int:
+    return max(1, math.ceil(math.sqrt(math.prod(shape)) / side))
+
+
+def _shrink(
+    pixels: Plane, valid: NDArray[np.bool_] | None, factor: int
+) -> tuple[Plane, NDArray[np.bool_] | None]:
+    """Average blocks of pixels; blocks count where most of their pixels do."""
+    rows, cols = (max(n // factor, 1) for n in pixels.shape)
+    side0, side1 = (min(factor, n) for n in pixels.shape)
+    inside = slice(0, rows * side0), slice(0, cols * side1)
+
+    def mean(image: NDArray[Any]) -> Plane:
+        blocks = image[inside].reshape(rows, side0, cols, side1)
+        return blocks.mean(axis=(1, 3), dtype=np.float32)
+
+    if factor == 1:
+        return pixels, valid
+    if valid is None:
+        return mean(pixels), None
+    share = mean(valid)
+    return mean(pixels * valid) / np.maximum(share, np.float32(1e-6)), share > 0.5
+
+
+def _whiten(pixels: Plane, valid: NDArray[np.bool_] | None) -> Plane | None:
+    volume = pixels[np.newaxis]
+    rows, cols = pixels.shape
+    shape = (1, *fast_shape((rows + rows // 8 + 1, cols + cols // 8 + 1)))
+    masks = None if valid is None else (valid[np.newaxis], valid[np.newaxis])
+    pair = whiten_images(volume, volume, shape, -1.0, masks)
+    return None if pair is None else pair[0, 0, :rows, :cols].copy()
