@@ -11,7 +11,7 @@ from ._fit_kernels import ring_sums, smooth_coherence
 from ._ndimage import distance_transform_edt
 from ._pose_kernels import pose_sums, sample_turned
 from ._spectral_kernels import FAINT, edge_taper, ring_edges, whiten_modes
-from ._spline_kernels import prefilter, spline_margin
+from ._spline_kernels import prefilter, smooth, smooth_margin, spline_margin
 
 __all__ = ["PoseFit", "Sheet", "fit_pose", "make_sheet", "pose_matrix"]
 
@@ -22,14 +22,21 @@ ORDER = 5
 # Windows and rings are those of the fit of a shift.
 TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0
 RING_MODES, RING_SHARE, SLACK = 12.0, 0.1, 2.0
+# Large bright and dark parts that are cut off by a window would look like detail that
+# stays where the window is. So what is coarser than this, in pixels, is taken off before;
+# that is uncertain within a margin of the border.
+FINE, MARGIN = 1.0, 1.5
+ROOM = smooth_margin(FINE)
 # The fit ends when no pixel moves by more than a fixed and a statistical limit.
 STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
 # No pixel may move by more than this, in pixels, at once, nor altogether.
 STRIDE, TRAVEL = 2.0, 12.0
 # The share of an error that a step leaves, at least.
 NEWTON = 0.03
-# Side of the blocks whose scores tell the scatter, and the fewest that do.
-BLOCK, FEWEST = 32, 12
+# Side of the blocks that count by what they tell.
+BLOCK = 32
+# Their scatter widens the covariance where it is larger by so many standard errors.
+DOUBT = 3.0
 # Where the curvature is less than this share of the expected one, the latter serves.
 LEAST_CURVATURE = 0.2
 # Fewer common pixels than this tell nothing.
@@ -41,6 +48,7 @@ class Sheet:
     """An image that is ready to be turned."""
 
     pixels: Plane  # zero where it does not count
+    sharp: Plane  # without what is coarse
     box: Plane  # coefficients of its spline, and of what surrounds it
     pad: int
     depth: Plane  # how deep a pixel lies among those that count; empty if all do
@@ -64,13 +72,14 @@ def make_sheet(
 ) -> Sheet:
     """Return an image with the coefficients of its spline."""
     pad = spline_margin(order, pixels.dtype)
-    box = np.pad(pixels, pad, mode="reflect" if min(pixels.shape) > 1 else "edge")
+    box = np.pad(pixels, pad, mode="reflect")
     prefilter(box[np.newaxis], order)
+    sharp = _sharpen(np.pad(pixels, ROOM, mode="reflect"))[ROOM:-ROOM, ROOM:-ROOM]
     depth = np.empty((0, 0), np.float32)
     if valid is not None:
-        # A pixel in the middle of the mask's border counts as half a pixel deep.
-        depth = np.float32(np.maximum(distance_transform_edt(valid) - 0.5, 0))
-    return Sheet(pixels=pixels, box=box, pad=pad, depth=depth)
+        deep = distance_transform_edt(valid) - 0.5 - MARGIN
+        depth = np.maximum(deep, 0).astype(np.float32)
+    return Sheet(pixels=pixels, sharp=sharp, box=box, pad=pad, depth=depth)
 
 
 def pose_matrix(pose: Floats, centre: Floats) -> Floats:
@@ -177,7 +186,7 @@ def _step(
     scale: bool,
 ) -> _Step | None:
     """Return one Gauss-Newton step, and what it knows."""
-    pair, window = _faded(still, turned, matrix, box)
+    pair, window, correlation = _faded(still, turned, matrix, box)
     squares = float(np.vdot(window, window))
     if squares < LEAST_PIXELS:
         return None
@@ -187,30 +196,79 @@ def _step(
     known = _weigh(spectra, shape, squares**2 / fourths / math.prod(shape))
     if known is None:
         return None
-    correlation, significance, steepness = known
     images, slopes = _slopes(spectra[:, 0], shape)
-
-    rows, cols = box[1] - box[0]
-    centre = (np.array([rows, cols]) - 1) / 2
-    scores = np.zeros((-(-rows // BLOCK), -(-cols // BLOCK), 4))
-    curvature = pose_sums(
-        *images[:, :rows, :cols], *slopes[:, :, :rows, :cols], centre, BLOCK, scores
-    )
+    size = box[1] - box[0]
+    inside = (slice(None), slice(size[0]), slice(size[1]))
+    centre = (size - 1) / 2
+    blocks = _Blocks(size)
+    pose_sums(
+        *images[inside], *slopes[:, *inside], centre, BLOCK,
+        blocks.scores, blocks.curvature, blocks.unlike,
+    )  # fmt: skip
+    weight = _local_weight(blocks, window, known)
     free = np.array([0, 1, 2, 3] if scale else [0, 2, 3])
-    inside = np.ix_(free, free)
-    expected = 0.5 * steepness * _moments(window, centre) / squares
-    spread = _invert(curvature[inside], expected[inside])
+    expected = 0.5 * known.steepness * _moments(window, centre) / squares
+    curvature = np.tensordot(weight, blocks.curvature)
+    inverse_curvature = _invert(
+        curvature[np.ix_(free, free)], expected[np.ix_(free, free)]
+    )
     pose, covariance = np.zeros(4), np.zeros((4, 4))
-    moves = scores.reshape(-1, 4)[:, free] @ spread
-    pose[free] = moves.sum(axis=0)
-    covariance[inside] = _covariance(spread, moves, squares, fourths)
+    pose[free] = inverse_curvature @ np.tensordot(weight, blocks.scores)[free]
+    unit = fourths / squares**2
+    scatter = _scatter(
+        weight[..., np.newaxis] * blocks.scores[..., free], unit, inverse_curvature
+    )
+    covariance[np.ix_(free, free)] = inverse_curvature * (unit * scatter)
     return _Step(
         pose=pose,
         covariance=covariance,
         correlation=correlation,
-        significance=significance,
+        significance=known.significance,
         overlap=float(window.sum()),
     )
+
+
+class _Blocks:
+    """Sums over square blocks of the box."""
+
+    def __init__(self, size: NDArray[np.intp]) -> None:
+        rows, cols = -(-size // BLOCK)
+        self.scores = np.zeros((rows, cols, 4))
+        self.curvature = np.zeros((rows, cols, 4, 4))
+        self.unlike = np.zeros((rows, cols))
+
+
+def _local_weight(blocks: _Blocks, window: Plane, known: "_Weights") -> Floats:
+    """Return how much each block counts beside an even scene in even noise.
+
+    Signal and noise are measured block by block, relative to the mean. Where there is
+    hardly any signal, or where the images differ, blocks count less.
+    """
+    starts = [np.arange(0, n, BLOCK) for n in window.shape]
+    area = np.add.reduceat(np.square(window), starts[0], axis=0)
+    area = np.maximum(np.add.reduceat(area, starts[1], axis=1).astype(np.float64), 1e-3)
+    alike = blocks.curvature[:, :, 2, 2] + blocks.curvature[:, :, 3, 3]
+    signal = np.maximum(alike / area / max(alike.sum() / area.sum(), 1e-30), 0)
+    mean = max(blocks.unlike.sum() / area.sum(), 1e-30)
+    noise = np.maximum(blocks.unlike / area / mean, 0.1)
+    mixed, bare = known.mixed, known.bare
+    return signal * (mixed + bare) / (noise * (signal * mixed + noise * bare))
+
+
+def _scatter(scores: Floats, unit: float, inverse_curvature: Floats) -> float:
+    """Return by how much the blocks scatter more than they should, at least 1.
+
+    They do where the one image is not just the other, moved: sections stretch.
+    """
+    rows = scores.reshape(-1, scores.shape[-1])
+    rows = rows[rows.any(axis=1)]
+    count, free = rows.shape
+    if count <= 2 * free:
+        return 1.0
+    found = float(((rows @ inverse_curvature) * rows).sum()) / (unit * free)
+    expected = 1 - free / count
+    doubt = DOUBT * math.sqrt(2 / (free * count))
+    return max(found / expected / (1 + doubt), 1.0)
 
 
 def _moments(window: Plane, centre: Floats) -> Floats:
@@ -238,56 +296,92 @@ def _invert(curvature: Floats, expected: Floats) -> Floats:
     return np.linalg.inv(curvature)
 
 
-def _covariance(
-    spread: Floats, moves: Floats, squares: float, fourths: float
-) -> Floats:
-    """Return the covariance: that of the model, or what the blocks show if more."""
-    return spread * (fourths / squares**2)
-
-
 def _faded(
     still: Sheet,
     turned: Sheet,
     matrix: Floats,
     box: tuple[NDArray[np.intp], NDArray[np.intp]],
-) -> tuple[Plane, Plane]:
-    """Return what both show of a box, faded alike at the ends of what they share."""
+) -> tuple[Plane, Plane, float]:
+    """Return what both show of a box, faded alike at the ends of what they share.
+
+    Also returns the window, and the correlation of the images as they are.
+    """
     low, high = box
     rows, cols = high - low
     side = math.sqrt(float(rows * cols))
-    width = min(max(TAPER_FRACTION * side, TAPER_WIDTH), min(rows, cols) / 2)
-    tapers = [
-        edge_taper(int(size), width, 0.0)[start:stop]
-        for size, start, stop in zip(still.pixels.shape, low, high, strict=True)
-    ]
-    window = np.outer(*tapers).astype(np.float32)
-    inside = (slice(low[0], high[0]), slice(low[1], high[1]))
-    if still.depth.size:
-        fade = np.clip(still.depth[inside] / np.float32(width), 0, 1)
-        window *= np.sin(np.float32(0.5 * np.pi) * fade) ** 2
+    width = min(max(TAPER_FRACTION * side, TAPER_WIDTH), min(rows, cols) / 3)
+    window = np.zeros((rows + 2 * ROOM, cols + 2 * ROOM), np.float32)
+    inner = (slice(ROOM, ROOM + rows), slice(ROOM, ROOM + cols))
+    window[inner] = _window(still, low, high, width)
     inward = np.linalg.inv(matrix)
     size = math.sqrt(abs(float(np.linalg.det(inward))))
-    canvas = np.zeros((2, *fast_shape((int(rows), int(cols)))), np.float32)
-    values = np.empty((rows, cols), np.float32)
+    values = np.empty_like(window)
     sample_turned(
         turned.box, turned.pad, ORDER, inward[:2, :2].copy(),
-        inward[:2, :2] @ low + inward[:2, 2], turned.depth, width * size, values, window,
+        inward[:2, :2] @ (low - ROOM) + inward[:2, 2],
+        turned.depth, width * size, MARGIN * size, values, window,
     )  # fmt: skip
+    window = window[inner]
     total = max(float(window.sum(dtype=np.float64)), 1e-30)
-    for out, image in zip(canvas, (still.pixels[inside], values), strict=True):
+    canvas = np.zeros((2, *fast_shape((int(rows), int(cols)))), np.float32)
+    inside = (slice(low[0], high[0]), slice(low[1], high[1]))
+    sharp = still.sharp[inside], _sharpen(values)[inner]
+    for out, image in zip(canvas, sharp, strict=True):
         mean = np.float32(float(np.vdot(image, window)) / total)
         out[:rows, :cols] = (image - mean) * window
-    return canvas, window
+    return canvas, window, _likeness(still.pixels[inside], values[inner], window)
+
+
+def _likeness(first: Plane, second: Plane, window: Plane) -> float:
+    """Return the correlation coefficient of what two images show in a window."""
+    total = max(float(window.sum(dtype=np.float64)), 1e-30)
+    one, two = (
+        image - np.float32(float(np.vdot(image, window)) / total)
+        for image in (first, second)
+    )
+    faded = one * window
+    power = float(np.vdot(one, faded)) * float(np.vdot(two, two * window))
+    return float(np.vdot(two, faded)) / math.sqrt(power) if power > 0 else 0.0
+
+
+def _window(
+    still: Sheet, low: NDArray[np.intp], high: NDArray[np.intp], width: float
+) -> Plane:
+    """Return the part of the window that belongs to the sheet that stays."""
+    border = math.ceil(MARGIN)
+    tapers = []
+    for size, start, stop in zip(still.pixels.shape, low, high, strict=True):
+        taper = np.zeros(size)
+        taper[border : size - border] = edge_taper(max(size - 2 * border, 1), width, 0.0)
+        tapers.append(taper[start:stop])
+    window = np.outer(*tapers).astype(np.float32)
+    if still.depth.size:
+        deep = still.depth[low[0] : high[0], low[1] : high[1]]
+        fade = np.clip(deep / np.float32(width), 0, 1)
+        window *= np.sin(np.float32(0.5 * np.pi) * fade) ** 2
+    return window
+
+
+def _sharpen(pixels: Plane) -> Plane:
+    """Take off what is coarse; right from `ROOM` pixels within the image on."""
+    coarse = smooth(pixels[np.newaxis], np.array([0.0, FINE, FINE]))[0]
+    return pixels - coarse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Weights:
+    """What the spectra of two aligned images tell."""
+
+    significance: float  # how far the coherence is from none
+    steepness: float  # mean square of the slopes that both have in common
+    mixed: float  # variance of the score by signal times noise
+    bare: float  # and by noise alone
 
 
 def _weigh(
     spectra: NDArray[np.complex64], shape: tuple[int, ...], share: float
-) -> tuple[float, float, float] | None:
-    """Filter both spectra so that their product is weighted by the coherence.
-
-    Returns the correlation of the two images, how far the coherence is from none,
-    and the mean square of the slopes that both have in common.
-    """
+) -> _Weights | None:
+    """Filter both spectra so that their product is weighted by the coherence."""
     edges = ring_edges(
         np.array((1, *shape)),
         1 / math.sqrt(share * math.prod(shape)),
@@ -316,9 +410,16 @@ def _weigh(
         whiten_modes(spectrum, *freqs, edges, gain / np.sqrt(power), unlimited)
     significance = math.sqrt(float((table[:, 0] * share * coherence**2).sum()))
     square = table[:, [7, 10, 12]].sum(axis=1) / np.maximum(powers.sum(axis=1) / 2, 1e-30)
+    weight = coherence / noise
     # The table is of half of the modes.
-    steepness = 2 * float((square * coherence**2 / noise).sum()) / math.prod(shape)
-    return float(total[2] / math.sqrt(total[0] * total[1])), significance, steepness
+    steepness = 2 * float((square * weight * coherence).sum()) / math.prod(shape)
+    rest = square * weight**2 * (1 - coherence)
+    return _Weights(
+        significance=significance,
+        steepness=steepness,
+        mixed=float((rest * 2 * coherence).sum()),
+        bare=float((rest * (1 - coherence)).sum()),
+    )
 
 
 def _slopes(

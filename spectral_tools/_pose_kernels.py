@@ -63,6 +63,7 @@ def sample_turned(
     start: Floats,
     depth: Array,
     width: float,
+    margin: float,
     values: Array,
     window: Array,
 ) -> None:
@@ -84,6 +85,8 @@ def sample_turned(
         How deep each pixel lies among those that count; empty if all count.
     width : float
         Width of the edges of the window, in pixels of the image.
+    margin : float
+        Width of a border that does not count, in pixels of the image.
     values, window : ndarray of the same shape
         Values of the spline, and weights from 0 to 1; updated, the window by
         a factor.
@@ -98,17 +101,14 @@ def sample_turned(
     quarter = 0.5 * math.pi / width
     for line in range(values.shape[0]):
         fade = window[line]
-        first, stop = size, 0
         for k in range(size):
             row = start[0] + linear[0, 0] * line + linear[0, 1] * k
             col = start[1] + linear[1, 0] * line + linear[1, 1] * k
-            tall = min(row + 0.5, rows - 0.5 - row)
-            wide = min(col + 0.5, cols - 0.5 - col)
+            tall = min(row, rows - 1 - row) + 0.5 - margin
+            wide = min(col, cols - 1 - col) + 0.5 - margin
             if tall <= 0 or wide <= 0 or fade[k] == 0:
                 fade[k] = 0
-                row, col = 0.0, 0.0
             else:
-                first, stop = min(first, k), k + 1
                 weight = 1.0
                 if tall < width:
                     weight *= math.sin(quarter * tall) ** 2
@@ -117,17 +117,13 @@ def sample_turned(
                 if depth.size > 0:
                     weight *= _fade(depth, row, col, quarter)
                 fade[k] *= weight
+            # What is just outside is made up, but needed by filters.
+            row = min(max(row, 4.0 - pad), rows + pad - 5.0)
+            col = min(max(col, 4.0 - pad), cols + pad - 5.0)
             at_row, at_col = math.floor(row), math.floor(col)
             lows[1, k], parts[1, k] = at_row + pad, row - at_row
             lows[2, k], parts[2, k] = at_col + pad, col - at_col
-        for k in range(size):
-            values[line, k] = 0
-        if stop > first:
-            part = slice(first, stop)
-            gather_spline(
-                flat, lows[:, part], parts[:, part], shape, order, stop - first, room,
-                values[line, part],
-            )  # fmt: skip
+        gather_spline(flat, lows, parts, shape, order, size, room, values[line])
 
 
 @compiled
@@ -153,7 +149,9 @@ def pose_sums(
     centre: Floats,
     side: int,
     scores: Floats,
-) -> Floats:
+    curvature: Floats,
+    unlike: Floats,
+) -> None:
     """Sum what two aligned images tell about the pose of the second.
 
     The pose has four parameters: an angle (counter-clockwise), the logarithm of a
@@ -169,17 +167,13 @@ def pose_sums(
         Point that turns and scales leave where it is.
     side : int
         Side of the blocks, in pixels.
-    scores : ndarray of shape (block rows, block cols, 4)
-        The slope of the likelihood that each block adds; updated.
-
-    Returns
-    -------
-    ndarray of shape (4, 4)
-        The curvature of the likelihood.
+    scores, curvature : ndarray of shape (block rows, block cols, 4) and (..., 4, 4)
+        The slope and the curvature of the likelihood that each block adds; updated.
+    unlike : ndarray of shape (block rows, block cols)
+        Half of the square of the difference of slopes; updated.
     """
     # Strategy: along a row of a block only the column changes, so that a few plain
     # sums (of powers of the column) are all that is needed.
-    curvature = np.zeros((4, 4))
     part = np.zeros((4, 4))
     rows, cols = first.shape
     for row in range(rows):
@@ -187,7 +181,7 @@ def pose_sums(
         for block in range(scores.shape[1]):
             begin, end = block * side, min((block + 1) * side, cols)
             middle = begin + 0.5 * side
-            f0 = f1 = m0 = m1 = np.float32(0)
+            f0 = f1 = m0 = m1 = apart = np.float32(0)
             a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = np.float32(0)
             for col in range(begin, end):
                 h = np.float32(col - middle)
@@ -200,6 +194,7 @@ def pose_sums(
                 m0 += h * up
                 m1 += h * along
                 rr, rc, cc = p0 * q0, p0 * q1 + p1 * q0, p1 * q1
+                apart += (p0 - q0) * (p0 - q0) + (p1 - q1) * (p1 - q1)
                 a0 += rr
                 b0 += rc
                 c0 += cc
@@ -232,5 +227,9 @@ def pose_sums(
             part[1, 2] = v * a0 + 0.5 * b1
             part[1, 3] = 0.5 * v * b0 + c1
             part[2, 2], part[2, 3], part[3, 3] = a0, 0.5 * b0, c0
-            curvature += part
-    return np.triu(curvature) + np.triu(curvature, 1).T
+            curvature[row // side, block] += part
+            unlike[row // side, block] += 0.5 * apart
+    for row in range(curvature.shape[0]):
+        for block in range(curvature.shape[1]):
+            whole = curvature[row, block]
+            whole += np.triu(whole, 1).T

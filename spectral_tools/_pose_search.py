@@ -254,7 +254,7 @@ def _shifts(
     window = np.ones_like(values)
     sample_turned(
         other.box, other.pad, 3, inward[:2, :2].copy(), inward[:2, 2].copy(),
-        other.depth, 2.0, values, window,
+        other.depth, 2.0, 0.0, values, window,
     )  # fmt: skip
     shape = fast_shape(tuple(int(n) for n in np.array(first.shape) + sides - 1))
     canvas = np.zeros((2, *shape), np.float32)
