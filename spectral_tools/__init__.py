@@ -15,6 +15,7 @@ from ._gains import Gains, solve_gains
 from ._lazy import lazy_composite
 from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
+from ._orientation import OrientationEstimate, match_orientation
 from ._outcomes import Outcome
 from ._pairs import PointMatches, refine_pair
 from ._pattern import camera_pattern
@@ -66,6 +67,7 @@ __all__ = [
     "Composite",
     "Gains",
     "LoopClosures",
+    "OrientationEstimate",
     "Outcome",
     "Peaks",
     "Placement",
@@ -102,6 +104,7 @@ __all__ = [
     "lazy_composite",
     "loop_closures",
     "make_template",
+    "match_orientation",
     "match_tiles",
     "offset_covariance",
     "overlapping_links",

@@ -35,6 +35,8 @@ STRIDE, TRAVEL = 2.0, 12.0
 NEWTON = 0.03
 # Side of the blocks that count by what they tell.
 BLOCK = 32
+# The noise of a block counts as at most this many times that of all.
+MOST_NOISE = 4.0
 # Their scatter widens the covariance where it is larger by so many standard errors.
 DOUBT = 3.0
 # Where the curvature is less than this share of the expected one, the latter serves.
@@ -248,9 +250,13 @@ def _local_weight(blocks: _Blocks, window: Plane, known: "_Weights") -> Floats:
     area = np.add.reduceat(np.square(window), starts[0], axis=0)
     area = np.maximum(np.add.reduceat(area, starts[1], axis=1).astype(np.float64), 1e-3)
     alike = blocks.curvature[:, :, 2, 2] + blocks.curvature[:, :, 3, 3]
-    signal = np.maximum(alike / area / max(alike.sum() / area.sum(), 1e-30), 0)
-    mean = max(blocks.unlike.sum() / area.sum(), 1e-30)
-    noise = np.maximum(blocks.unlike / area / mean, 0.1)
+    common = max(alike.sum(), 1e-30) / area.sum()
+    unlike = max(blocks.unlike.sum(), 1e-30) / area.sum()
+    # The power of each block less that of the noise: where images agree less than
+    # elsewhere, as sections that stretch do, they show as much.
+    power = (alike + blocks.unlike) / area
+    signal = np.maximum((power - unlike) / common, 0)
+    noise = np.clip(blocks.unlike / area / unlike, 1, MOST_NOISE)
     mixed, bare = known.mixed, known.bare
     return signal * (mixed + bare) / (noise * (signal * mixed + noise * bare))
 
@@ -352,7 +358,9 @@ def _window(
     tapers = []
     for size, start, stop in zip(still.pixels.shape, low, high, strict=True):
         taper = np.zeros(size)
-        taper[border : size - border] = edge_taper(max(size - 2 * border, 1), width, 0.0)
+        taper[border : size - border] = edge_taper(
+            max(size - 2 * border, 1), width, 0.0
+        )
         tapers.append(taper[start:stop])
     window = np.outer(*tapers).astype(np.float32)
     if still.depth.size:
@@ -409,7 +417,9 @@ def _weigh(
     for spectrum, power in zip(spectra, level.T, strict=True):
         whiten_modes(spectrum, *freqs, edges, gain / np.sqrt(power), unlimited)
     significance = math.sqrt(float((table[:, 0] * share * coherence**2).sum()))
-    square = table[:, [7, 10, 12]].sum(axis=1) / np.maximum(powers.sum(axis=1) / 2, 1e-30)
+    square = table[:, [7, 10, 12]].sum(axis=1) / np.maximum(
+        powers.sum(axis=1) / 2, 1e-30
+    )
     weight = coherence / noise
     # The table is of half of the modes.
     steepness = 2 * float((square * weight * coherence).sum()) / math.prod(shape)
@@ -441,4 +451,3 @@ def _slopes(
             slopes[index, axis] = inverse(spectrum * factor, shape)
         images[index] = inverse(spectrum, shape)
     return images, slopes
-

@@ -98,7 +98,9 @@ def match_sketches(
     size = 0.5 * math.log(abs(float(np.linalg.det(matrix[:2, :2]))))
     if found.false_alarm >= BELIEVED:
         outcome = Outcome.NOT_FOUND
-    elif not wanted.low - BEYOND <= size <= wanted.high + BEYOND or overlap < min_overlap:
+    elif (
+        not wanted.low - BEYOND <= size <= wanted.high + BEYOND or overlap < min_overlap
+    ):
         outcome = Outcome.BEYOND_BOUND
     elif _rivalled(moving.shape, best, [place for place, _ in places]):
         outcome = Outcome.AMBIGUOUS

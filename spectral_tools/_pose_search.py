@@ -1,18 +1,26 @@
 """Find the pose of one sketch in another, and how likely chance is (floor 6)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._detection import chance_level
+from ._detection import Candidates, Search, chance_level, few_places
 from ._fft import fast_shape, forward_pair, inverse
 from ._pose_kernels import sample_turned
 from ._pose_sketch import RAYS, STEP, Sketch
 from ._search_kernels import circular_peaks, local_maxima, parabola_tops
 
-__all__ = ["Place", "Places", "Range", "Turn", "find_places", "shrinking", "suggest_turns"]
+__all__ = [
+    "Place",
+    "Places",
+    "Range",
+    "Turn",
+    "find_places",
+    "shrinking",
+    "suggest_turns",
+]
 
 Plane = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -25,6 +33,8 @@ ALIKE = 0.1
 PEAKS, APART = 3, 4
 # A surface of so few maxima tells nothing of chance.
 FEWEST = 50
+# A turn and a scale are chosen among about so many that bring other places together.
+FREEDOM = 300.0
 # Longest side of a turned thumb beside the one that stays.
 LONGEST = 3
 
@@ -58,7 +68,9 @@ class Turn:
         size = math.exp(self.log_scale)
         cosine, sine = size * math.cos(self.angle), size * math.sin(self.angle)
         flip = -1.0 if self.mirrored else 1.0
-        return np.array([[cosine, -sine * flip, 0], [sine, cosine * flip, 0], [0, 0, 1]])
+        return np.array(
+            [[cosine, -sine * flip, 0], [sine, cosine * flip, 0], [0, 0, 1]]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,12 +113,8 @@ def _polar_surface(
     Returns the surface and the logarithm of the scale of its first row; that of the
     next ones is lower by `STEP` each.
     """
-    other = moving.polar
-    if mirrored:
-        # The map of the mirror image runs through the directions backwards.
-        other = np.roll(other[::-1], 1, axis=0)
-    else:
-        other = other.conj()
+    # The map of the mirror image runs through the directions backwards.
+    other = np.roll(moving.polar[::-1], 1, axis=0) if mirrored else moving.polar.conj()
     rows = len(other)
     surface = inverse(reference.polar * other, (rows, RAYS))
     # Rings that only one of the maps has add nothing, to noise neither.
@@ -168,20 +176,18 @@ def _along(
     return found
 
 
-def find_places(
-    reference: Sketch, moving: Sketch, turns: list[Turn]
-) -> Places:
+def find_places(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Places:
     """Return where the turned image fits best, for all turns together."""
-    found: list[tuple[float, int, int, Floats]] = []
+    found: list[tuple[float, int, int, _Frame, Floats]] = []
     surfaces: list[NDArray[np.float32]] = []
     owners: list[Turn] = []
     for turn in turns:
-        for half, (heights, places) in enumerate(_shifts(reference, moving, turn)):
-            if half and not turn.both:
-                continue
+        frame = _frame(reference, moving, turn)
+        for half, (heights, lags) in enumerate(_shifts(frame)[: 1 + turn.both]):
+            owner = replace(frame, half=half)
             found += [
-                (float(h), len(surfaces), rank, matrix)
-                for rank, (h, matrix) in enumerate(zip(heights, places, strict=False))
+                (float(height), len(surfaces), rank, owner, lag)
+                for rank, (height, lag) in enumerate(zip(heights, lags, strict=False))
             ]
             surfaces.append(heights)
             owners.append(turn)
@@ -201,8 +207,13 @@ def find_places(
     alarm = 1.0
     if len(everything) >= FEWEST:
         alarm = chance_level(top, everything, trials)[0]
+        few = len(surfaces) * FREEDOM * _few(*found[0][3:])
+        alarm = min(max(alarm, few), 1.0)
     return Places(
-        places=[Place(matrix=matrix, height=height) for height, _, _, matrix in found],
+        places=[
+            Place(matrix=_matrix(reference, moving, frame, lag), height=height)
+            for height, _, _, frame, lag in found
+        ],
         false_alarm=alarm,
         trials=len(surfaces),
     )
@@ -228,16 +239,23 @@ def shrinking(factor: int) -> Floats:
     return matrix
 
 
-def _shifts(
-    reference: Sketch, moving: Sketch, turn: Turn
-) -> list[tuple[NDArray[np.float32], list[Floats]]]:
-    """Correlate at every shift, for a turn and for half a turn more.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Frame:
+    """One thumb, and the other one turned onto pixels of the same size."""
 
-    Returns for each all maxima, in standard deviations, the highest first, and the
-    matrices that belong to the first few.
-    """
-    to0, to1 = shrinking(reference.thumb_factor), shrinking(moving.thumb_factor)
-    linear = to0 @ turn.matrix() @ np.linalg.inv(to1)
+    still: Plane
+    turned: Plane
+    matrix: Floats  # (3, 3), from the one thumb to the frame of the turned one
+    swapped: bool  # whether the reference was turned
+    half: int = 0  # whether it is turned round by half a turn more
+
+
+def _frame(reference: Sketch, moving: Sketch, turn: Turn) -> _Frame:
+    linear = (
+        shrinking(reference.thumb_factor)
+        @ turn.matrix()
+        @ np.linalg.inv(shrinking(moving.thumb_factor))
+    )
     # The finer thumb stays: sampling the coarser one on its pixels loses nothing.
     swapped = abs(float(np.linalg.det(linear[:2, :2]))) < 1
     still, turned = (moving, reference) if swapped else (reference, moving)
@@ -246,8 +264,8 @@ def _shifts(
     first, other = still.thumb.pixels, turned.thumb
     reach = np.abs(linear[:2, :2]) @ other.pixels.shape
     sides = np.minimum(np.ceil(reach).astype(int) + 1, LONGEST * np.array(first.shape))
-    centre = (np.array(other.pixels.shape) - 1) / 2
     frame = linear.copy()
+    centre = (np.array(other.pixels.shape) - 1) / 2
     frame[:2, 2] = (sides - 1) / 2 - linear[:2, :2] @ centre
     inward = np.linalg.inv(frame)
     values = np.empty(tuple(sides), np.float32)
@@ -256,34 +274,63 @@ def _shifts(
         other.box, other.pad, 3, inward[:2, :2].copy(), inward[:2, 2].copy(),
         other.depth, 2.0, 0.0, values, window,
     )  # fmt: skip
-    shape = fast_shape(tuple(int(n) for n in np.array(first.shape) + sides - 1))
+    return _Frame(still=first, turned=values * window, matrix=frame, swapped=swapped)
+
+
+def _shifts(frame: _Frame) -> list[tuple[NDArray[np.float32], Floats]]:
+    """Correlate at every shift, as it is and turned round.
+
+    Returns for each all maxima, in standard deviations, the highest first, and where
+    the frame starts for the first few.
+    """
+    first, sides = frame.still.shape, np.array(frame.turned.shape)
+    shape = fast_shape(tuple(int(n) for n in np.array(first) + sides - 1))
     canvas = np.zeros((2, *shape), np.float32)
-    canvas[0][: first.shape[0], : first.shape[1]] = first
-    canvas[1][: sides[0], : sides[1]] = values * window
+    canvas[0][: first[0], : first[1]] = frame.still
+    canvas[1][: sides[0], : sides[1]] = frame.turned
     pair = forward_pair(canvas)
-    products = pair[0] * pair[1].conj(), pair[0] * pair[1]
-    half = np.diag([-1.0, -1.0, 1.0])
-    half[:2, 2] = sides - 1
+    # Turned round, the frame starts where it would end.
+    products = (pair[0] * pair[1].conj(), 0), (pair[0] * pair[1], sides - 1)
     answers = []
-    for product, extra in zip(products, (np.eye(3), half), strict=True):
-        heights, lags = _maxima(inverse(product, shape), first.shape)
-        # Turned round, the frame starts where it would end.
-        lags -= extra[:2, 2]
-        lags = (lags + sides) % shape - sides
-        matrices = []
-        for lag in lags:
-            matrix = extra @ frame
-            matrix[:2, 2] += lag
-            if swapped:
-                matrix = np.linalg.inv(matrix)
-            matrices.append(np.linalg.inv(to0) @ matrix @ to1)
-        answers.append((heights, matrices))
+    for product, end in products:
+        heights, lags = _maxima(inverse(product, shape))
+        answers.append((heights, (lags - end + sides) % shape - sides))
     return answers
 
 
-def _maxima(
-    surface: Plane, room: tuple[int, ...]
-) -> tuple[NDArray[np.float32], Floats]:
+def _matrix(reference: Sketch, moving: Sketch, frame: _Frame, lag: Floats) -> Floats:
+    """Return the matrix, of the whole images, that belongs to a place of the frame."""
+    matrix = frame.matrix
+    if frame.half:
+        turn = np.diag([-1.0, -1.0, 1.0])
+        turn[:2, 2] = np.array(frame.turned.shape) - 1
+        matrix = turn @ matrix
+    matrix = matrix.copy()
+    matrix[:2, 2] += lag
+    if frame.swapped:
+        matrix = np.linalg.inv(matrix)
+    to0, to1 = shrinking(reference.thumb_factor), shrinking(moving.thumb_factor)
+    return np.linalg.inv(to0) @ matrix @ to1
+
+
+def _few(frame: _Frame, lag: Floats) -> float:
+    """Return the probability that a few places match somewhere by chance."""
+    turned = frame.turned[::-1, ::-1] if frame.half else frame.turned
+    shift = np.concatenate([[0.0], lag])
+    reach = np.array([0, *(np.array(frame.still.shape) + turned.shape) // 2])
+    search = Search(low=-reach, high=reach, least=0.0, count=1, exponent=-1.0)
+    found = Candidates(
+        shifts=shift[np.newaxis],
+        scores=np.ones(1),
+        false_alarm=0.0,
+        at_bound=False,
+        period=np.zeros(3, np.intp),
+        chances=0,
+    )
+    return few_places(frame.still[np.newaxis], turned[np.newaxis], found, search)
+
+
+def _maxima(surface: Plane) -> tuple[NDArray[np.float32], Floats]:
     """Return the heights of all maxima, sorted, and the lags of the first few."""
     spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
     if not spread > 0:

@@ -61,7 +61,7 @@ def make_sketch(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> Sketch 
     volume, mask = prepare_image(image, valid)
     if volume is None:
         return None
-    pixels = volume[0], None if mask is None else mask[0]
+    pixels = np.ascontiguousarray(volume[0]), None if mask is None else mask[0]
     factor = _factor(pixels[0].shape, SKETCH_SIDE)
     small = _shrink(*pixels, factor)
     whitened = _whiten(*small)
