@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._outcomes import Outcome
-from ._pose_fit import PoseFit, Sheet, fit_pose, make_sheet
+from ._pose_fit import PoseFit, fit_pose
 from ._pose_search import Place, Range, find_places, shrinking, suggest_turns
+from ._pose_sheets import Sheet, make_sheet
 from ._pose_sketch import Sketch
 
 __all__ = ["OrientationEstimate", "match_sketches", "nothing_found"]
@@ -205,15 +206,17 @@ def _fit(
     """Fit with the coarser image turned, so that sampling it loses nothing."""
     swapped = abs(float(np.linalg.det(start[:2, :2]))) < 1
     if swapped:
-        fit = fit_pose(moving, reference, np.linalg.inv(start), scale=scale)
+        back = np.linalg.inv(start).astype(np.float64, copy=False)
+        fit = fit_pose(moving, reference, back, scale=scale)
     else:
         fit = fit_pose(reference, moving, start, scale=scale)
     return None if fit is None else _Refined(fit=fit, swapped=swapped)
 
 
 def _forward(refined: _Refined) -> Floats:
-    matrix = refined.fit.matrix
-    return np.linalg.inv(matrix) if refined.swapped else matrix
+    if not refined.swapped:
+        return refined.fit.matrix
+    return np.linalg.inv(refined.fit.matrix).astype(np.float64, copy=False)
 
 
 def _at_centre(refined: _Refined, shape: tuple[int, ...]) -> tuple[Floats, Floats]:

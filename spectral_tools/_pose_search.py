@@ -308,7 +308,7 @@ def _matrix(reference: Sketch, moving: Sketch, frame: _Frame, lag: Floats) -> Fl
     matrix = matrix.copy()
     matrix[:2, 2] += lag
     if frame.swapped:
-        matrix = np.linalg.inv(matrix)
+        matrix = np.linalg.inv(matrix).astype(np.float64, copy=False)
     to0, to1 = shrinking(reference.thumb_factor), shrinking(moving.thumb_factor)
     return np.linalg.inv(to0) @ matrix @ to1
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ._correlation import prepare_image
 from ._detection import whiten_images
 from ._fft import fast_shape, forward
-from ._pose_fit import Sheet, make_sheet
 from ._pose_kernels import polar_power
+from ._pose_sheets import Sheet, make_sheet
 from ._spectral_kernels import edge_taper
 
 __all__ = ["LOWEST", "RAYS", "STEP", "Sketch", "make_sketch", "polar_map"]
@@ -136,7 +136,8 @@ def _shrink(
     if valid is None:
         return mean(pixels), None
     share = mean(valid)
-    return mean(pixels * valid) / np.maximum(share, np.float32(1e-6)), share > 0.5
+    known = mean(pixels * valid) / np.maximum(share, np.float32(1e-6))
+    return known.astype(np.float32, copy=False), share > 0.5
 
 
 def _whiten(pixels: Plane, valid: NDArray[np.bool_] | None) -> Plane | None:
