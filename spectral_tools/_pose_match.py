@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._outcomes import Outcome
+from ._periods import repeats_itself
 from ._pose_fit import PoseFit, fit_pose
 from ._pose_search import Place, Range, find_places, shrinking, suggest_turns
-from ._pose_sheets import Sheet, make_sheet
+from ._pose_sheets import Sheet, lay_over, make_sheet
 from ._pose_sketch import Sketch
 
 __all__ = ["OrientationEstimate", "match_sketches", "nothing_found"]
@@ -103,7 +104,9 @@ def match_sketches(
         not wanted.low - BEYOND <= size <= wanted.high + BEYOND or overlap < min_overlap
     ):
         outcome = Outcome.BEYOND_BOUND
-    elif _rivalled(moving.shape, best, [place for place, _ in places]):
+    elif _repeated(reference, moving, matrix) or _rivalled(
+        moving.shape, best, [place for place, _ in places]
+    ):
         outcome = Outcome.AMBIGUOUS
     mirrored = bool(np.linalg.det(matrix[:2, :2]) < 0)
     return OrientationEstimate(
@@ -160,6 +163,15 @@ def _with_overlap(
         for place, share in zip(places, shares, strict=True)
         if share >= least
     ]
+
+
+def _repeated(reference: Sketch, moving: Sketch, matrix: Floats) -> bool:
+    """Tell whether the images agree as well one period of the scene away."""
+    to0, to1 = shrinking(reference.factor), shrinking(moving.factor)
+    way = to0 @ matrix @ np.linalg.inv(to1)
+    other = lay_over(reference.small, moving.small, way)
+    pixels = reference.small.pixels[np.newaxis]
+    return repeats_itself(pixels, other[np.newaxis], np.zeros(3))
 
 
 def _rivalled(shape: tuple[int, ...], best: Place, places: list[Place]) -> bool:

@@ -87,7 +87,6 @@ class Places:
 
     places: list[Place]
     false_alarm: float
-    trials: int  # turns that were tried
 
 
 def suggest_turns(reference: Sketch, moving: Sketch, wanted: Range) -> list[Turn]:
@@ -192,7 +191,7 @@ def find_places(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Places:
             surfaces.append(heights)
             owners.append(turn)
     if not found:
-        return Places(places=[], false_alarm=1.0, trials=len(turns))
+        return Places(places=[], false_alarm=1.0)
     found.sort(key=lambda entry: -entry[0])
     top, winner = found[0][:2]
     # Chance is what the other turns show, and the rest of the best surface.
@@ -215,7 +214,6 @@ def find_places(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Places:
             for height, _, _, frame, lag in found
         ],
         false_alarm=alarm,
-        trials=len(surfaces),
     )
 
 
@@ -315,9 +313,8 @@ def _matrix(reference: Sketch, moving: Sketch, frame: _Frame, lag: Floats) -> Fl
 
 def _few(frame: _Frame, lag: Floats) -> float:
     """Return the probability that a few places match somewhere by chance."""
-    turned = frame.turned[::-1, ::-1] if frame.half else frame.turned
-    shift = np.concatenate([[0.0], lag])
-    reach = np.array([0, *(np.array(frame.still.shape) + turned.shape) // 2])
+    first, second, shift = _pair(frame, lag)
+    reach = (np.array(first.shape) + second.shape) // 2 * [0, 1, 1]
     search = Search(low=-reach, high=reach, least=0.0, count=1, exponent=-1.0)
     found = Candidates(
         shifts=shift[np.newaxis],
@@ -327,7 +324,14 @@ def _few(frame: _Frame, lag: Floats) -> float:
         period=np.zeros(3, np.intp),
         chances=0,
     )
-    return few_places(frame.still[np.newaxis], turned[np.newaxis], found, search)
+    return few_places(first, second, found, search)
+
+
+def _pair(frame: _Frame, lag: Floats) -> tuple[Plane, Plane, Floats]:
+    """Return the two thumbs of a place as volumes, and their shift."""
+    turned = frame.turned[::-1, ::-1] if frame.half else frame.turned
+    shift = np.concatenate([[0.0], lag])
+    return frame.still[np.newaxis], np.ascontiguousarray(turned)[np.newaxis], shift
 
 
 def _maxima(surface: Plane) -> tuple[NDArray[np.float32], Floats]:

@@ -12,7 +12,7 @@ from ._pose_kernels import sample_turned
 from ._spectral_kernels import edge_taper
 from ._spline_kernels import prefilter, smooth, smooth_margin, spline_margin
 
-__all__ = ["Sheet", "faded_pair", "make_sheet"]
+__all__ = ["Sheet", "faded_pair", "lay_over", "make_sheet"]
 
 Floats = NDArray[np.float64]
 Plane = NDArray[np.float32]
@@ -125,3 +125,15 @@ def _sharpen(pixels: Plane) -> Plane:
     """Take off what is coarse; right from `ROOM` pixels within the image on."""
     coarse = smooth(pixels[np.newaxis], np.array([0.0, FINE, FINE]))[0]
     return pixels - coarse
+
+
+def lay_over(still: Sheet, turned: Sheet, matrix: Floats) -> Plane:
+    """Return the one sheet on the pixels of the other, and zero beyond its ends."""
+    inward: Floats = np.linalg.inv(matrix).astype(np.float64, copy=False)
+    values = np.empty_like(still.pixels)
+    window = np.ones_like(values)
+    sample_turned(
+        turned.box, turned.pad, ORDER, inward[:2, :2].copy(), inward[:2, 2].copy(),
+        turned.depth, 1.0, 0.0, values, window,
+    )  # fmt: skip
+    return values * window
