@@ -27,8 +27,9 @@ STRIDE, TRAVEL = 2.0, 12.0
 NEWTON = 0.03
 # Side of the blocks that count by what they tell.
 BLOCK = 32
-# The noise of a block counts as at most this many times that of all.
-MOST_NOISE = 4.0
+# The noise of a block counts from this many times that of all on, as chance alone makes
+# it differ by less, and no more than this many times as much.
+LEAST_NOISE, MOST_NOISE = 1.5, 4.0
 # Their scatter widens the covariance where it is larger by so many standard errors.
 DOUBT = 3.0
 # Where the curvature is less than this share of the expected one, the latter serves.
@@ -223,7 +224,7 @@ def _local_weight(blocks: _Blocks, window: Plane, known: "_Weights") -> Floats:
     # elsewhere, as sections that stretch do, they show as much.
     power = (alike + blocks.unlike) / area
     signal = np.maximum((power - unlike) / common, 0)
-    noise = np.clip(blocks.unlike / area / unlike, 1, MOST_NOISE)
+    noise = np.clip(blocks.unlike / area / unlike / LEAST_NOISE, 1, MOST_NOISE)
     mixed, bare = known.mixed, known.bare
     return signal * (mixed + bare) / (noise * (signal * mixed + noise * bare))
 

@@ -35,6 +35,9 @@ PEAKS, APART = 3, 4
 FEWEST = 50
 # A turn and a scale are chosen among about so many that bring other places together.
 FREEDOM = 300.0
+# The spectra choose turns at which images of a few things fit by accident, so that chance
+# has about this many times the trials, as measured on unrelated scenes of cells.
+CHOICE = 10
 # Longest side of a turned thumb beside the one that stays.
 LONGEST = 3
 
@@ -202,7 +205,7 @@ def find_places(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Places:
     ]
     chance.append(surfaces[winner][PEAKS:])
     everything = np.concatenate(chance)
-    trials = sum(len(heights) for heights in surfaces)
+    trials = CHOICE * sum(len(heights) for heights in surfaces)
     alarm = 1.0
     if len(everything) >= FEWEST:
         alarm = chance_level(top, everything, trials)[0]
