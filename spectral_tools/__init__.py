@@ -11,6 +11,8 @@ from ._affine import solve_affine
 from ._apply_shifts import apply_shifts, common_area, make_template
 from ._composite_blocks import composite_blocks
 from ._composite_bounds import composite_bounds
+from ._field_fit import DisplacementFit, fit_displacement
+from ._fields import invert_displacement, jacobian_determinant
 from ._gains import Gains, solve_gains
 from ._lazy import lazy_composite
 from ._links import grid_links, grid_positions, overlapping_links
@@ -65,6 +67,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Composite",
+    "DisplacementFit",
     "Gains",
     "LoopClosures",
     "OrientationEstimate",
@@ -97,11 +100,14 @@ __all__ = [
     "cosine_taper",
     "estimate_shading",
     "find_peaks",
+    "fit_displacement",
     "gaussian_texture",
     "grid_links",
     "grid_positions",
     "io",
     "lazy_composite",
+    "invert_displacement",
+    "jacobian_determinant",
     "loop_closures",
     "make_template",
     "match_orientation",

@@ -13,10 +13,15 @@ __all__ = [
     "SymmetricFactor",
     "connected_groups",
     "factorized_blocks",
+    "factorized_matrix",
     "factorized_stiffness",
     "multiplied_blocks",
+    "repeated",
+    "sparse_rows",
     "sum_at_tiles",
+    "sum_of_products",
     "symmetric_factor",
+    "weighted_square",
 ]
 
 Floats = NDArray[np.float64]
@@ -141,7 +146,10 @@ def symmetric_factor(
     The block of each link is its negative weight; `own` holds the blocks on the
     diagonal.
     """
-    matrix = _matrix_of_blocks(links, -weights, own).tocsc()
+    return _symmetric(_matrix_of_blocks(links, -weights, own).tocsc())
+
+
+def _symmetric(matrix: Any) -> SymmetricFactor:
     factor = _factored(matrix)
     lower = factor.L
     return SymmetricFactor(
@@ -215,3 +223,59 @@ def _matrix_of_blocks(
         (blocks.ravel(), (_entries(rows, axis0), _entries(cols, axis1))),
         shape=(len(own) * size,) * 2,
     )
+
+
+def sparse_rows(
+    columns: NDArray[np.intp], values: Floats, width: int
+) -> sparse.csr_array:
+    """Return a matrix with a few entries in each row.
+
+    Parameters
+    ----------
+    columns : ndarray of int, shape (n, k)
+        Columns of the entries of each row.
+    values : ndarray of shape (n, k)
+        The entries; those in the same place add up.
+    width : int
+        Number of columns.
+
+    Returns
+    -------
+    csr_array of shape (n, width)
+        The matrix.
+    """
+    count, each = columns.shape
+    starts = np.arange(0, count * each + 1, each)
+    matrix = sparse.csr_array(
+        (values.ravel(), columns.ravel(), starts), shape=(count, width)
+    )
+    matrix.sum_duplicates()
+    return matrix
+
+
+def weighted_square(rows: Any, weights: Floats) -> sparse.csr_array:
+    """Return ``rows.T @ diag(weights) @ rows``."""
+    scaled = rows.copy()
+    scaled.data = scaled.data * np.repeat(weights, np.diff(rows.indptr))
+    return sparse.csr_array(rows.T @ scaled)
+
+
+def sum_of_products(terms: list[tuple[float, list[Floats]]]) -> sparse.csr_array:
+    """Add factors times Kronecker products of banded matrices."""
+    total: Any = 0
+    for factor, matrices in terms:
+        product: Any = sparse.csr_array(np.array([[factor]]))
+        for matrix in matrices:
+            product = sparse.kron(product, sparse.csr_array(matrix), format="csr")
+        total = total + product
+    return sparse.csr_array(total)
+
+
+def repeated(matrix: Any, count: int) -> sparse.csr_array:
+    """Return a matrix with `count` copies of another one on its diagonal."""
+    return sparse.csr_array(sparse.kron(sparse.eye_array(count), matrix, format="csr"))
+
+
+def factorized_matrix(matrix: Any) -> SymmetricFactor:
+    """Factor a sparse positive definite matrix and give the factor itself."""
+    return _symmetric(matrix.tocsc())

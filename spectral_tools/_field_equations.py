@@ -1,0 +1,375 @@
+"""Smooth fields that make pairs of points meet: equations of all fields (floor 2)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammainccinv
+
+from ._control_grid import (
+    ControlGrid,
+    bending_energy,
+    ground_energy,
+    knot_shares,
+)
+from ._factor_kernels import (
+    factor_pattern,
+    selected_entries,
+    selected_inverse,
+    spread_values,
+)
+from ._sparse import SymmetricFactor, factorized_matrix, repeated, weighted_square
+
+__all__ = ["FieldFit", "Springs", "knot_variances", "solve_springs", "springs_of"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# Stiffness is looked for by these factors: at first, while points are forgotten, and
+# in the end.
+FIRST = 30.0 ** np.arange(-4, 4)
+NEXT, FINER = 4.0, (5.0, 2.0)
+STEPS = 5
+# Points that meet better than this, in pixels, meet.
+ROUNDING = 1e-6
+# Conjugate gradients stop when a step would be this much shorter than the first.
+FINE, ITERATIONS = 1e-6, 200
+# Random signs that count what points determine.
+PROBES = 32
+# No measurement has a larger share than this in its own prediction.
+MOST = 0.97
+# Chance that an honest measurement is not believed, and how often it is asked.
+FALSE_REJECTION, ROUNDS, SOME = 1e-6, 10, 3
+# Share of measurements that are wrong, as a guess, and of those that are right at least.
+WRONG, LEAST = 0.05, 0.3
+# Given covariances count like so many measurements of the variance for each real one.
+HONEST = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Springs:
+    """What the equations are made of.
+
+    Attributes
+    ----------
+    grid : ControlGrid
+        Grid of the bumps of each field.
+    fields : int
+        Number of fields.
+    rows : csr_array of shape (n, fields * nodes)
+        Shares of all bumps in what each pair of points measures.
+    targets : ndarray of shape (n, ndim)
+        What is measured: displacements, or differences of displacements.
+    weights : ndarray of shape (n, ndim, ndim)
+        Inverse covariances.
+    least_unit : float
+        Least variance of a measurement, in units of its own covariance, that is
+        taken for honest; 0 if covariances only compare measurements.
+    bending, ground : csr_array of shape (fields * nodes, fields * nodes)
+        Energies of fields.
+    """
+
+    grid: ControlGrid
+    fields: int
+    rows: Any
+    targets: Floats
+    weights: Floats
+    least_unit: float
+    bending: Any
+    ground: Any
+
+    @property
+    def amount(self) -> Floats:
+        """Mean weight of each measurement."""
+        return np.trace(self.weights, axis1=1, axis2=2) / self.targets.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """Number of ways in which fields can bend."""
+        ndim = len(self.grid.shape)
+        return self.fields * (int(np.prod(self.grid.nodes)) - ndim - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FieldFit:
+    """Heights of all bumps, and the equations that they were found with.
+
+    Attributes
+    ----------
+    values : ndarray of shape (fields * nodes, ndim)
+        The heights.
+    stiffness : float
+        Weight of the bending energy.
+    unit : float
+        Variance of measurements in units of their covariances.
+    score : float
+        How badly the stiffness explains the data; less the most that any could.
+    matrix : csr_array
+        Normal equations as if all covariances were round.
+    factor : SymmetricFactor
+        Their factor.
+    """
+
+    values: Floats
+    stiffness: float
+    unit: float
+    score: float
+    matrix: Any
+    factor: SymmetricFactor
+
+
+def springs_of(
+    grid: ControlGrid,
+    fields: int,
+    rows: Any,
+    targets: Floats,
+    weights: Floats,
+    least_unit: float,
+) -> Springs:
+    """Put the equations together."""
+    return Springs(
+        grid=grid,
+        fields=fields,
+        rows=rows,
+        targets=targets,
+        weights=weights,
+        least_unit=least_unit,
+        bending=repeated(bending_energy(grid), fields),
+        ground=repeated(ground_energy(grid), fields),
+    )
+
+
+def solve_springs(
+    springs: Springs, *, stiffness: float | None, robust: bool, plausible: Flags
+) -> tuple[FieldFit, Flags]:
+    """Return the fields, and which measurements are believed.
+
+    Parameters
+    ----------
+    springs : Springs
+        The equations.
+    stiffness : float or None
+        Weight of the bending energy; None measures it.
+    robust : bool
+        Whether measurements that contradict the others do not count.
+    plausible : ndarray of bool, shape (n,)
+        What a robust fit starts from.
+
+    Returns
+    -------
+    tuple
+        The fit, and flags of the measurements.
+    """
+    believed = np.ones(len(springs.targets), np.bool_)
+    if robust and plausible.any():
+        believed = plausible.copy()
+    fit, believed = _start(springs, believed, stiffness, robust)
+    if robust:
+        fit, believed, _ = _trimmed(springs, fit, believed, stiffness, ROUNDS)
+    trust = believed.astype(np.float64)
+    fit = _climbed(springs, trust, fit, stiffness)
+    return _polished(springs, fit, trust), believed
+
+
+def _trimmed(
+    springs: Springs,
+    fit: FieldFit,
+    believed: Flags,
+    stiffness: float | None,
+    rounds: int,
+) -> tuple[FieldFit, Flags, float]:
+    """Drop what others contradict and take back what they confirm.
+
+    What is believed is compared with what the others predict for it, and what is
+    not believed with what all the believed predict. The third result is the score,
+    where what is dropped costs what chance would.
+    """
+    ndim = springs.targets.shape[1]
+    dropped = np.zeros(len(believed), np.intp)
+    for _ in range(rounds):
+        misses = _misses(springs, fit, believed)
+        usual = np.median(misses[believed]) / (2 * gammainccinv(ndim / 2, 0.5))
+        unit = max(fit.unit, float(usual))
+        found = misses <= unit * 2 * gammainccinv(ndim / 2, FALSE_REJECTION)
+        # Whoever lies makes its neighbours look as if they did: they come back once.
+        dropped += believed & ~found
+        found &= dropped < 2
+        if np.array_equal(found, believed) or found.sum() < LEAST * len(found):
+            break
+        believed = found
+        fit = _refitted(springs, believed.astype(np.float64), fit, stiffness)
+    spread = float(np.median(np.abs(springs.targets - springs.targets.mean(axis=0))))
+    chance = springs.amount[~believed] * max(spread, ROUNDING) ** 2 / WRONG
+    cost = float(np.log(np.maximum(chance, 1)).sum()) * ndim
+    return fit, believed, fit.score + cost
+
+
+def _misses(springs: Springs, fit: FieldFit, believed: Flags) -> Floats:
+    """Return how far measurements miss what others predict, in units of the errors.
+
+    The share of a measurement in its own prediction comes from random signs.
+    """
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(believed), PROBES))
+    signs *= np.sqrt(springs.amount)[:, None]
+    moved = springs.rows @ fit.factor.solve(springs.rows.T @ signs)
+    own = np.clip((signs * moved).mean(axis=1), 0, None)
+    spread = np.where(believed, 1 - np.minimum(own, MOST), 1 + own)
+    return np.asarray(_squares(springs, fit) / spread)
+
+
+def _rounding(springs: Springs) -> float:
+    return float(ROUNDING**2 * np.median(springs.amount))
+
+
+# How stiff
+
+
+def _start(
+    springs: Springs, believed: Flags, stiffness: float | None, robust: bool
+) -> tuple[FieldFit, Flags]:
+    """Fit with the stiffness that suits the data best, wherever it is."""
+    trust = believed.astype(np.float64)
+    if stiffness is not None:
+        return _fitted(springs, trust, stiffness), believed
+    pull = weighted_square(springs.rows, springs.amount * trust).trace()
+    even = float(pull / springs.bending.trace())
+    # Fields that follow all points and fields that follow none both explain some of
+    # them, so that there may be two best ones: all are looked at.
+    found = []
+    for way in FIRST:
+        fit = _fitted(springs, trust, even * way)
+        tried = fit, believed, fit.score
+        if robust:
+            tried = _trimmed(springs, fit, believed, fit.stiffness, SOME)
+        found.append(tried)
+    return min(found, key=lambda tried: tried[2])[:2]
+
+
+def _refitted(
+    springs: Springs, trust: Floats, last: FieldFit, stiffness: float | None
+) -> FieldFit:
+    """Fit with another trust, and with a stiffness near the last one."""
+    fit = _fitted(springs, trust, last.stiffness)
+    return fit if stiffness is not None else _stepped(springs, trust, fit, NEXT, 1)
+
+
+def _climbed(
+    springs: Springs, trust: Floats, best: FieldFit, stiffness: float | None
+) -> FieldFit:
+    """Settle the stiffness."""
+    if stiffness is not None:
+        return best
+    for step in FINER:
+        best = _stepped(springs, trust, best, step, STEPS)
+    return best
+
+
+def _stepped(
+    springs: Springs, trust: Floats, best: FieldFit, step: float, steps: int
+) -> FieldFit:
+    """Change the stiffness by a factor while that explains the data better."""
+    for way in (step, 1 / step):
+        moved = False
+        for _ in range(steps):
+            other = _fitted(springs, trust, best.stiffness * way)
+            if not other.score < best.score:
+                break
+            best, moved = other, True
+        if moved:
+            break
+    return best
+
+
+def _fitted(springs: Springs, trust: Floats, stiffness: float) -> FieldFit:
+    """Solve as if covariances were round, and say how well that explains the data.
+
+    The score is minus twice the logarithm of the marginal likelihood [MacKay 1992].
+    """
+    weights = springs.amount * trust
+    held = stiffness * springs.bending + springs.ground
+    matrix = weighted_square(springs.rows, weights) + held
+    factor = factorized_matrix(matrix)
+    values = factor.solve(springs.rows.T @ (weights[:, None] * springs.targets))
+    left = springs.targets - springs.rows @ values
+    energy = float((weights * (left**2).sum(axis=1)).sum())
+    energy += float((values * (held @ values)).sum())
+    ndim = springs.targets.shape[1]
+    count = max(ndim * float(trust.sum()), 1.0)
+    given = HONEST * count * springs.least_unit
+    unit = (energy + given) / (count + HONEST * count * (springs.least_unit > 0))
+    unit = max(unit, springs.least_unit, _rounding(springs))
+    entropy = float(np.log(factor.pivots).sum()) - springs.rank * np.log(stiffness)
+    score = (count + given) * np.log(unit) + (energy + given) / unit + ndim * entropy
+    return FieldFit(
+        values=values,
+        stiffness=stiffness,
+        unit=unit,
+        score=score,
+        matrix=matrix,
+        factor=factor,
+    )
+
+
+# What is left
+
+
+def _squares(springs: Springs, fit: FieldFit) -> Floats:
+    """Return the squared residual of each measurement in units of its covariance."""
+    left = springs.targets - springs.rows @ fit.values
+    return np.einsum("ni,nij,nj->n", left, springs.weights, left)
+
+
+def _polished(springs: Springs, fit: FieldFit, trust: Floats) -> FieldFit:
+    """Put right what covariances that are not round change, by conjugate gradients."""
+    weights = springs.weights * trust[:, None, None]
+    round_part = (springs.amount * trust)[:, None]
+
+    def multiply(moved: Floats) -> Floats:
+        seen = springs.rows @ moved
+        extra = (weights @ seen[:, :, None])[:, :, 0] - round_part * seen
+        return np.asarray(fit.matrix @ moved + springs.rows.T @ extra)
+
+    pulled = (weights @ springs.targets[:, :, None])[:, :, 0]
+    values = fit.values.copy()
+    left = springs.rows.T @ pulled - multiply(values)
+    better = step = fit.factor.solve(left)
+    first = energy = float((better * left).sum())
+    for _ in range(ITERATIONS):
+        if energy <= FINE**2 * first or energy <= 0:
+            break
+        pushed = multiply(step)
+        length = energy / float((step * pushed).sum())
+        values += length * step
+        left = left - length * pushed
+        better = fit.factor.solve(left)
+        energy, last = float((better * left).sum()), energy
+        step = better + (energy / last) * step
+    return replace(fit, values=values)
+
+
+def knot_variances(springs: Springs, fit: FieldFit) -> Floats:
+    """Return the variance of displacements along each axis at corners of cells.
+
+    Of a single field, as if all covariances were round.
+    """
+    factor = fit.factor
+    pattern = factor_pattern(factor.starts, factor.rows, factor.rank)
+    lower = spread_values(
+        *pattern, factor.lower_starts, factor.lower_rows, factor.lower
+    )
+    inverse = selected_inverse(*pattern, lower, factor.pivots)
+    numbers, heights = knot_shares(springs.grid)
+    ranks = factor.rank[numbers].astype(np.int64)
+    total = np.zeros(len(ranks))
+    each = ranks.shape[1]
+    for first in range(each):
+        for second in range(first, each):
+            share = (1 + (second > first)) * heights[:, first] * heights[:, second]
+            wanted = (
+                np.ascontiguousarray(ranks[:, first]),
+                np.ascontiguousarray(ranks[:, second]),
+            )
+            total += share * selected_entries(*pattern, inverse, wanted)
+    corners = tuple(cells + 1 for cells in springs.grid.cells)
+    return np.asarray(fit.unit * total.reshape(corners))
