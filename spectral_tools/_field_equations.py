@@ -190,7 +190,8 @@ def _trimmed(
     for _ in range(rounds):
         misses = _misses(springs, fit, believed)
         usual = np.median(misses[believed]) / (2 * gammainccinv(ndim / 2, 0.5))
-        unit = max(fit.unit, float(usual))
+        # Residuals tell no unit where a field may follow all that was measured.
+        unit = max(springs.least_unit or fit.unit, float(usual))
         found = misses <= unit * 2 * gammainccinv(ndim / 2, FALSE_REJECTION)
         # Whoever lies makes its neighbours look as if they did: they come back once.
         dropped += believed & ~found

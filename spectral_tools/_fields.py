@@ -104,7 +104,7 @@ def invert_displacement(displacement: ArrayLike) -> Floats:
     """
     field = _as_displacement(displacement)
     ndim = field.shape[-1]
-    pixels = np.stack(np.indices(field.shape[:-1], dtype=np.float64), -1)
+    pixels = np.moveaxis(np.indices(field.shape[:-1], dtype=np.float64), 0, -1)
     splines = [_spline(field[..., axis]) for axis in range(ndim)]
     slopes = _jacobian(field)
     goal = pixels.reshape(-1, ndim)
