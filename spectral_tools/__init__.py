@@ -18,6 +18,10 @@ from ._lazy import lazy_composite
 from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
 from ._orientation import OrientationEstimate, match_orientation
+from ._grid_matches import match_grid
+from ._links import grid_links, grid_positions, overlapping_links
+from ._loops import LoopClosures, loop_closures
+from ._mesh import MeshRelaxation, relax_meshes
 from ._outcomes import Outcome
 from ._pairs import PointMatches, refine_pair
 from ._pattern import camera_pattern
@@ -71,6 +75,7 @@ __all__ = [
     "Gains",
     "LoopClosures",
     "OrientationEstimate",
+    "MeshRelaxation",
     "Outcome",
     "Peaks",
     "Placement",
@@ -111,6 +116,7 @@ __all__ = [
     "loop_closures",
     "make_template",
     "match_orientation",
+    "match_grid",
     "match_tiles",
     "offset_covariance",
     "overlapping_links",
@@ -121,6 +127,7 @@ __all__ = [
     "position_covariance",
     "power_spectrum",
     "refine_pair",
+    "relax_meshes",
     "ring_average",
     "ring_coherence",
     "rotation",

@@ -1,6 +1,7 @@
 """Smooth fields as sums of cubic bumps on a regular grid (floor 1)."""
 
 from itertools import combinations_with_replacement
+from math import factorial, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,8 +68,10 @@ def _bumps(parts: Floats, order: int) -> Floats:
         rows = [s**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * s**2 + 3 * s**3, t**3]
     elif order == 1:
         rows = [-3 * s**2, 9 * t**2 - 12 * t, 12 * s - 9 * s**2, 3 * t**2]
-    else:
+    elif order == 2:
         rows = [6 * s, 18 * t - 12, 18 * s - 12, 6 * t]
+    else:
+        rows = [0 * t - 6, 0 * t + 18, 0 * t - 18, 0 * t + 6]
     return np.stack(rows, axis=-1) / 6
 
 
@@ -162,15 +165,16 @@ def _integrals(grid: ControlGrid, axis: int, order: int) -> Floats:
     return total
 
 
-def bending_energy(grid: ControlGrid) -> Any:
-    """Return the matrix of the integral of all squared second derivatives."""
+def bending_energy(grid: ControlGrid, order: int) -> Any:
+    """Return the matrix of the integral of all squared derivatives of an order."""
     ndim = len(grid.shape)
     terms = []
-    for pair in combinations_with_replacement(range(ndim), 2):
-        orders = [pair.count(axis) for axis in range(ndim)]
-        factor = 1.0 if max(orders) == 2 else 2.0
-        parts = [_integrals(grid, axis, order) for axis, order in enumerate(orders)]
-        terms.append((factor, parts))
+    for chosen in combinations_with_replacement(range(ndim), order):
+        orders = [chosen.count(axis) for axis in range(ndim)]
+        # In so many ways the derivatives can be taken one after the other.
+        ways = factorial(order) / prod(map(factorial, orders))
+        parts = [_integrals(grid, axis, each) for axis, each in enumerate(orders)]
+        terms.append((ways, parts))
     return sum_of_products(terms)
 
 

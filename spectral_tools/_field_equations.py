@@ -1,6 +1,8 @@
 """Smooth fields that make pairs of points meet: equations of all fields (floor 2)."""
 
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,14 @@ from ._factor_kernels import (
 )
 from ._sparse import SymmetricFactor, factorized_matrix, repeated, weighted_square
 
-__all__ = ["FieldFit", "Springs", "knot_variances", "solve_springs", "springs_of"]
+__all__ = [
+    "FieldFit",
+    "Springs",
+    "knot_variances",
+    "row_variances",
+    "solve_springs",
+    "springs_of",
+]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -68,6 +77,8 @@ class Springs:
         taken for honest; 0 if covariances only compare measurements.
     bending, ground : csr_array of shape (fields * nodes, fields * nodes)
         Energies of fields.
+    order : int
+        Order of the derivatives that bending is made of.
     """
 
     grid: ControlGrid
@@ -78,6 +89,7 @@ class Springs:
     least_unit: float
     bending: Any
     ground: Any
+    order: int
 
     @property
     def amount(self) -> Floats:
@@ -87,8 +99,8 @@ class Springs:
     @property
     def rank(self) -> int:
         """Number of ways in which fields can bend."""
-        ndim = len(self.grid.shape)
-        return self.fields * (int(np.prod(self.grid.nodes)) - ndim - 1)
+        free = comb(len(self.grid.shape) + self.order - 1, self.order - 1)
+        return self.fields * (int(np.prod(self.grid.nodes)) - free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -126,6 +138,7 @@ def springs_of(
     targets: Floats,
     weights: Floats,
     least_unit: float,
+    order: int,
 ) -> Springs:
     """Put the equations together."""
     return Springs(
@@ -135,7 +148,8 @@ def springs_of(
         targets=targets,
         weights=weights,
         least_unit=least_unit,
-        bending=repeated(bending_energy(grid), fields),
+        bending=repeated(bending_energy(grid, order), fields),
+        order=order,
         ground=repeated(ground_energy(grid), fields),
     )
 
@@ -354,23 +368,33 @@ def knot_variances(springs: Springs, fit: FieldFit) -> Floats:
 
     Of a single field, as if all covariances were round.
     """
+    total = variances_of(fit, *knot_shares(springs.grid))
+    return total.reshape([cells + 1 for cells in springs.grid.cells])
+
+
+def row_variances(fit: FieldFit, rows: Any) -> Floats:
+    """Return the variance of sums of bumps that share what some measurement shares."""
+    lengths = np.diff(rows.indptr)
+    each = np.arange(lengths.max(initial=1))
+    used = each < lengths[:, None]
+    at = np.minimum(rows.indptr[:-1, None] + each, len(rows.data) - 1)
+    return variances_of(fit, rows.indices[at], np.where(used, rows.data[at], 0))
+
+
+def variances_of(fit: FieldFit, numbers: Any, heights: Floats) -> Floats:
+    """Return the variance of sums of bumps, from the entries of the inverse."""
     factor = fit.factor
     pattern = factor_pattern(factor.starts, factor.rows, factor.rank)
     lower = spread_values(
         *pattern, factor.lower_starts, factor.lower_rows, factor.lower
     )
     inverse = selected_inverse(*pattern, lower, factor.pivots)
-    numbers, heights = knot_shares(springs.grid)
-    ranks = factor.rank[numbers].astype(np.int64)
-    total = np.zeros(len(ranks))
-    each = ranks.shape[1]
-    for first in range(each):
-        for second in range(first, each):
-            share = (1 + (second > first)) * heights[:, first] * heights[:, second]
-            wanted = (
-                np.ascontiguousarray(ranks[:, first]),
-                np.ascontiguousarray(ranks[:, second]),
-            )
-            total += share * selected_entries(*pattern, inverse, wanted)
-    corners = tuple(cells + 1 for cells in springs.grid.cells)
-    return np.asarray(fit.unit * total.reshape(corners))
+    ranks = np.ascontiguousarray(factor.rank[numbers].T, np.int64)
+    total = np.zeros(len(numbers))
+    for first, second in combinations_with_replacement(range(len(ranks)), 2):
+        share = heights[:, first] * heights[:, second]
+        used = np.flatnonzero(share)
+        wanted = ranks[first][used], ranks[second][used]
+        entries = selected_entries(*pattern, inverse, wanted)
+        total[used] += (1 + (second > first)) * share[used] * entries
+    return np.asarray(fit.unit * total)

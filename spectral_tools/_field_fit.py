@@ -16,14 +16,27 @@ from ._checks import (
     check_same_shape,
 )
 from ._control_grid import ControlGrid, control_grid, field_at_pixels, shares_at
-from ._field_equations import knot_variances, solve_springs, springs_of
+from ._field_equations import (
+    FieldFit,
+    Springs,
+    knot_variances,
+    solve_springs,
+    springs_of,
+)
 from ._fields import jacobian_determinant
 from ._link_inputs import as_link_weights
 from ._neighbours import fits_neighbours
 from ._sparse import sparse_rows
 from ._transforms import apply_transform
 
-__all__ = ["DisplacementFit", "count_windows", "fit_displacement"]
+__all__ = [
+    "DisplacementFit",
+    "count_windows",
+    "field_at_points",
+    "fit_displacement",
+    "point_springs",
+    "solve_points",
+]
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +45,9 @@ Floats = NDArray[np.float64]
 FINER = 2.0
 # Nor smaller than this, in pixels.
 FINEST = 4.0
+# Bending is made of derivatives of this order. Tissue bends smoothly: second ones
+# would let it buckle between the points as far as they allow.
+ORDER = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,7 +117,7 @@ def fit_displacement(
         Side of the windows that were matched, in pixels. Windows that overlap
         share their noise, and count for less.
     stiffness : float, optional
-        Weight of the bending energy, the integral of the squared second
+        Weight of the bending energy, the integral of the squared third
         derivatives of the field, beside the squared residuals in units of their
         covariances. By default it is the one that best explains the points.
     spacing : float or array_like of shape (ndim,), optional
@@ -123,7 +139,7 @@ def fit_displacement(
 
     Notes
     -----
-    The field is a cubic B-spline. Its bending energy is the prior of a Gaussian
+    The field is a cubic B-spline [2]_ that may shift, stretch and arch freely. Its bending energy is the prior of a Gaussian
     process, whose weight is that of the largest marginal likelihood [1]_; the
     error bars are those of the posterior, and hold where the bending is about the
     same everywhere. One sparse factor serves all axes.
@@ -178,21 +194,15 @@ def fit_displacement(
     targets = reference - moving
     if not usable.any():
         return _unknown(grid, targets)
-    numbers, heights = shares_at(grid, reference)
-    rows = sparse_rows(numbers, heights, int(np.prod(grid.nodes)))
-    springs = springs_of(
+    springs = point_springs(
         grid,
-        1,
-        rows[usable],
+        reference[usable],
         targets[usable],
         weights[usable] / overlap[usable, None, None],
         float(covariance is not None),
     )
-    fit, believed = solve_springs(
-        springs,
-        stiffness=stiffness,
-        robust=robust,
-        plausible=fits_neighbours(reference[usable], targets[usable]),
+    fit, believed = solve_points(
+        springs, reference[usable], stiffness=stiffness, robust=robust
     )
     inlier = np.zeros(len(targets), np.bool_)
     inlier[usable] = believed
@@ -200,12 +210,49 @@ def fit_displacement(
     return DisplacementFit(
         displacement=field,
         sigma=np.sqrt(_at_pixels(grid, knot_variances(springs, fit))),
-        residuals=targets - rows @ fit.values,
+        residuals=targets - field_at_points(grid, fit.values, reference),
         inlier=inlier,
         stiffness=fit.stiffness,
         variance=fit.unit,
         minimum_jacobian=_least_jacobian(field),
     )
+
+
+def point_springs(
+    grid: ControlGrid,
+    points: Floats,
+    targets: Floats,
+    weights: Floats,
+    least_unit: float,
+) -> Springs:
+    """Return the equations of one field that is measured at points.
+
+    Points of shape (n, k, ndim) are k points in each of n windows, whose mean
+    displacement is what is measured.
+    """
+    numbers, heights = shares_at(grid, points.reshape(-1, len(grid.shape)))
+    if points.ndim == 3:
+        count, each = points.shape[:2]
+        numbers = numbers.reshape(count, -1)
+        heights = heights.reshape(count, -1) / each
+    rows = sparse_rows(numbers, heights, int(np.prod(grid.nodes)))
+    return springs_of(grid, 1, rows, targets, weights, least_unit, ORDER)
+
+
+def solve_points(
+    springs: Springs, points: Floats, *, stiffness: float | None, robust: bool
+) -> tuple[FieldFit, NDArray[np.bool_]]:
+    """Return the field that is measured at points, and which of them are believed."""
+    plausible = fits_neighbours(points, springs.targets)
+    return solve_springs(
+        springs, stiffness=stiffness, robust=robust, plausible=plausible
+    )
+
+
+def field_at_points(grid: ControlGrid, values: Floats, points: Floats) -> Floats:
+    """Return the field at points."""
+    numbers, heights = shares_at(grid, points)
+    return np.asarray((values[numbers] * heights[:, :, None]).sum(axis=1))
 
 
 def count_windows(points: Floats, side: Floats) -> Floats:

@@ -1,0 +1,343 @@
+"""Match two images, one of them bent, on a grid of points (floor 10)."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import (
+    as_image,
+    as_matrix,
+    as_shift,
+    as_valid,
+    check_positive,
+    check_same_ndim,
+    check_whitening,
+)
+from ._control_grid import ControlGrid, control_grid, field_at_pixels
+from ._field_equations import row_variances
+from ._field_fit import count_windows, field_at_points, point_springs, solve_points
+from ._grid_windows import Windows, halved, match_window, window_pass
+from ._outcomes import Outcome
+from ._pairs import PointMatches
+from ._transforms import apply_transform
+from ._warp import warp_image
+from ._workers import Workers, check_workers, spread
+
+__all__ = ["match_grid"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# Passes that bend the moving image further, at most, and how many of them search for
+# what was not found before. They end when the median window misses by less, in pixels.
+PASSES, SEARCHES, STRAIGHT = 8, 4, 0.03
+# What windows miss by is bent too: it is known to this share only.
+BENT = 0.1
+# Points along each side of a window that stand for its pixels.
+INSIDE = 5
+# Smaller copies have at least so many pixels along each axis.
+SMALLEST = 48
+# Splines of this order sample the moving image.
+ORDER = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Scene:
+    """What is matched, and how.
+
+    Attributes
+    ----------
+    reference : ndarray of float32
+        The reference, NaN where it does not count.
+    moving : ndarray of float32
+        The moving image.
+    moving_valid : ndarray of bool or None
+        Where it counts.
+    matrix : ndarray of shape (ndim + 1, ndim + 1)
+        Rough map from moving to reference.
+    sides, spacing : ndarray of shape (ndim,)
+        Sides of windows and distance of points, in pixels.
+    grid : ControlGrid
+        Grid of the field that bends the moving image.
+    """
+
+    reference: NDArray[np.float32]
+    moving: NDArray[np.float32]
+    moving_valid: Flags | None
+    matrix: Floats
+    sides: Floats
+    spacing: Floats
+    grid: ControlGrid
+
+
+class _Bent(NamedTuple):
+    """A field, which windows it believes, and how unlike it is inside of them.
+
+    The last is the variance of the displacement in the middle of a window less
+    the mean over its pixels.
+    """
+
+    values: Floats
+    believed: Flags
+    doubt: Floats
+
+
+def match_grid(
+    reference: ArrayLike,
+    moving: ArrayLike,
+    *,
+    matrix: ArrayLike | None = None,
+    size: ArrayLike = 128,
+    spacing: ArrayLike | None = None,
+    max_shift: ArrayLike | None = None,
+    reference_valid: ArrayLike | None = None,
+    moving_valid: ArrayLike | None = None,
+    whitening: float | None = None,
+    workers: Workers = 1,
+    progress: bool = False,
+) -> PointMatches:
+    """Find on a grid of points where things of the reference lie in a bent image.
+
+    Windows around the points are searched, a smooth field is laid through what
+    they say, the moving image is bent by it, and what windows still miss by is
+    found, until they miss by little. So the precision does not suffer from the
+    bending that is already known.
+
+    Parameters
+    ----------
+    reference, moving : array_like of shape (rows, cols) or (planes, rows, cols)
+        Images, of any real dtype; the shapes may differ.
+    matrix : array_like of shape (ndim + 1, ndim + 1), optional
+        Rough map from the moving image to the reference. The moving image is
+        sampled under it, so that large rotations are gone before anything is
+        matched. By default the identity.
+    size : int or array_like of shape (ndim,), optional
+        Side of the windows, in pixels, at least 16. A third of the wavelength of
+        the bending or less is best. Windows end where an image ends.
+    spacing : float or array_like of shape (ndim,), optional
+        Distance of the points, in pixels; by default half of `size`.
+    max_shift : float or array_like of shape (ndim,), optional
+        How far things may be from where `matrix` puts them, in pixels; by
+        default half of `size`. Where it is more, smaller copies of the images are
+        matched first.
+    reference_valid, moving_valid : array_like of bool, optional
+        True where a pixel counts. Pixels that are not finite never count.
+    whitening : float, optional
+        By default the weights are measured from each window. A number is the
+        classical exponent: 0 cross-correlation, 1 phase correlation.
+    workers : int or map-like callable, optional
+        Number of threads, or a callable that is used like `map`. The result
+        does not depend on it.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    PointMatches
+        One entry for each point of the grid, of shape (m, n) or (l, m, n).
+        Covariances are infinite for points that were not found, and for those that
+        the others contradict; the outcome says which.
+
+    See Also
+    --------
+    fit_displacement : Makes a field of the matches.
+    refine_pair : Matches around given points, without bending.
+
+    Notes
+    -----
+    Each covariance is that of a window of its own. Windows that overlap share
+    their noise: give `fit_displacement` their side as `window`.
+
+    Points are those of the middle of each window. Along the border windows are
+    cut, and points lie further inside.
+
+    References
+    ----------
+    .. [1] Scarano (2002). Iterative image deformation methods in PIV. Meas. Sci.
+       Technol. 13, R1. :doi:`10.1088/0957-0233/13/1/201`
+
+    Examples
+    --------
+    A texture that is stretched along its rows, to twelve pixels at its end:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> moving = spt.gaussian_texture((160, 256), cutoff=0.25, rng=1)
+    >>> stretch = spt.translation((0, 0)) + np.diag((0, 0.05, 0))
+    >>> reference = spt.warp_image(moving, stretch, order=5)
+    >>> found = spt.match_grid(reference, moving, size=64)
+    >>> found.outcome.shape
+    (5, 8)
+    >>> (found.reference_points - found.moving_points)[2, :, 1].round(1)
+    array([ 1.1,  2.3,  3.8,  5.3,  6.8,  8.4,  9.9, 11. ])
+    """
+    images = as_image(reference, "reference"), as_image(moving, "moving")
+    check_same_ndim(reference=images[0], moving=images[1])
+    check_workers(workers)
+    check_whitening(whitening)
+    scene = _scene(*images, matrix, (size, spacing), (reference_valid, moving_valid))
+    reach = scene.sides / 2
+    if max_shift is not None:
+        reach = as_shift(max_shift, len(reach), "max_shift")
+        check_positive(float(reach.min()), "max_shift")
+
+    job = partial(match_window, scene.sides, whitening)
+    run = partial(spread, job, workers=workers, progress=progress, title="match grid")
+    values = np.zeros((int(np.prod(scene.grid.nodes)), len(reach)))
+    for level in range(_halvings(scene, reach), 0, -1):
+        pair = halved((scene.reference, _warped(scene, values)), level)
+        windows, _ = window_pass(run, pair, scene.sides, scene.sides / 2, level=level)
+        values = _bend(scene, windows, values).values
+    return _refined(scene, run, values)
+
+
+def _scene(
+    reference: NDArray[Any],
+    moving: NDArray[Any],
+    matrix: ArrayLike | None,
+    lengths: tuple[ArrayLike, ArrayLike | None],
+    masks: tuple[ArrayLike | None, ArrayLike | None],
+) -> _Scene:
+    """Check what is given and put it together."""
+    ndim = reference.ndim
+    sides = as_shift(lengths[0], ndim, "size")
+    if (sides < 16).any():
+        message = f"`size` must be at least 16 pixels; got {lengths[0]!r}."
+        raise ValueError(message)
+    pitch = sides / 2 if lengths[1] is None else as_shift(lengths[1], ndim, "spacing")
+    check_positive(float(pitch.min()), "spacing")
+    rough = np.eye(ndim + 1) if matrix is None else as_matrix(matrix, "matrix")
+    if len(rough) != ndim + 1:
+        message = f"`matrix` must have shape {(ndim + 1,) * 2}; got {rough.shape}."
+        raise ValueError(message)
+    usable = []
+    names = "reference_valid", "moving_valid"
+    for image, mask, name in zip((reference, moving), masks, names, strict=True):
+        given = as_valid(mask, image.shape, name)
+        usable.append(
+            np.isfinite(image) if given is None else given & np.isfinite(image)
+        )
+    first = np.where(usable[0], _even(reference, usable[0]), np.float32(np.nan))
+    return _Scene(
+        reference=first.astype(np.float32, copy=False),
+        moving=_even(moving, usable[1]),
+        moving_valid=None if usable[1].all() else usable[1],
+        matrix=rough,
+        sides=sides,
+        spacing=pitch,
+        grid=control_grid(reference.shape, pitch),
+    )
+
+
+def _even(image: NDArray[Any], valid: Flags) -> NDArray[np.float32]:
+    """Return an image of zero mean and unit spread where it is valid."""
+    inside = image[valid].astype(np.float64)
+    middle, size = (inside.mean(), inside.std()) if inside.size else (0.0, 1.0)
+    even = (np.where(valid, image, middle) - middle) / (size or 1.0)
+    return np.asarray(even, np.float32)
+
+
+def _halvings(scene: _Scene, reach: Floats) -> int:
+    """Return how often images are halved so that windows look far enough."""
+    wanted = np.ceil(np.log2(max(float((2 * reach / scene.sides).max()), 1.0)))
+    room = np.log2(min(scene.reference.shape) / SMALLEST)
+    return int(min(wanted, max(room, 0)))
+
+
+def _warped(scene: _Scene, values: Floats) -> NDArray[np.float32]:
+    """Return the moving image as the reference would see it, NaN where it ends."""
+    field = field_at_pixels(scene.grid, values) if values.any() else None
+    still = field is None and np.array_equal(scene.matrix, np.eye(len(scene.matrix)))
+    return warp_image(
+        scene.moving,
+        scene.matrix,
+        displacement=field,
+        shape=scene.reference.shape,
+        order=0 if still else ORDER,
+        valid=scene.moving_valid,
+        fill_value=np.nan,
+    )
+
+
+def _refined(scene: _Scene, run: Any, values: Floats) -> PointMatches:
+    """Match windows and bend the moving image until they miss by little."""
+    last, number = None, 0
+    while True:
+        number += 1
+        pair = scene.reference, _warped(scene, values)
+        windows, shape = window_pass(
+            run, pair, scene.sides, scene.spacing, last=last, search=number <= SEARCHES
+        )
+        bent = _bend(scene, windows, values)
+        believed = windows.missed[windows.found][bent.believed]
+        near = len(believed) and np.median(np.abs(believed).max(axis=1)) < STRAIGHT
+        same = last is not None and not (windows.found & ~last.found).any()
+        if number == PASSES or not len(believed) or (near and same):
+            return _gather(scene, windows, values, bent, shape)
+        values, last = bent.values, windows
+
+
+def _bend(scene: _Scene, windows: Windows, values: Floats) -> _Bent:
+    """Return the field through what was found, and what of that it believes.
+
+    A window tells the mean of the field over its pixels. To take it for the field
+    in its middle would flatten whatever is not much wider than a window.
+    """
+    found = windows.found
+    if not found.any():
+        return _Bent(values, np.zeros(0, np.bool_), np.zeros(0))
+    points, missed = windows.points[found], windows.missed[found]
+    ndim = points.shape[1]
+    parts = (np.arange(INSIDE) + 0.5) * 2 / INSIDE - 1
+    inside = np.stack(np.meshgrid(*[parts] * ndim, indexing="ij"), -1).reshape(-1, ndim)
+    spots = points[:, None] + inside * windows.halves[found][:, None]
+    before = (spots - missed[:, None]).reshape(-1, ndim)
+    mean = field_at_points(scene.grid, values, before).reshape(spots.shape).mean(axis=1)
+    overlap = count_windows(points, scene.sides)[:, None, None]
+    rough = (BENT * missed) ** 2
+    covariance = windows.covariance[found] + rough[:, :, None] * np.eye(ndim)
+    weights = np.linalg.inv(covariance * overlap).astype(np.float64, copy=False)
+    springs = point_springs(scene.grid, spots, missed + mean, weights, 1.0)
+    fit, believed = solve_points(springs, points, stiffness=None, robust=True)
+    middle = point_springs(scene.grid, points, missed, weights, 1.0).rows
+    # So many windows tell how the field differs inside of each.
+    doubt = row_variances(fit, middle - springs.rows) / overlap[:, 0, 0]
+    return _Bent(fit.values, believed, doubt)
+
+
+def _gather(
+    scene: _Scene,
+    windows: Windows,
+    values: Floats,
+    bent: _Bent,
+    shape: tuple[int, ...],
+) -> PointMatches:
+    """Put what was found into the words of the result."""
+    found, estimates = windows.found, windows.estimates
+    ndim = len(scene.sides)
+    outcome = np.empty(len(found), object)
+    outcome[:] = [Outcome.NO_TEXTURE if e is None else e.outcome for e in estimates]
+    alarm = np.array([1.0 if e is None else e.false_alarm for e in estimates])
+    # What was found once and lost again was no match.
+    lost = (outcome == Outcome.MATCHED) & ~found
+    outcome[lost], alarm[lost] = Outcome.NOT_FOUND, 1.0
+    lies = np.flatnonzero(found)[~bent.believed]
+    outcome[lies] = Outcome.CONTRADICTED
+    covariance = windows.covariance.copy()
+    covariance[found] += bent.doubt[:, None, None] * np.eye(ndim)
+    covariance[lies] = np.inf
+    before = field_at_points(scene.grid, values, windows.points - windows.missed)
+    moving = windows.points - windows.missed - before
+    moving = apply_transform(np.linalg.inv(scene.matrix), moving)
+    return PointMatches(
+        reference_points=windows.points.reshape(*shape, ndim),
+        moving_points=moving.reshape(*shape, ndim),
+        covariance=covariance.reshape(*shape, ndim, ndim),
+        correlation=windows.correlation.reshape(shape),
+        false_alarm=alarm.reshape(shape),
+        outcome=outcome.reshape(shape),
+        steps=windows.steps.reshape(shape),
+    )
