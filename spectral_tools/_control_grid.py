@@ -107,8 +107,9 @@ def shares_at(grid: ControlGrid, points: Floats) -> tuple[NDArray[np.intp], Floa
     for axis, nodes in enumerate(grid.nodes):
         first, bumps = _along(grid, axis, points[:, axis])
         own = first[:, None] + np.arange(4)
-        numbers = (numbers[:, :, None] * nodes + own[:, None]).reshape(count, -1)
-        heights = (heights[:, :, None] * bumps[:, None]).reshape(count, -1)
+        wide = count, 4 ** (axis + 1)
+        numbers = (numbers[:, :, None] * nodes + own[:, None]).reshape(wide)
+        heights = (heights[:, :, None] * bumps[:, None]).reshape(wide)
     return numbers, heights
 
 

@@ -314,7 +314,10 @@ def _fitted(springs: Springs, trust: Floats, stiffness: float) -> FieldFit:
     given = HONEST * count * springs.least_unit
     unit = (energy + given) / (count + HONEST * count * (springs.least_unit > 0))
     unit = max(unit, springs.least_unit, _rounding(springs))
-    entropy = float(np.log(factor.pivots).sum()) - springs.rank * np.log(stiffness)
+    # Pivots that rounding made negative: so stiff that nothing else is left.
+    safe = np.maximum(factor.pivots, np.finfo(float).tiny)
+    entropy = float(np.log(safe).sum()) - springs.rank * np.log(stiffness)
+    entropy += np.inf if (factor.pivots <= 0).any() else 0
     score = (count + given) * np.log(unit) + (energy + given) / unit + ndim * entropy
     return FieldFit(
         values=values,

@@ -222,15 +222,16 @@ def _rows_of_links(pairs: Numbers, usable: Flags) -> list[Numbers]:
 def _relaxed(
     stack: _Stack, usable: Flags, stiffness: float | None, robust: bool
 ) -> MeshRelaxation:
-    nodes = int(np.prod(stack.grid.nodes))
     ndim = len(stack.grid.shape)
-    values = np.zeros((int(stack.field.max(initial=-1)) + 1, nodes, ndim))
-    inlier = usable.copy()
-    found = stiffness if stiffness is not None else np.inf
-    for number in range(ROUNDS if usable.any() else 0):
-        fit, inlier = _solved(stack, values, inlier, found, number == 0, robust)
-        values, found = fit.values.reshape(values.shape), fit.stiffness
-    meet, moved = _meeting(stack, values)
+    count = int(stack.field.max(initial=-1)) + 1
+    values = np.zeros((count, int(np.prod(stack.grid.nodes)), ndim))
+    inlier, found = usable, np.inf if stiffness is None else stiffness
+    if usable.any() and (robust or stiffness is None):
+        inlier, found = _link_by_link(stack, usable, stiffness, robust)
+    for number in range(ROUNDS if inlier.any() else 0):
+        fit, inlier = _solved(stack, values, inlier, found, robust and number == 1)
+        values = fit.values.reshape(values.shape)
+    _, moved = _meeting(stack, values)
     fields = np.zeros((len(stack.field), *stack.grid.shape, ndim))
     for section in np.flatnonzero(stack.field >= 0):
         fields[section] = field_at_pixels(stack.grid, values[stack.field[section]])
@@ -242,6 +243,34 @@ def _relaxed(
         stiffness=found,
         minimum_jacobian=np.array(folds),
     )
+
+
+def _link_by_link(
+    stack: _Stack, usable: Flags, stiffness: float | None, robust: bool
+) -> tuple[Flags, float]:
+    """Find which pairs the others of the same link confirm, and how stiff it all is.
+
+    A link sees the difference of two fields, which bends like both together.
+    """
+    inlier, stiff = np.zeros(len(usable), np.bool_), []
+    both = (stack.field[stack.links] >= 0).sum(axis=1)
+    for rows in _rows_of_links(stack.links, usable):
+        targets = (stack.ends[1] - stack.ends[0])[rows]
+        meet = 0.5 * (stack.ends[0] + stack.ends[1])[rows]
+        numbers, heights = shares_at(stack.grid, meet)
+        shares = sparse_rows(numbers, heights, int(np.prod(stack.grid.nodes)))
+        springs = springs_of(
+            stack.grid, 1, shares, targets, stack.weights[rows], stack.least_unit, ORDER
+        )
+        of_two = None if stiffness is None else stiffness / both[rows[0]]
+        fit, inlier[rows] = solve_springs(
+            springs,
+            stiffness=of_two,
+            robust=robust,
+            plausible=fits_neighbours(meet, targets),
+        )
+        stiff.append(fit.stiffness * both[rows[0]])
+    return inlier, float(np.median(stiff))
 
 
 def _meeting(stack: _Stack, values: Floats) -> tuple[Floats, tuple[Floats, Floats]]:
@@ -265,13 +294,9 @@ def _solved(
     values: Floats,
     believed: Flags,
     stiffness: float,
-    first: bool,
     robust: bool,
 ) -> tuple[FieldFit, Flags]:
-    """Solve for all fields where points meet now.
-
-    Only the first round asks how stiff sections are, and which pairs to believe.
-    """
+    """Solve for all fields where points meet now."""
     rows = np.flatnonzero(believed)
     meet, _ = _meeting(stack, values)
     numbers, heights = shares_at(stack.grid, meet[rows])
@@ -292,13 +317,11 @@ def _solved(
         stack.least_unit,
         ORDER,
     )
-    plausible = np.ones(len(rows), np.bool_)
-    if first and robust:
-        for some in _rows_of_links(stack.links[rows], plausible):
-            plausible[some] = fits_neighbours(meet[rows][some], springs.targets[some])
-    known = None if first and not np.isfinite(stiffness) else stiffness
     fit, honest = solve_springs(
-        springs, stiffness=known, robust=first and robust, plausible=plausible
+        springs,
+        stiffness=stiffness,
+        robust=robust,
+        plausible=np.ones(len(rows), np.bool_),
     )
     flags = np.zeros(len(believed), np.bool_)
     flags[rows[honest]] = True
