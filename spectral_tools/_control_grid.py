@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 # The ground holds what neither points nor bending do: strains beyond this, and
 # displacements beyond this many sides of the image, are not expected. It is weak
 # beside any measurement.
-STRAIN, TRAVEL = 30.0, 30.0
+STRAIN, TRAVEL = 3.0, 300.0
 # Points and weights that integrate polynomials up to degree 7 from 0 to 1.
 GAUSS, SHARES = np.polynomial.legendre.leggauss(4)
 GAUSS, SHARES = 0.5 * (GAUSS + 1), 0.5 * SHARES
