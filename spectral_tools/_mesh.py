@@ -32,8 +32,9 @@ Numbers = NDArray[np.intp]
 
 # Bending is made of second derivatives: a section may shift, turn and stretch freely.
 ORDER = 2
-# How often points are moved to where they meet.
-ROUNDS = 4
+# How often fields are found anew for where points meet, and how many steps lead there,
+# each of which leaves as much as fields are strained.
+ROUNDS, STEPS = 3, 12
 # Cells along the longest side of a section, and their least side in pixels.
 CELLS, FINEST = 12, 8.0
 
@@ -276,7 +277,7 @@ def _link_by_link(
 def _meeting(stack: _Stack, values: Floats) -> tuple[Floats, tuple[Floats, Floats]]:
     """Return where the points of each pair meet, and their displacements there."""
     meet = 0.5 * (stack.ends[0] + stack.ends[1])
-    for _ in range(ROUNDS):
+    for _ in range(STEPS):
         moved = [np.zeros_like(meet), np.zeros_like(meet)]
         for side in range(2):
             field = stack.field[stack.links[:, side]]

@@ -46,11 +46,19 @@ def stack(rng, *, reach=2, wrong=0.0, sigma=SIGMA):
 
 
 def error_of(fields, displaced):
-    """Return errors of fields inside, less what all sections have in common."""
+    """Return how far apart in truth what comes to lie on one pixel is, from the mean.
+
+    What all sections have in common nobody can know.
+    """
     pixels = np.moveaxis(np.indices(SHAPE, dtype=float), 0, -1)[12:-12, 12:-12]
-    truth = np.stack([displaced(section, pixels) for section in range(COUNT)])
-    error = fields[:, 12:-12, 12:-12] - truth
-    return error - error.mean(axis=0)
+    places = []
+    for section in range(COUNT):
+        shown = pixels - fields[section, 12:-12, 12:-12]
+        place = shown
+        for _ in range(60):
+            place = shown + displaced(section, place)
+        places.append(place)
+    return np.array(places) - np.mean(places, axis=0)
 
 
 def test_sections_come_to_lie_on_each_other():
@@ -59,8 +67,8 @@ def test_sections_come_to_lie_on_each_other():
         links, first, second, SHAPE, covariance=SIGMA**2 * np.eye(2)
     )
     error = error_of(relaxed.displacement, displaced)
-    # Points are right to 0.1 px, and the fields bend between them by as little.
-    assert np.sqrt((error**2).mean()) < 0.12
+    # Points are right to 0.1 px, and several of them tell the field at each pixel.
+    assert np.sqrt((error**2).mean()) < 0.08
     assert relaxed.inlier.mean() > 0.99
 
 
@@ -79,7 +87,7 @@ def test_wrong_matches_do_not_pull():
     assert not relaxed.inlier[lies].any()
     assert relaxed.inlier[~lies].mean() > 0.95
     error = error_of(relaxed.displacement, displaced)
-    assert np.sqrt((error**2).mean()) < 0.2
+    assert np.sqrt((error**2).mean()) < 0.1
 
 
 def test_a_chain_of_pairs_drifts_more():
