@@ -29,7 +29,8 @@ class Outcome(StrEnum):
     PRIOR_ONLY
         Tile: no usable link; it stays at the position that was given for it.
     CONTRADICTED
-        Tile: it has links, but the solution believes none of them.
+        Tile: it has links, but the solution believes none of them. Point of a
+        grid: it was found, but does not fit to those around it.
     ISOLATED
         Tile: no usable link and no given position; where it lies is unknown.
 

@@ -62,22 +62,25 @@ print(found.sum(), "of", len(points), "points are found")
 
 # %%
 # Each arrow leads from where a thing lies in the moving image to where it lies in the
-# reference. Error bars are magnified 100 times; crosses mark what was refused, and
-# they are in the torn corner.
+# reference, three times as long; error bars are magnified 100 times. Crosses mark what
+# was refused: they are where the reference is torn.
 
 fig, ax = plt.subplots(figsize=(6, 5.4), layout="constrained")
 ax.imshow(reference, cmap="gray", alpha=0.5)
 start, step = partners[found], (points - partners)[found]
 ax.quiver(
-    *start.T[::-1], *step.T[::-1], angles="xy", scale_units="xy", scale=1, color="C0"
-)
+    *start.T[::-1], *step.T[::-1], angles="xy", scale_units="xy", scale=1 / 3,
+    color="C0", width=0.006,
+)  # fmt: skip
 bars = 100 * np.sqrt(covariance[found][:, [0, 1], [0, 1]])
 ax.errorbar(
     *points[found].T[::-1], xerr=bars[:, 1], yerr=bars[:, 0],
     fmt="none", ecolor="C1", elinewidth=1,
 )  # fmt: skip
 ax.plot(*points[~found].T[::-1], "x", color="C3", markersize=8, markeredgewidth=2)
-ax.set(title="Arrows, their errors x 100, and refusals", xlabel="col", ylabel="row")
+ax.set(
+    title="Displacements x 3, errors x 100, and refusals", xlabel="col", ylabel="row"
+)
 ax.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
 plt.show()
 
@@ -85,7 +88,7 @@ plt.show()
 # A field through the points
 # --------------------------
 # The field is as smooth as the points say. It believes points by their covariances and
-# has error bars of its own: they grow towards the borders and in the torn corner.
+# has error bars of its own: they grow towards the borders and in the tear.
 
 fit = spt.fit_displacement(
     points, partners, reference.shape, covariance=covariance, window=48
