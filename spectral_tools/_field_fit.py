@@ -1,4 +1,4 @@
-"""Fit a smooth displacement field to pairs of points (floor 3)."""
+"""Fit a smooth displacement field to pairs of points (floor 4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from ._control_grid import ControlGrid, control_grid, field_at_pixels, shares_at
 from ._field_equations import (
     FieldFit,
     Springs,
-    knot_variances,
     solve_springs,
     springs_of,
 )
+from ._field_variances import knot_variances
 from ._fields import jacobian_determinant
 from ._link_inputs import as_link_weights
 from ._neighbours import fits_neighbours

@@ -17,8 +17,8 @@ from ._checks import (
     check_whitening,
 )
 from ._control_grid import ControlGrid, control_grid, field_at_pixels
-from ._field_equations import row_variances
 from ._field_fit import count_windows, field_at_points, point_springs, solve_points
+from ._field_variances import row_variances
 from ._grid_windows import Windows, halved, match_window, window_pass
 from ._outcomes import Outcome
 from ._pairs import PointMatches

@@ -147,10 +147,10 @@ plt.show()
 # %%
 # A stack of bent sections
 # ------------------------
-# Ten sections, each bent in its own way. From what neighbours and second neighbours
+# Eight sections, each bent in its own way. From what neighbours and second neighbours
 # say we make points as above, with errors of 0.1 pixels.
 
-count, room = 10, (160, 160)
+count, room = 8, (160, 160)
 turn = rng.uniform(0, 2 * np.pi, (count, 4))
 waves = np.stack([np.cos(turn), np.sin(turn)], -1)
 waves *= 2 * np.pi / rng.uniform(150, 300, (count, 4, 1))
