@@ -14,14 +14,12 @@ from ._composite_bounds import composite_bounds
 from ._field_fit import DisplacementFit, fit_displacement
 from ._fields import invert_displacement, jacobian_determinant
 from ._gains import Gains, solve_gains
+from ._grid_matches import match_grid
 from ._lazy import lazy_composite
 from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
-from ._orientation import OrientationEstimate, match_orientation
-from ._grid_matches import match_grid
-from ._links import grid_links, grid_positions, overlapping_links
-from ._loops import LoopClosures, loop_closures
 from ._mesh import MeshRelaxation, relax_meshes
+from ._orientation import OrientationEstimate, match_orientation
 from ._outcomes import Outcome
 from ._pairs import PointMatches, refine_pair
 from ._pattern import camera_pattern
@@ -74,8 +72,8 @@ __all__ = [
     "DisplacementFit",
     "Gains",
     "LoopClosures",
-    "OrientationEstimate",
     "MeshRelaxation",
+    "OrientationEstimate",
     "Outcome",
     "Peaks",
     "Placement",
@@ -109,14 +107,14 @@ __all__ = [
     "gaussian_texture",
     "grid_links",
     "grid_positions",
-    "io",
-    "lazy_composite",
     "invert_displacement",
+    "io",
     "jacobian_determinant",
+    "lazy_composite",
     "loop_closures",
     "make_template",
-    "match_orientation",
     "match_grid",
+    "match_orientation",
     "match_tiles",
     "offset_covariance",
     "overlapping_links",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
-from ._spline_kernels import gather_spline
+from ._spline_kernels import gather_spline, spline_weights
 
 __all__ = ["polar_power", "pose_sums", "sample_turned"]
 
@@ -123,7 +123,9 @@ def sample_turned(
             at_row, at_col = math.floor(row), math.floor(col)
             lows[1, k], parts[1, k] = at_row + pad, row - at_row
             lows[2, k], parts[2, k] = at_col + pad, col - at_col
-        gather_spline(flat, lows, parts, shape, order, size, room, values[line])
+        for axis in range(1, 3):
+            spline_weights(order, parts[axis], size, room[axis])
+        gather_spline(flat, lows, room, shape, order, size, values[line])
 
 
 @compiled

@@ -223,14 +223,14 @@ def gather_spline(
         Coefficients of a box of the given shape.
     lows : ndarray of shape (3, size)
         The pixels below each point.
+    taps : ndarray of shape (3, order + 1, size)
+        Heights of the bumps at each point, for each axis.
     shape : tuple of three int
         Shape of the box.
     order : {3, 5}
         Order of the spline.
     size : int
         Number of points.
-    taps : ndarray of shape (3, order + 1, size)
-        Heights of the bumps at each point, for each axis.
     values : ndarray of shape (size,)
         The result.
     """
