@@ -1,4 +1,4 @@
-"""Say where a mosaic lies before anything is rendered (floor 7)."""
+"""Say where a mosaic lies before anything is rendered (floor 8)."""
 
 from collections.abc import Sequence
 

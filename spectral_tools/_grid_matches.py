@@ -1,4 +1,4 @@
-"""Match two images, one of them bent, on a grid of points (floor 10)."""
+"""Match two images, one of them bent, on a grid of points (floor 11)."""
 
 from dataclasses import dataclass
 from functools import partial

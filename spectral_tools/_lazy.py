@@ -9,7 +9,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._canvas import REGION, Plan, Valid, cut_up, make_plan, tiles_near
+from ._canvas import REGION, Valid, make_plan
+from ._plan import Plan, cut_up, tiles_near
 from ._regions import Region, blocks_of, render_alone
 from ._stacks import StackEntry
 from ._thin import Key, Part, cut_part, needs_of

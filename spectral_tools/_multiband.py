@@ -17,7 +17,7 @@ from ._band_kernels import (
     widen,
 )
 from ._blend_kernels import finish
-from ._canvas import Plan, cut_up, sample_piece
+from ._plan import Plan, cut_up, sample_piece
 from ._tile_pieces import Piece, box_slices, read_piece
 
 __all__ = ["band_box", "blend_bands"]

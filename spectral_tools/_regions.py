@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ._blend_kernels import deliver, deliver_counts
 from ._box_kernels import join_channels
-from ._canvas import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
 from ._multiband import band_box, blend_bands
+from ._plan import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
 from ._seams import blend_seams, has_seams, seam_boxes
 from ._thin import thin_plan
 from ._tile_pieces import NATIVE, box_slices, room_size

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import NEAREST, finish
-from ._canvas import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
 from ._ndimage import gaussian_filter
+from ._plan import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
 from ._seam_kernels import blend_levels, compare, flood, signed_distance, tally
 from ._tile_inputs import Tile
 from ._tile_pieces import Piece, box_slices, read_piece

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._canvas import Plan
 from ._checks import as_shape
+from ._plan import Plan
 from ._regions import (
     Region,
     regions_of,

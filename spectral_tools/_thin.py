@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._canvas import Plan, tiles_near
+from ._plan import Plan, tiles_near
 from ._tile_inputs import Tile
 from ._tile_pieces import keys_of, need_of
 

@@ -1,20 +1,17 @@
 """Read the parts of placed tiles that a region of the canvas needs (floor 5)."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import sub
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from ._box_kernels import copy_box, repeat_border, split_channels
-from ._ndimage import distance_transform_edt
 from ._run_kernels import LANES
 from ._sample_kernels import SLACK
-from ._spline_kernels import prefilter, smooth, smooth_margin, spline_margin
+from ._spline_kernels import smooth_margin, spline_margin
+from ._tile_filters import box_slices, boxes_in, filter_box, memory_of
 from ._tile_inputs import Tile
 
 __all__ = [
@@ -40,8 +37,6 @@ Flags = NDArray[np.bool_]
 FAR = 1e15
 # An offset that is none.
 NOTHING = np.zeros(1)
-# Each at least doubles what is known of a box.
-REFLECTIONS = 12
 # What kernels write as it is, and read as it is: few, for each is compiled anew.
 NATIVE = frozenset(map(np.dtype, ("?", "u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8")))
 READ = frozenset(map(np.dtype, ("u1", "u2", "f4", "f8")))
@@ -91,10 +86,6 @@ class Source:
     centre: Floats
 
 
-def box_slices(start: Ints, stop: Ints) -> tuple[slice, ...]:
-    return tuple(map(slice, start.tolist(), stop.tolist()))
-
-
 def read_piece(
     tile: Tile,
     channel_axis: int | None,
@@ -129,14 +120,14 @@ def read_piece(
     if known is not None and not known.any():
         touched = np.zeros_like(touched)
     if ready and touched.any():
-        first, pixels, known, offsets = _filter(
-            tile, pixels, known, first, need.corner, need.end, dtype
+        first, pixels, known, offsets = filter_box(
+            pixels, known, first, need.corner, need.end, dtype, tile.sigma, tile.order
         )
         lower[:], upper[:] = first, first + pixels.shape[1:]
     return Piece(
         tile=tile,
         pixels=pixels,
-        lines=_lines_of(pixels),
+        lines=memory_of(pixels),
         moves=moves,
         offsets=offsets,
         known=known,
@@ -259,92 +250,11 @@ def _lined(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if plain and pixels.strides[-1] == size:
         return pixels
     if plain and pixels.strides[0] == size:
-        lines, strides = _lines_of(pixels)
+        lines, strides = memory_of(pixels)
         channels = np.empty(pixels.shape, pixels.dtype)
         split_channels(lines, strides[1:], channels)
         return channels
     return np.ascontiguousarray(pixels)
-
-
-def _filter(
-    tile: Tile,
-    pixels: NDArray[Any],
-    known: Flags | None,
-    first: Ints,
-    corner: Ints,
-    end: Ints,
-    dtype: np.dtype[Any],
-) -> tuple[Ints, NDArray[Float], NDArray[Float] | None, Floats]:
-    """Return filtered pixels that fill the box from `corner` to `end`.
-
-    The tile goes on outside as its point reflection at its border pixels, so
-    that a ramp stays a ramp. Pixels that do not count are filled with the
-    nearest one that does. An offset is taken off before, so that constants stay
-    exactly constant in every filter.
-    """
-    inside = box_slices(first - corner, first - corner + pixels.shape[1:])
-    flags = None
-    if known is not None:
-        nearest = distance_transform_edt(
-            ~known, return_distances=False, return_indices=True
-        )
-        pixels = np.ascontiguousarray(pixels[:, *nearest])
-        flags = np.zeros(end - corner, dtype)
-        flags[inside] = known
-    middle = tuple(size // 2 for size in pixels.shape[1:])
-    offsets = pixels[:, *middle].astype(np.float64)
-    boxes = _boxes(np.empty(0, dtype), len(pixels), (end - corner).tolist())
-    flat, strides = _lines_of(pixels)
-    to = tuple((first - corner).tolist())
-    copy_box(flat, strides, (0, 0, 0), pixels.shape[1:], offsets, to, boxes)
-    for channel, box in enumerate(boxes):
-        for axis in range(3):
-            part = box[(slice(None),) * (axis + 1) + inside[axis + 1 :]]
-            _reflect(np.moveaxis(part, axis, 0), inside[axis])
-        if tile.sigma.any():
-            boxes[channel] = smooth(box, tile.sigma)
-        if tile.order > 1:
-            prefilter(box, tile.order)
-        elif flags is not None:
-            boxes[channel] *= flags
-    return corner, boxes, flags, offsets
-
-
-def _boxes(room: NDArray[Float], count: int, sides: Sequence[int]) -> NDArray[Float]:
-    """Return boxes in a room, behind which there is room for whole groups of points."""
-    size = count * math.prod(sides)
-    if size + 2 * LANES > room.size:
-        room = np.empty(size + 2 * LANES, room.dtype)
-    return room[:size].reshape(count, *sides)
-
-
-def _lines_of(pixels: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """Return the memory behind pixels, and the steps in it along each axis."""
-    strides = tuple(step // pixels.itemsize for step in pixels.strides)
-    if pixels.size == 0:
-        return np.empty(0, pixels.dtype), strides
-    last = sum((n - 1) * step for n, step in zip(pixels.shape, strides, strict=True))
-    # Never writeable, so that kernels are compiled for one kind only.
-    return as_strided(pixels, (last + 1,), (pixels.itemsize,), writeable=False), strides
-
-
-def _reflect(box: NDArray[Float], inside: slice) -> None:
-    """Fill a box around its known part with point reflections, in place."""
-    first, last = inside.start, inside.stop - 1
-    low, high = first, last
-    for _ in range(REFLECTIONS):
-        new = max(0, 2 * first - high)
-        if new < low:
-            mirrored = box[2 * first - low + 1 : 2 * first - new + 1]
-            box[new:low] = 2 * box[first] - mirrored[::-1]
-            low = new
-        new = min(len(box) - 1, 2 * last - low)
-        if new > high:
-            mirrored = box[2 * last - new : 2 * last - high]
-            box[high + 1 : new + 1] = 2 * box[last] - mirrored[::-1]
-            high = new
-    # So far away that no filter sees it.
-    box[:low], box[high + 1 :] = box[low], box[high]
 
 
 def room_size(pieces: list[Piece]) -> int:
@@ -369,7 +279,7 @@ def source_of(
         lower, upper = piece.lower[block].tolist(), piece.upper[block].tolist()
         if piece.known is not None:
             flags = piece.known[None]
-            found = _cut(flags, _lines_of(flags), 0, lower, upper, room[:0])[0]
+            found = _cut(flags, memory_of(flags), 0, lower, upper, room[:0])[0]
             known = known if found.all() else found
         some = piece.pixels[channels]
         pixels = _cut(some, piece.lines, channels.start, lower, upper, room)
@@ -419,7 +329,7 @@ def _cut(
     size = tuple(map(sub, high, low))
     sides = tuple(map(sub, upper, lower))
     to = tuple(map(sub, low, lower))
-    boxes = _boxes(room, len(pixels), sides)
+    boxes = boxes_in(room, len(pixels), sides)
     flat, strides = lines
     copy_box(flat[channel * strides[0] :], strides, low, size, NOTHING, to, boxes)
     if sides != size:
