@@ -66,12 +66,10 @@ def volume_of(frame: Any, group: Group) -> tuple[Volume, NDArray[np.bool_] | Non
         if not finite.all():
             known = finite if known is None else np.logical_and(finite, known)
             image = np.where(finite, image, group.offset)
-    scaled = np.subtract(
-        image,
-        group.offset,
-        dtype=np.float64 if image.dtype.itemsize > 4 else np.float32,
-    )
-    volume = (scaled * np.float32(1 / group.scale)).astype(np.float32, copy=False)
+    wide = np.float64 if image.dtype.itemsize > 4 else np.float32
+    scaled = np.subtract(image, group.offset, dtype=wide)
+    scaled *= 1 / group.scale
+    volume: Any = scaled.astype(np.float32, copy=False)
     if group.planes is not None:
         volume = volume[:, None]
         if known is not None:

@@ -40,8 +40,11 @@ LEAST = 0.1
 CERTAIN, COHERENT = 1e-6, 8.0
 # Of the part of the picture that a frame covers, this share must be known.
 ENOUGH = 0.85
-# Newton steps, and how short the last one is.
-STEPS, SHORT = 4, 1e-4
+# Newton steps; each leaves a tenth of the error, so the last one may be so long: in
+# pixels, and in standard deviations.
+STEPS, SHORT, LEFT = 4, 1e-3, 0.3
+# Tapers this far from where they belong, in pixels, hide less than 1e-3 px.
+FAR = 0.6
 # A fit ends up this close to the peak, in pixels, or it is another one.
 TRAVEL = 2.0
 
@@ -87,17 +90,15 @@ def fit_frame(
         others = _others(template, others, spectra, own, start.shift - whole)
         for step in range(STEPS):
             table = _table(template, others, spectra, fraction)
-            known = fit_step(
-                table, share, sides, active, True, 2 - step if step < 2 else 0
-            )
+            known = fit_step(table, share, sides, active, True, int(step == 0))
             if not known[14]:
                 return start, False
             fraction = fraction + np.clip(known[:3], -0.4, 0.4)
-            if step > 0 and np.abs(known[:3]).max() < SHORT + 0.02 * _sigma(known):
+            if step > 0 and np.abs(known[:3]).max() < SHORT + LEFT * _sigma(known):
                 break
         # The tapers stay where they were prepared, and hold the fit back a little.
         found = whole + move + (fraction - move) * known[15:]
-        if np.abs(found - shift).max() < STEP:
+        if np.abs(found - whole - move).max() < FAR:
             break
         shift = found
     if np.abs(found - start.shift).max() > TRAVEL:

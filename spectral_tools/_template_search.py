@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ._correlation import BELIEVED, ShiftEstimate
 from ._detection import chance_level, ring_gains
 from ._fft import fast_shape, forward, frequencies, inverse
-from ._ndimage import distance_transform_edt
 from ._outcomes import Outcome
 from ._search_kernels import circular_peaks, parabola_tops
 from ._spectral_kernels import edge_taper, ring_edges, taper_block, whiten_modes
@@ -85,11 +84,7 @@ def make_probe(
         known = np.ones(pixels.shape[1:], np.bool_)
     pixels, known = np.pad(pixels, [(0, 0), *pads], mode="edge"), np.pad(known, pads)
     origin = origin - rim
-    if not known.all():
-        nearest = distance_transform_edt(
-            ~known, return_distances=False, return_indices=True
-        )
-        pixels = np.ascontiguousarray(pixels[:, *nearest])
+    pixels = _spread_edges(pixels, known)
     shape = fast_shape(typical.shape[1:])
     tapers = frame_tapers(size, np.zeros(3))
     squares, fourths = window_sums(tapers, tapers)
@@ -130,7 +125,8 @@ def make_probe(
         whiten_modes(one, *freqs, rings, gain[:, 0], limit[:, 0])
         whiten_modes(one, *freqs, rings, gain[:, 1], np.full(len(rings), 1e30))
         # Shifts count from where frames lie, not from where this part begins.
-        template.probes.append(one * phase_turn(freqs, lag) if lag.any() else one)
+        moved = one * phase_turn(freqs, lag) if lag.any() else one
+        template.probes.append(np.conj(moved))
     return template
 
 
@@ -181,9 +177,10 @@ def search_template(
     template: Template, spectra: list[NDArray[np.complex64]]
 ) -> ShiftEstimate | None:
     """Return the best of the allowed shifts of a circular correlation."""
-    product = np.zeros_like(spectra[0])
-    for probe, one in zip(template.probes, spectra, strict=True):
-        product += probe * np.conj(one)
+    # This is the correlation turned round: a spectrum less needs to be conjugated.
+    product = template.probes[0] * spectra[0]
+    for probe, one in zip(template.probes[1:], spectra[1:], strict=True):
+        product += probe * one
     surface = inverse(product, template.shape)
     spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
     if not spread > 0 or not math.isfinite(spread):
@@ -191,7 +188,8 @@ def search_template(
     where, height = circular_peaks(surface, 2.0 * spread)
     period = np.array(template.shape)
     lags = np.stack(np.unravel_index(where, template.shape), axis=1)
-    signed = (lags + period // 2) % period - period // 2
+    signed = (period // 2 - lags) % period - period // 2
+    signed[:, period == 1] = 0
     allowed = ((signed >= template.low) & (signed <= template.high)).all(axis=1)
     if not allowed.any():
         return no_match(3, Outcome.NOT_FOUND)
@@ -204,7 +202,7 @@ def search_template(
     )
     rivals = height[far & allowed]
     rival = float(rivals.max(initial=0.0))
-    shift = best + parabola_tops(surface, lags[order[:1]], True)[0]
+    shift = best - parabola_tops(surface, lags[order[:1]], True)[0]
     inner = (template.low < template.high) & (
         (best == template.low) | (best == template.high)
     )
@@ -218,6 +216,27 @@ def search_template(
     return replace(
         no_match(3, outcome), shift=shift.astype(np.float64), false_alarm=float(alarm)
     )
+
+
+def _spread_edges(pixels: Volume, known: NDArray[np.bool_]) -> Volume:
+    """Let what is known go on for a few pixels into what is not."""
+    if known[
+        tuple(slice(RIM, -RIM) if n > 2 * RIM else slice(None) for n in known.shape)
+    ].all():
+        return pixels
+    pixels, known = pixels.copy(), known.copy()
+    for _ in range(RIM):
+        for axis in range(3):
+            if known.shape[axis] == 1:
+                continue
+            front = (slice(None),) * axis + (slice(None, -1),)
+            back = (slice(None),) * axis + (slice(1, None),)
+            for here, there in ((front, back), (back, front)):
+                new = known[there] & ~known[here]
+                for channel in pixels:
+                    np.copyto(channel[here], channel[there].copy(), where=new)
+                known[here] |= new
+    return pixels
 
 
 def _known_core(known: NDArray[np.bool_]) -> tuple[slice, ...]:
