@@ -37,10 +37,18 @@ def check_store(
     if not np.can_cast(dtype, store.dtype):
         message = f"`{name}` must hold {dtype}; got dtype {store.dtype}."
         raise TypeError(message)
-    flags = getattr(store, "flags", None)
-    if not getattr(flags, "writeable", True):
-        message = f"`{name}` must be writeable; got a read-only array."
+    if _is_read_only(store):
+        message = f"`{name}` must be writeable; got a read-only {type(store).__name__}."
         raise ValueError(message)
+
+
+def _is_read_only(store: Any) -> bool:
+    """Return whether a NumPy, Zarr or HDF5 array says that it cannot be written."""
+    if not getattr(getattr(store, "flags", None), "writeable", True):
+        return True
+    if getattr(store, "read_only", False) is True:
+        return True
+    return getattr(getattr(store, "file", None), "mode", "") == "r"
 
 
 def block_sides(plan: Plan, blocks: Sequence[int] | None, out: Any) -> Ints:

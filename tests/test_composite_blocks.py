@@ -4,6 +4,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import zarr
 from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
@@ -225,3 +226,14 @@ def read_only(shape):
 def test_stores_are_checked(options, error, match):
     with pytest.raises(error, match=match):
         spt.warp_composite([np.ones((4, 4))], [np.eye(3)], **options)
+
+
+def test_stores_that_were_opened_to_read_are_refused(tmp_path):
+    with h5py.File(tmp_path / "mosaic.h5", "w") as file:
+        file["mosaic"] = np.zeros((4, 4))
+    zarr.save(tmp_path / "mosaic.zarr", np.zeros((4, 4)))
+    with h5py.File(tmp_path / "mosaic.h5") as file:
+        opened = zarr.open_array(tmp_path / "mosaic.zarr", mode="r")
+        for out in (file["mosaic"], opened):
+            with pytest.raises(ValueError, match="`out` must be writeable; got a read"):
+                spt.warp_composite([np.ones((4, 4))], [np.eye(3)], out=out)
