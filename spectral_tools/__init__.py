@@ -51,6 +51,7 @@ from ._spectra import (
     ring_average,
     ring_coherence,
 )
+from ._stack import StackAlignment, align_stack
 from ._stage import StageModel
 from ._surfaces import Peaks, correlation_surface, find_peaks, whiten
 from ._textures import gaussian_texture
@@ -88,10 +89,12 @@ __all__ = [
     "SimulatedPair",
     "SimulatedSeries",
     "SimulatedTiles",
+    "StackAlignment",
     "StageModel",
     "TileMatches",
     "TilePlacement",
     "align_series",
+    "align_stack",
     "apply_shading",
     "apply_shifts",
     "apply_transform",

@@ -1,0 +1,356 @@
+"""Align the sections of a stack that lie at any angle (floor 12)."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._checks import as_image, as_valid, check_count, check_positive
+from ._outcomes import Outcome
+from ._pose_search import Range
+from ._sparse import connected_groups
+from ._stack_links import (
+    Section,
+    SectionLink,
+    Task,
+    block_side,
+    make_section,
+    match_sections,
+)
+from ._stack_places import StackPoints, hands_of, place_sections
+from ._stacks import unstacked
+from ._workers import Workers, check_workers, spread
+
+__all__ = ["StackAlignment", "align_stack"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Numbers = NDArray[np.intp]
+Matcher = Callable[[list[tuple[int, int]]], Iterable[SectionLink]]
+
+MODELS = ("rigid", "affine")
+# Where a stack falls apart, links reach further by up to so many sections.
+FURTHER = 3
+# Angles that are tried one by one, as many at most and as far apart, in radians.
+MOST_ANGLES, STEP = 16, math.radians(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StackAlignment:
+    """Where each section of a stack lies, and what says so.
+
+    Attributes
+    ----------
+    matrices : ndarray of shape (n, 3, 3)
+        From each section to the stack, for points (row, col).
+    outcome : ndarray of shape (n,)
+        An `Outcome` for each section: matched; no texture; isolated, if no link
+        to it was found; contradicted, if none of its links is believed. Unless it
+        is matched, its matrix follows from the sections before and behind it.
+    group : ndarray of int, shape (n,)
+        Number of the group of each section that believed links join. How two groups
+        lie to each other nobody can know.
+    pairs : ndarray of int, shape (n_pairs, 2)
+        Pairs of sections that were matched: the reference and the moving one.
+    pair_outcome : ndarray of shape (n_pairs,)
+        An `Outcome` for each pair; contradicted if the other pairs do not allow it.
+    correlation : ndarray of shape (n_pairs,)
+        Zero-mean normalised cross-correlation of the two sections under the pose
+        that was found, -1 to 1.
+    false_alarm : ndarray of shape (n_pairs,)
+        Probability that chance alone gives such a match, 0 to 1.
+    links : ndarray of int, shape (n_links, 2)
+        The sections of each pair of points, as `relax_meshes` takes them.
+    reference_points, moving_points : ndarray of shape (n_links, 2)
+        Points of the one and the other section that show the same thing, in pixels.
+    covariance : ndarray of shape (n_links, 2, 2)
+        Covariance of reference less moving point, in square pixels, with what
+        sections really differ by.
+    residuals : ndarray of shape (n_links, 2)
+        How far the two points of each pair are apart in the stack, in pixels.
+    inlier : ndarray of bool, shape (n_links,)
+        Pairs of points that are believed.
+    """
+
+    matrices: Floats
+    outcome: NDArray[np.object_]
+    group: Numbers
+    pairs: Numbers
+    pair_outcome: NDArray[np.object_]
+    correlation: Floats
+    false_alarm: Floats
+    links: Numbers
+    reference_points: Floats
+    moving_points: Floats
+    covariance: Floats
+    residuals: Floats
+    inlier: Flags
+
+
+def align_stack(
+    sections: Any,
+    *,
+    reach: int = 2,
+    model: Literal["rigid", "affine"] = "rigid",
+    mirror: bool = False,
+    max_rotation: float | None = None,
+    valid: Any = None,
+    fixed: int | None = None,
+    workers: Workers = 1,
+    progress: bool = False,
+) -> StackAlignment:
+    """Find how the sections of a stack lie on each other, whichever way each is turned.
+
+    No guess is needed. Each section is matched to its next neighbours at any angle,
+    then around a grid of points, and all these links are solved together, so that
+    no section leans on a single one before it and errors do not add up as in a
+    chain [1]_. What contradicts the others does not count; sections that show nothing,
+    or something else, are found by their links, and bridged by those over them.
+
+    Parameters
+    ----------
+    sections : array_like of shape (n, rows, cols) or sequence of array_like
+        Images in the order of the stack, of any real dtype. In a sequence their
+        shapes may differ. A stack may be anything that is sliced like an array
+        (h5py, zarr, memmap, dask). NaN pixels do not count.
+    reach : int, optional
+        Match each section to so many that follow. Where that leaves the stack in
+        pieces, links reach further by up to three sections.
+    model : {"rigid", "affine"}, optional
+        Whether a section may turn and shift only, or stretch and shear too.
+    mirror : bool, optional
+        Whether sections may lie upside down.
+    max_rotation : float, optional
+        Largest angle between two sections, in radians. Sections that are nearly
+        upright are then found with more noise. By default any angle.
+    valid : array_like of bool, of shape (rows, cols) or (n, rows, cols), optional
+        True where a pixel counts: for all sections, or a mask or None for each.
+    fixed : int, optional
+        Section that stays where it is. By default the mean angle of the sections is
+        zero, the mean of their linear parts the identity, and the mean of their centres
+        that of the frame.
+    workers : int or map-like callable, optional
+        Number of threads, or a callable that is used like `map`. The result
+        does not depend on it.
+    progress : bool, optional
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    StackAlignment
+        The matrix and the outcome of each section, and the links that say so.
+
+    Raises
+    ------
+    ValueError
+        If there are less than two sections, one is not 2-D, or an option is out of
+        range.
+    TypeError
+        If a section does not hold real numbers.
+
+    See Also
+    --------
+    match_orientation : Does it for two images.
+    relax_meshes : Bends the sections until their points meet.
+    align_series : Aligns frames that only shift.
+
+    Notes
+    -----
+    Images are matched on means of blocks of pixels, about 512 along each side. The
+    error bar of each point knows how far the points of its link scatter: sections
+    that follow each other really differ.
+
+    Links only tell how sections lie to each other. How the whole stack leans is
+    lost with the block it was cut from: over many sections angles and shifts still
+    wander, less the further links reach. Stretches are held: they
+    are small beside one, as far as points do not ask for more.
+
+    References
+    ----------
+    .. [1] Saalfeld et al. (2012). Elastic volume reconstruction from series of
+       ultra-thin microscopy sections. Nat. Methods 9, 717.
+       :doi:`10.1038/nmeth.2072`
+
+    Examples
+    --------
+    Four sections of one scene, each turned further by a third of a turn, and the
+    third one lost:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> scene = spt.gaussian_texture((400, 400), cutoff=0.2, rng=1)
+    >>> turns = [spt.rotation(2 * n, center=(200, 200)) for n in range(4)]
+    >>> sections = [spt.warp_image(scene, turn)[120:280, 120:280] for turn in turns]
+    >>> sections[2][:] = 0
+    >>> stack = spt.align_stack(sections, fixed=0)
+    >>> list(map(str, stack.outcome))
+    ['matched', 'matched', 'no texture', 'matched']
+    >>> angles = np.arctan2(stack.matrices[:, 1, 0], stack.matrices[:, 0, 0])
+    >>> angles[[0, 1, 3]].round(3) + 0
+    array([ 0.   , -2.   ,  0.283])
+    """
+    check_count(reach, "reach")
+    if model not in MODELS:
+        message = f"`model` must be 'rigid' or 'affine'; got {model!r}."
+        raise ValueError(message)
+    check_workers(workers)
+    if max_rotation is not None:
+        check_positive(max_rotation, "max_rotation")
+    images = unstacked(sections)
+    masks = _check_sections(images, valid)
+    if fixed is not None and not 0 <= fixed < len(images):
+        message = f"`fixed` must be one of {len(images)} sections; got {fixed!r}."
+        raise ValueError(message)
+
+    shapes = [tuple(map(int, np.shape(image))) for image in images]
+    sketch = partial(_read, images, masks, block_side(shapes))
+    kept = list(
+        spread(
+            sketch,
+            range(len(images)),
+            workers=workers,
+            progress=progress,
+            title="sections",
+        )
+    )
+    match = partial(match_sections, _range(max_rotation, mirror), max_rotation)
+
+    def run(pairs: list[tuple[int, int]]) -> Iterable[SectionLink]:
+        tasks = [Task(kept[i], kept[j]) for i, j in pairs]
+        return spread(match, tasks, workers=workers, progress=progress, title="links")
+
+    pairs, links = _linked(kept, reach, run)
+    return _gather(kept, pairs, links, model, fixed)
+
+
+def _check_sections(images: Sequence[Any], valid: Any) -> list[Flags | None]:
+    """Check shapes and types of sections, and return a mask or None for each."""
+    if len(images) < 2:
+        message = f"`sections` must hold at least two sections; got {len(images)}."
+        raise ValueError(message)
+    for number, image in enumerate(images):
+        shape = np.shape(image)
+        if len(shape) != 2 or 0 in shape:
+            message = (
+                "`sections` must hold 2-D images with at least one pixel; "
+                f"got shape {shape} as section {number}."
+            )
+            raise ValueError(message)
+        if not hasattr(image, "dtype") or np.dtype(image.dtype).kind not in "biuf":
+            as_image(image, "sections")
+    if valid is None:
+        return [None] * len(images)
+    one_for_all = isinstance(valid, np.ndarray) and valid.ndim == 2
+    if not one_for_all and len(valid) != len(images):
+        message = f"`valid` must be one mask, or one for each of {len(images)} sections; got {len(valid)}."
+        raise ValueError(message)
+    return [
+        as_valid(valid if one_for_all else valid[number], np.shape(image), "valid")
+        for number, image in enumerate(images)
+    ]
+
+
+def _read(
+    images: Sequence[Any], masks: list[Flags | None], factor: int, number: int
+) -> Section:
+    return make_section(factor, (as_image(images[number], "sections"), masks[number]))
+
+
+def _range(max_rotation: float | None, mirror: bool) -> Range:
+    """Return which turns are looked for: a few angles, or what spectra suggest."""
+    angles = None
+    if max_rotation is not None:
+        count = 2 * math.ceil(max_rotation / STEP) + 1
+        if count <= MOST_ANGLES:
+            angles = np.linspace(-max_rotation, max_rotation, count)
+    return Range(low=0.0, high=0.0, mirror=bool(mirror), angles=angles)
+
+
+def _linked(
+    kept: list[Section], reach: int, run: Matcher
+) -> tuple[Numbers, list[SectionLink]]:
+    """Match neighbours, and sections further apart where the stack falls apart."""
+    usable = [n for n, section in enumerate(kept) if section.sketch is not None]
+    group = np.arange(len(kept))
+    pairs: list[tuple[int, int]] = []
+    links: list[SectionLink] = []
+    for distance in range(1, reach + FURTHER + 1):
+        more = list(zip(usable, usable[distance:], strict=False))
+        if distance > reach:
+            more = [(i, j) for i, j in more if group[i] != group[j]]
+        pairs += more
+        if distance >= reach:
+            links += run(pairs[len(links) :])
+            found = [link.outcome == Outcome.MATCHED for link in links]
+            group = connected_groups(_numbers(pairs)[found], len(kept))
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    return _numbers([pairs[n] for n in order]), [links[n] for n in order]
+
+
+def _numbers(pairs: list[tuple[int, int]]) -> Numbers:
+    return np.array(pairs, np.intp).reshape(-1, 2)
+
+
+def _gather(
+    kept: list[Section],
+    pairs: Numbers,
+    links: list[SectionLink],
+    model: str,
+    fixed: int | None,
+) -> StackAlignment:
+    """Solve all links together, and put the answer into words."""
+    found = np.array([link.outcome == Outcome.MATCHED for link in links], np.bool_)
+    mirrored = np.array([link.mirrored for link in links], np.bool_)
+    heights = np.array([link.correlation for link in links])
+    flipped = hands_of(len(kept), pairs[found], mirrored[found], heights[found], fixed)
+    # A link that says otherwise than better ones contradicts them.
+    same = mirrored == (flipped[pairs[:, 0]] ^ flipped[pairs[:, 1]])
+    used = np.flatnonzero(found & same)
+    rows = np.repeat(
+        np.arange(len(used)), [len(links[n].reference_points) for n in used]
+    )
+    empty = SectionLink(
+        outcome=Outcome.NOT_FOUND,
+        mirrored=False,
+        correlation=0.0,
+        false_alarm=1.0,
+        reference_points=np.empty((0, 2)),
+        moving_points=np.empty((0, 2)),
+        covariance=np.empty((0, 2, 2)),
+    )
+    chosen = [empty, *(links[n] for n in used)]
+    points = StackPoints(
+        links=pairs[used][rows],
+        reference=np.concatenate([link.reference_points for link in chosen]),
+        moving=np.concatenate([link.moving_points for link in chosen]),
+        covariance=np.concatenate([link.covariance for link in chosen]),
+        pair=rows,
+    )
+    placed = place_sections(
+        points, flipped, [section.shape for section in kept], model, fixed
+    )
+    outcome = placed.outcome.copy()
+    outcome[[section.sketch is None for section in kept]] = Outcome.NO_TEXTURE
+    pair_outcome = np.empty(len(links), object)
+    pair_outcome[:] = [link.outcome for link in links]
+    pair_outcome[found & ~same] = Outcome.CONTRADICTED
+    pair_outcome[used[~placed.believed]] = Outcome.CONTRADICTED
+    return StackAlignment(
+        matrices=placed.matrices,
+        outcome=outcome,
+        group=placed.group,
+        pairs=pairs,
+        pair_outcome=pair_outcome,
+        correlation=heights,
+        false_alarm=np.array([link.false_alarm for link in links]),
+        links=points.links,
+        reference_points=points.reference,
+        moving_points=points.moving,
+        covariance=points.covariance,
+        residuals=placed.residuals,
+        inlier=placed.inlier,
+    )

@@ -1,0 +1,233 @@
+"""Match two sections of a stack: their pose, then a grid of points (floor 11)."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._grid_windows import Windows, match_window, window_pass
+from ._outcomes import Outcome
+from ._pose_match import OrientationEstimate, match_sketches
+from ._pose_search import Range, shrinking
+from ._pose_sketch import Sketch, make_sketch
+from ._transforms import apply_transform
+from ._warp import warp_image
+
+__all__ = [
+    "Section",
+    "SectionLink",
+    "Task",
+    "block_side",
+    "make_section",
+    "match_sections",
+]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# Sections are matched on means of blocks of pixels, about so many along each axis:
+# neighbours differ by more than finer pixels would tell.
+SIDE = 512
+# Windows cover this share of a side, and their middles are this share of it apart.
+WINDOW, SPACING = 0.24, 0.15
+# Shortest and longest windows, in blocks.
+SHORTEST, LONGEST = 32, 128
+# Sections must share this much of the smaller one.
+LEAST_OVERLAP = 0.1
+# With fewer windows than this, or this share of those tried, the pose alone counts.
+LEAST_WINDOWS, LEAST_SHARE = 6, 0.25
+# Splines of this order turn the moving section.
+ORDER = 5
+# Rounds of the fit to the points of a link, each of which lets strays count less.
+ROUNDS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Section:
+    """What is kept of a section: means of blocks of pixels, and its sketch."""
+
+    shape: tuple[int, ...]
+    factor: int  # side of the blocks
+    pixels: NDArray[np.float32]  # NaN where they do not count
+    sketch: Sketch | None  # None if it shows nothing
+
+    def shrunk(self) -> Floats:
+        """Return the matrix from pixels to blocks."""
+        return shrinking(self.factor)
+
+
+class Task(NamedTuple):
+    """Two sections to match: the reference and the moving one."""
+
+    reference: Section
+    moving: Section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SectionLink:
+    """What two sections say about each other, in pixels of either.
+
+    Attributes
+    ----------
+    outcome : Outcome
+        Of the search for the pose.
+    mirrored : bool
+        Whether one of them lies upside down beside the other.
+    correlation, false_alarm : float
+        Of the pose.
+    reference_points, moving_points : ndarray of shape (n, 2)
+        Points that belong together; none unless the pose was found.
+    covariance : ndarray of shape (n, 2, 2)
+        Covariance of their difference, along the axes of the reference. It knows of
+        noise, and of how far the tissue differs from one section to the other.
+    """
+
+    outcome: Outcome
+    mirrored: bool
+    correlation: float
+    false_alarm: float
+    reference_points: Floats
+    moving_points: Floats
+    covariance: Floats
+
+
+def block_side(shapes: Iterable[tuple[int, ...]]) -> int:
+    """Return the side of the blocks for sections of some shapes: one size for all."""
+    return max(math.ceil(math.sqrt(math.prod(shape)) / SIDE) for shape in shapes)
+
+
+def make_section(factor: int, task: tuple[NDArray[Any], Flags | None]) -> Section:
+    """Return what is kept of an image and its valid pixels, in blocks of a side."""
+    image, valid = task
+    usable = np.isfinite(image) if valid is None else valid & np.isfinite(image)
+    pixels = _blocks(image, usable, factor)
+    known = np.isfinite(pixels)
+    sketch = None
+    if known.any():
+        # Blank film is no texture, however large the numbers are.
+        middle = np.float32(np.mean(pixels[known], dtype=np.float64))
+        pixels = pixels - middle
+        even = np.where(known, pixels, np.float32(0))
+        sketch = make_sketch(even, None if known.all() else known)
+    return Section(shape=image.shape, factor=factor, pixels=pixels, sketch=sketch)
+
+
+def _blocks(image: NDArray[Any], usable: Flags, factor: int) -> NDArray[np.float32]:
+    """Average blocks of pixels, of which at least half must count."""
+    rows, cols = (n // factor for n in image.shape)
+    inside = slice(0, rows * factor), slice(0, cols * factor)
+    blocks = (rows, factor, cols, factor)
+    values = np.where(usable, image, 0)[inside].reshape(blocks)
+    share = usable[inside].reshape(blocks).mean(axis=(1, 3))
+    mean = values.mean(axis=(1, 3), dtype=np.float64) / np.maximum(share, 1e-9)
+    return np.where(share >= 0.5, mean, np.nan).astype(np.float32)
+
+
+def match_sections(wanted: Range, limit: float | None, task: Task) -> SectionLink:
+    """Find the pose of one section in another, and points that belong together.
+
+    Parameters
+    ----------
+    wanted : Range
+        Which turns are looked for.
+    limit : float, optional
+        Largest angle that is believed, in radians.
+    task : Task
+        The two sections.
+    """
+    pose = match_sketches(
+        task.reference.sketch, task.moving.sketch, wanted, LEAST_OVERLAP
+    )
+    outcome = pose.outcome
+    if outcome == Outcome.MATCHED and limit is not None and abs(pose.angle) > limit:
+        outcome = Outcome.BEYOND_BOUND
+    points = np.empty((0, 2)), np.empty((0, 2)), np.empty((0, 2, 2))
+    if outcome == Outcome.MATCHED:
+        points = _points(task, pose)
+    return SectionLink(
+        outcome=outcome,
+        mirrored=pose.mirrored,
+        correlation=pose.correlation,
+        false_alarm=pose.false_alarm,
+        reference_points=points[0],
+        moving_points=points[1],
+        covariance=points[2],
+    )
+
+
+def _points(task: Task, pose: OrientationEstimate) -> tuple[Floats, Floats, Floats]:
+    """Match windows of the reference in the moving section, turned by the pose.
+
+    The pose is that of blocks; the points that are returned are those of pixels.
+    """
+    pair = (
+        task.reference.pixels,
+        warp_image(
+            task.moving.pixels,
+            pose.matrix,
+            shape=task.reference.pixels.shape,
+            order=ORDER,
+            fill_value=np.nan,
+        ),
+    )
+    side = math.sqrt(math.prod(pair[0].shape))
+    length = np.rint(np.clip(WINDOW * side, SHORTEST, LONGEST))
+    step = length * SPACING / WINDOW
+    sides, spacing = np.full(2, length), np.full(2, step)
+    job = partial(match_window, sides, None)
+    windows, _ = window_pass(partial(map, job), pair, sides, spacing)
+    found = windows.found
+    tried = sum(estimate is not None for estimate in windows.estimates)
+    if found.sum() >= max(LEAST_WINDOWS, LEAST_SHARE * tried):
+        first, missed = windows.points[found], windows.missed[found]
+        # Windows that overlap share what they see.
+        covariance = _honest(windows) * (length / step) ** 2
+    else:
+        first, covariance = _from_pose(task.moving, pose)
+        missed = np.zeros_like(first)
+    second = apply_transform(np.linalg.inv(pose.matrix), first - missed)
+    out, back = (np.linalg.inv(each.shrunk()) for each in task)
+    size = task.reference.factor
+    return (
+        apply_transform(out, first),
+        apply_transform(back, second),
+        covariance * size**2,
+    )
+
+
+def _honest(windows: Windows) -> Floats:
+    """Return covariances of windows that know how far they scatter.
+
+    Sections that follow each other show tissue that really differs. How far, the
+    windows tell by what a small turn and stretch of all of them leaves over.
+    """
+    found = windows.found
+    points, missed = windows.points[found], windows.missed[found]
+    arms = points - points.mean(axis=0)
+    design = np.column_stack([np.ones(len(arms)), arms / max(np.abs(arms).max(), 1.0)])
+    trust = np.ones(len(points))
+    left = missed
+    for _ in range(ROUNDS):
+        root = np.sqrt(trust)[:, np.newaxis]
+        fit = np.linalg.lstsq(root * design, root * missed, rcond=None)[0]
+        left = missed - design @ fit
+        length = np.hypot(*left.T)
+        trust = 1 / np.maximum(length, 0.1 * np.median(length) + 1e-9)
+    # The median of the length of a round normal error is 1.18 of its deviation.
+    variance = (np.median(np.hypot(*left.T)) / 1.1774) ** 2
+    variance *= len(points) / (len(points) - design.shape[1])
+    return np.asarray(windows.covariance[found] + variance * np.eye(2))
+
+
+def _from_pose(moving: Section, pose: OrientationEstimate) -> tuple[Floats, Floats]:
+    """Return four points that say what the pose says, about as surely."""
+    half = (np.array(moving.pixels.shape) - 1) / 2
+    arms = np.array([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)]) * half / 2
+    place = apply_transform(pose.matrix, half + arms)
+    turned = float(pose.covariance[0, 0]) * float(np.sum(arms[0] ** 2))
+    spread = 4 * pose.covariance[2:, 2:] + 4 * turned * np.eye(2)
+    return place, np.tile(spread, (4, 1, 1))
