@@ -126,8 +126,8 @@ def place_sections(
         )
         inlier = np.zeros(len(kept), np.bool_)
         inlier[kept] = inside
-        share = np.bincount(points.pair, inlier, pairs)
-        share /= np.maximum(np.bincount(points.pair, minlength=pairs), 1)
+        rows = np.bincount(points.pair, minlength=pairs)
+        share = np.bincount(points.pair, inlier, pairs) / np.maximum(rows, 1)
         if not (believed & (share < BELIEVED)).any():
             break
         believed &= share >= BELIEVED
