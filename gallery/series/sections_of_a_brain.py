@@ -25,14 +25,16 @@ rng = np.random.default_rng(3)
 count, side, room = 16, 160, 448
 tissue = spt.gaussian_texture((room, room), cutoff=0.1, slope=2.0, rng=rng)
 block = np.repeat(tissue[np.newaxis], count, axis=0)
-rows, cols = np.mgrid[:room, :room]
+axis = np.arange(room)
 for _ in range(120):
     row, col = rng.uniform(90, room - 90, 2)
     width, phase = rng.uniform(2.5, 5), rng.uniform(0, 2 * np.pi, 2)
     for n in range(count):
         wind = 1.5 * np.sin(0.8 * n + phase)
-        away = (rows - row - wind[0]) ** 2 + (cols - col - wind[1]) ** 2
-        block[n] -= 2.5 * np.exp(-away / (2 * width**2))
+        bells = [
+            np.exp(-((axis - at) ** 2) / (2 * width**2)) for at in (row, col) + wind
+        ]
+        block[n] -= 2.5 * np.outer(*bells)
 
 middle, centre = np.full(2, (room - 1) / 2), np.full(2, (side - 1) / 2)
 truth, sections = [], []
