@@ -17,12 +17,12 @@ import spectral_tools as spt
 # %%
 # A block that is known
 # ---------------------
-# Tissue, and fibres that wind through it, each in its own way. We cut sixteen sections, turn
+# Tissue, and fibres that wind through it, each in its own way. We cut twelve sections, turn
 # and shift them, and add the noise of a quick scan. One section is blank, and one
 # shows another block.
 
 rng = np.random.default_rng(3)
-count, side, room = 16, 160, 448
+count, side, room = 12, 160, 448
 tissue = spt.gaussian_texture((room, room), cutoff=0.1, slope=2.0, rng=rng)
 block = np.repeat(tissue[np.newaxis], count, axis=0)
 axis = np.arange(room)
@@ -31,9 +31,8 @@ for _ in range(120):
     width, phase = rng.uniform(2.5, 5), rng.uniform(0, 2 * np.pi, 2)
     for n in range(count):
         wind = 1.5 * np.sin(0.8 * n + phase)
-        bells = [
-            np.exp(-((axis - at) ** 2) / (2 * width**2)) for at in (row, col) + wind
-        ]
+        ends = np.add((row, col), wind)
+        bells = [np.exp(-((axis - end) ** 2) / (2 * width**2)) for end in ends]
         block[n] -= 2.5 * np.outer(*bells)
 
 middle, centre = np.full(2, (room - 1) / 2), np.full(2, (side - 1) / 2)
@@ -44,12 +43,12 @@ for n in range(count):
     truth.append(place @ turn @ spt.translation(-centre))
     cut = spt.warp_image(block[n], np.linalg.inv(truth[n]), shape=(side, side), order=5)
     sections.append(cut + 1.5 * rng.normal(size=cut.shape))
-sections[5] = 0.1 * np.ones((side, side))
+sections[4] = 0.1 * np.ones((side, side))
 other = spt.gaussian_texture((side, side), cutoff=0.2, slope=2.0, rng=rng)
-sections[10] = other + 1.5 * rng.normal(size=other.shape)
+sections[8] = other + 1.5 * rng.normal(size=other.shape)
 
 fig, axes = plt.subplots(2, 4, figsize=(8, 4.4), layout="constrained")
-for ax, n in zip(axes.flat, (0, 1, 2, 3, 4, 5, 10, 11), strict=True):
+for ax, n in zip(axes.flat, (0, 1, 2, 3, 4, 5, 8, 9), strict=True):
     ax.imshow(sections[n], cmap="gray", vmin=-3.5, vmax=2.5)
     ax.set(title=f"Section {n}", xticks=[], yticks=[])
 fig.supxlabel("col")
@@ -103,8 +102,8 @@ for ax, pictures, title in (
     (axes[0], sections, "Before: a cut along row 80"),
     (axes[1], aligned, "After: the same cut"),
 ):
-    cut = np.array([picture[line - 1 : line + 2].mean(axis=0) for picture in pictures])
-    ax.imshow(cut, cmap="gray", vmin=-3, vmax=2, aspect=4, interpolation="nearest")
+    cut = np.array([picture[line - 3 : line + 4].mean(axis=0) for picture in pictures])
+    ax.imshow(cut, cmap="gray", vmin=-4, vmax=2.5, aspect=5, interpolation="nearest")
     ax.plot(np.full(len(bad), 5), bad, ">", color="C1", markersize=7)
     ax.set(title=title, ylabel="section")
 axes[1].set_xlabel("col")
@@ -153,8 +152,8 @@ for name, values in drift.items():
 # What this page has shown
 # ------------------------
 
-assert list(bad) == [5, 10]
-assert stack.outcome[5] == "no texture"
+assert list(bad) == [4, 8]
+assert stack.outcome[4] == "no texture"
 assert len(set(stack.group[good])) == 1
 rms = {name: np.sqrt(np.mean(values[good] ** 2)) for name, values in drift.items()}
 assert rms["all links"] < rms["chain"]
