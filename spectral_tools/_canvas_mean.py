@@ -69,6 +69,14 @@ class MeanCanvas:
             moved = slide_frame(channel, fraction, 3)[inner]
             total[part] += sign * (moved * weight if known is not None else moved)
 
+    def share_at(self, shift: Floats) -> float:
+        """Return the share of a frame in the mean, in the mean over its pixels."""
+        start = np.rint(shift).astype(np.intp) - self.origin
+        first = np.maximum(start, 0)
+        stop = np.minimum(start + self.size, self.counts.shape)
+        part = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+        return float((1 / np.maximum(self.counts[part], 1)).mean())
+
     def _grow(self, first: Ints, stop: Ints) -> None:
         end = self.origin + self.counts.shape
         if (first >= self.origin).all() and (stop <= end).all():

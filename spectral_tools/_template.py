@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._canvas_mean import MeanCanvas, slide_frame
+from ._canvas_mean import MeanCanvas
 from ._correlation import BELIEVED, ShiftEstimate
-from ._fft import fftfreq, forward, inverse, rfftfreq
 from ._outcomes import Outcome
-from ._template_fit import fit_frame, match_frame, match_masked
-from ._template_search import Template, frame_spectra, make_probe, no_match
+from ._template_fit import fit_frame, fit_overlap, match_frame, match_masked
+from ._template_search import Template, frame_spectra, known_core, make_probe, no_match
+from ._template_split import split_pattern, unexplained
 
 __all__ = ["Sample", "believed", "find_pattern", "grow_template", "probe_of"]
 
@@ -27,6 +27,11 @@ SETTLED, SETTLED_SIGMAS = 2e-3, 0.1
 PASSES = 8
 # So often where pixels do not count.
 MASKED = 2
+# A frame's share of the mean is taken off at once where it is nearly the same all over,
+# up to this factor in the mean.
+EVEN = 1.1
+# What lies further than this beyond a frame tells nothing of it, in pixels.
+NEAR = 4
 # A frame to begin with is given up where fewer than this share of the others match.
 FOLLOWERS = 0.5
 # Frames that stay within so many pixels may be held by the camera.
@@ -36,8 +41,6 @@ ROUNDS = 8
 # They are told apart once no shift moves further than this; one step may be
 # lengthened so many times.
 RESTED, BOLD = 5e-3, 10.0
-# Steps that tell a pattern from a scene, and how much further one may go at most.
-SPLITS, BOOST = 4, 20.0
 # So many frames tell whether a pattern pins them.
 FEW = 16
 
@@ -149,7 +152,7 @@ def _settle_masked(
     for _ in range(MASKED):
         there = [n for n, each in enumerate(estimates) if believed(each)]
         if len(there) < 2:
-            return Sample(estimates=estimates, canvas=None)
+            return _nothing(estimates)
         canvas = _mean_of(frames, estimates, there, known)
         for n in there:
             canvas.add(frames[n], estimates[n].shift, known, sign=-1)
@@ -173,7 +176,7 @@ def settle_template(
     for _ in range(PASSES):
         there = [n for n, each in enumerate(estimates) if believed(each)]
         if len(there) < 2:
-            return Sample(estimates=estimates, canvas=None)
+            return _nothing(estimates)
         canvas = _mean_of(frames, estimates, there, known)
         template = probe_of(canvas, frames[there[len(there) // 2]], bounds)
         moved = 0.0
@@ -187,10 +190,15 @@ def settle_template(
             if spectra[n] is None:
                 spectra[n] = frame_spectra(template, frames[n])
             start = replace(estimates[n], covariance=np.zeros((3, 3)))
-            found, _ = fit_frame(template, spectra[n], start, own=1 / len(there))
+            own = 1 / len(there)
+            if canvas.share_at(start.shift) < EVEN * own:
+                found, _ = fit_frame(template, spectra[n], start, own=own)
+            else:
+                others = _without(template, canvas, frames[n], start.shift, known)
+                found = _fit_known(others, frames[n], spectra[n], start)
             if not found.covariance.any():
                 continue
-            new[n] = found
+            new[n] = found = _onto_all(start, found, len(there))
             sigma = math.sqrt(float(np.diag(found.covariance).max()))
             step = float(np.abs(found.shift - estimates[n].shift).max())
             moved = max(moved, step / max(SETTLED, SETTLED_SIGMAS * sigma))
@@ -198,6 +206,67 @@ def settle_template(
         if moved < 1:
             break
     return Sample(estimates=estimates, canvas=canvas)
+
+
+def _without(
+    template: Template,
+    canvas: MeanCanvas,
+    frame: Volume,
+    shift: Floats,
+    known: NDArray[np.bool_] | None,
+) -> Template:
+    """Return the picture that all frames but one make, near that one."""
+    canvas.add(frame, shift, known, sign=-1)
+    pixels, there, origin = canvas.mean()
+    canvas.add(frame, shift, known)
+    there = np.ones(pixels.shape[1:], np.bool_) if there is None else there
+    start = np.floor(shift).astype(np.intp) - origin
+    first = np.maximum(start - NEAR, 0)
+    stop = np.minimum(start + canvas.size + NEAR, pixels.shape[1:])
+    part = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+    if not there[part].any():
+        part, first = (slice(None),) * 3, 0 * first
+    there = there[part]
+    return replace(
+        template,
+        pixels=pixels[:, *part],
+        known=there,
+        origin=origin + first,
+        core=known_core(there),
+        crops={},
+    )
+
+
+def _fit_known(
+    others: Template, frame: Volume, spectra: list[Any], start: ShiftEstimate
+) -> ShiftEstimate:
+    """Refine a shift by what is known of the picture, which may end under a frame."""
+    if len(frame) > 1:
+        return fit_frame(others, spectra, start)[0]
+    return fit_overlap(others, frame, start)[0]
+
+
+def _onto_all(before: ShiftEstimate, found: ShiftEstimate, count: int) -> ShiftEstimate:
+    """Return a shift from the mean of all frames instead of that of the others.
+
+    The others move too, all at once: full steps would swing, of two frames forever.
+    """
+    part = 1 - 1 / count
+    shift = before.shift + part * (found.shift - before.shift)
+    return replace(
+        found,
+        shift=shift,
+        covariance=part**2 * found.covariance,
+        alternatives=shift[None],
+    )
+
+
+def _nothing(estimates: list[ShiftEstimate]) -> Sample:
+    """Return the outcome of frames that do not match; one alone matches nothing."""
+    lost = no_match(3, Outcome.NOT_FOUND)
+    return Sample(
+        estimates=[lost if believed(each) else each for each in estimates], canvas=None
+    )
 
 
 def _mean_of(
@@ -228,7 +297,7 @@ def find_pattern(
     shifts = np.array([sample.estimates[n].shift for n in there])
     last: tuple[Floats, Floats] | None = None
     for _ in range(ROUNDS):
-        _, pattern = _split([frames[n] for n in there], shifts, pattern)
+        _, pattern = split_pattern([frames[n] for n in there], shifts, pattern)
         free = [frame - pattern for frame in frames]
         sample = settle_template(free, sample.estimates, bounds, known)
         found = np.array([sample.estimates[n].shift for n in there])
@@ -264,7 +333,7 @@ def _first_pattern(
         return None, sample
     pictures = [frames[n] for n in few]
     held = np.array([sample.estimates[n].shift for n in few])
-    plain, (rest, pattern) = _rest(pictures, held), _split(pictures, held)
+    plain, (rest, pattern) = unexplained(pictures, held), split_pattern(pictures, held)
     # One image more explains this much of noise.
     share = 1 - 2 / len(few)
     pinned = np.ptp(held, axis=0).max() <= PINNED
@@ -276,7 +345,7 @@ def _first_pattern(
     moved = np.array([other.estimates[n].shift for n in there])
     if len(there) > FOLLOWERS * len(few) and np.ptp(moved, axis=0).max() > PINNED:
         kept = [pictures[n] for n in there]
-        freed, without = _split(kept, moved)
+        freed, without = split_pattern(kept, moved)
         if freed < share * min(rest, plain):
             free = [each - without for each in frames]
             return without, grow_template(free, bounds, known)
@@ -284,92 +353,3 @@ def _first_pattern(
         free = [frame - pattern for frame in frames]
         return pattern, settle_template(free, sample.estimates, bounds, known)
     return None, sample
-
-
-def _rest(frames: list[Volume], shifts: Floats) -> float:
-    """Return the power that a scene at given shifts does not explain."""
-    canvas = MeanCanvas(frames[0].shape)
-    for frame, shift in zip(frames, shifts, strict=True):
-        canvas.add(frame, shift)
-    pixels, _, origin = canvas.mean()
-    powers = []
-    for frame, shift in zip(frames, shifts, strict=True):
-        scene = _seen(pixels, origin, shift, frame.shape)
-        powers.append(math.inf if scene is None else np.square(frame - scene).mean())
-    return float(np.mean(powers))
-
-
-def _split(
-    frames: list[Volume], shifts: Floats, pattern: Volume | None = None
-) -> tuple[float, Volume]:
-    """Return what a scene at given shifts and a pattern leave, and the pattern.
-
-    # Strategy: the pattern is the mean of what the scene leaves, and the scene that
-    # of what the pattern leaves. One after the other, they converge at each frequency by
-    # the squared mean of the turns that the shifts make there; so much further goes
-    # each step.
-    """
-    if pattern is None:
-        pattern = np.mean(frames, axis=0)
-    boost = _boost(frames[0].shape[1:], shifts)
-    rest = math.inf
-    for _ in range(SPLITS):
-        canvas = MeanCanvas(frames[0].shape)
-        for frame, shift in zip(frames, shifts, strict=True):
-            canvas.add(frame - pattern, shift)
-        pixels, _, origin = canvas.mean()
-        left = []
-        for frame, shift in zip(frames, shifts, strict=True):
-            scene = _seen(pixels, origin, shift, frame.shape)
-            if scene is None:
-                return math.inf, pattern
-            left.append(frame - scene - pattern)
-        step = np.mean(left, axis=0)
-        rest = float(np.mean([np.square(each - step).mean() for each in left]))
-        pattern = pattern + np.stack(
-            [inverse(forward(one) * boost, one.shape) for one in step]
-        )
-    return rest, pattern
-
-
-def _boost(shape: tuple[int, ...], shifts: Floats) -> NDArray[np.float32]:
-    """Return how much further than a step the pattern lies, for each frequency."""
-    turns = np.zeros((*shape[:-1], shape[-1] // 2 + 1), np.complex128)
-    axes = [fftfreq(n) for n in shape[:-1]] + [rfftfreq(shape[-1])]
-    for shift in shifts:
-        one, two, three = (
-            np.exp(2j * math.pi * f * moved)
-            for f, moved in zip(axes, shift, strict=True)
-        )
-        turns += one[:, None, None] * two[:, None] * three
-    steady = np.abs(turns / len(shifts)) ** 2
-    return (1 / np.maximum(1 - steady, 1 / BOOST)).astype(np.float32)
-
-
-def _seen(
-    pixels: Volume, origin: Ints, shift: Floats, shape: tuple[int, ...]
-) -> Volume | None:
-    """Return what a frame at a shift would see of a picture."""
-    start = shift - origin
-    whole = np.ceil(start - 1e-9).astype(np.intp)
-    size = np.array(shape[1:])
-    # Where the picture ends its border goes on, which is little.
-    pads = [
-        (max(0, int(-a)), max(0, int(a + n - total)))
-        for a, n, total in zip(whole - 1, size + 2, pixels.shape[1:], strict=True)
-    ]
-    pads = [pad if n > 1 else (0, 0) for pad, n in zip(pads, size, strict=True)]
-    if max(max(pad) for pad in pads) > min(n for n in size.tolist() if n > 1) // 2:
-        return None
-    wide = np.pad(pixels, [(0, 0), *pads], mode="edge")
-    # One pixel more in front is what the first one moves over.
-    extra = np.where(size > 1, 1, 0)
-    begin = whole + [pad[0] for pad in pads] - extra
-    part = tuple(slice(a, a + n) for a, n in zip(begin, size + extra, strict=True))
-    inner = tuple(slice(e, None) for e in extra)
-    fraction = np.where(size > 1, whole - start, 0.0)
-    moved = [
-        slide_frame(np.ascontiguousarray(channel), fraction, 3)[inner]
-        for channel in wide[:, *part]
-    ]
-    return np.stack(moved)

@@ -17,13 +17,13 @@ from ._template_search import (
     frame_spectra,
     frame_tapers,
     no_match,
-    phase_turn,
     search_template,
+    spline_turn,
     tapered_spectrum,
     window_sums,
 )
 
-__all__ = ["fit_frame", "match_frame", "match_masked"]
+__all__ = ["fit_frame", "fit_overlap", "match_frame", "match_masked"]
 
 Volume = NDArray[np.float32]
 Ints = NDArray[np.intp]
@@ -60,7 +60,7 @@ def match_frame(template: Template, frame: Volume) -> ShiftEstimate:
         if len(frame) > 1 or _covers(template, found.shift):
             estimate, certain = fit_frame(template, spectra, found)
         else:
-            estimate, certain = _fit_overlap(template, frame, found)
+            estimate, certain = fit_overlap(template, frame, found)
     if certain or len(frame) > 1:
         return estimate
     return _look_again(template, frame, estimate)
@@ -128,7 +128,7 @@ def _covers(template: Template, shift: Floats) -> bool:
     return bool(template.known[part].all())
 
 
-def _fit_overlap(
+def fit_overlap(
     template: Template, frame: Volume, start: ShiftEstimate
 ) -> tuple[ShiftEstimate, bool]:
     """Refine a shift where a frame reaches over the ends of the picture."""
@@ -169,7 +169,7 @@ def _others(
     """Return the picture without the share of a frame that was `moved` into it."""
     if own == 0:
         return crops
-    turn = np.complex64(own) * phase_turn(template.freqs, moved)
+    turn = np.complex64(own) * spline_turn(template.freqs, moved)
     return [one - two * turn for one, two in zip(crops, spectra, strict=True)]
 
 
@@ -250,8 +250,12 @@ def _look_again(
         origin,
         (template.low, template.high),
     )
-    better = found.false_alarm < first.false_alarm or first.outcome == Outcome.NOT_FOUND
-    return found if better and found.outcome != Outcome.NO_TEXTURE else first
+    if found.outcome == Outcome.NO_TEXTURE:
+        return first
+    # A circular correlation shows what lies beyond its ends at their opposite.
+    same = np.abs(found.shift - first.shift).max() < TRAVEL
+    sure = first.outcome != Outcome.NOT_FOUND and same
+    return first if sure and first.false_alarm <= found.false_alarm else found
 
 
 def match_masked(

@@ -14,6 +14,7 @@ from ._fft import fast_shape, forward, frequencies, inverse
 from ._outcomes import Outcome
 from ._search_kernels import circular_peaks, parabola_tops
 from ._spectral_kernels import edge_taper, ring_edges, taper_block, whiten_modes
+from ._spline_kernels import spline_weights
 from ._subpixel import RING_MODES, RING_SHARE, taper_width
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "Template",
     "frame_spectra",
     "frame_tapers",
+    "known_core",
     "make_probe",
     "no_match",
     "phase_turn",
     "search_template",
+    "spline_turn",
     "tapered_spectrum",
     "window_sums",
 ]
@@ -97,7 +100,7 @@ def make_probe(
         pixels=pixels,
         known=known,
         origin=origin,
-        core=_known_core(known),
+        core=known_core(known),
         size=size,
         low=bounds[0],
         high=bounds[1],
@@ -148,6 +151,28 @@ def phase_turn(
     )
     turn = first[:, None, None] * second[:, None] * third
     return turn.astype(np.complex64)
+
+
+def spline_turn(
+    freqs: tuple[Floats, Floats, Floats], shift: NDArray[Any]
+) -> NDArray[np.complex64]:
+    """Return what a cubic spline does to a spectrum when it moves an image.
+
+    It moves by whole pixels exactly, and passes less of high frequencies in between.
+    """
+    turns = []
+    for f, moved in zip(freqs, shift.tolist(), strict=True):
+        whole = math.floor(moved + 1e-9)
+        part = max(moved - whole, 0.0)
+        turn = np.exp(-2j * math.pi * f * whole)
+        if part > 0:
+            weights = np.empty((4, 1))
+            spline_weights(3, np.array([1 - part]), 1, weights)
+            bumps = np.exp(2j * math.pi * f[:, None] * np.arange(-2, 2)) @ weights[:, 0]
+            turn *= bumps / (2 / 3 + np.cos(2 * math.pi * f) / 3)
+        turns.append(turn)
+    first, second, third = turns
+    return (first[:, None, None] * second[:, None] * third).astype(np.complex64)
 
 
 def window_sums(one: Sequence[Floats], two: Sequence[Floats]) -> tuple[float, float]:
@@ -239,7 +264,7 @@ def _spread_edges(pixels: Volume, known: NDArray[np.bool_]) -> Volume:
     return pixels
 
 
-def _known_core(known: NDArray[np.bool_]) -> tuple[slice, ...]:
+def known_core(known: NDArray[np.bool_]) -> tuple[slice, ...]:
     """Return a box in which all is known, cut from the sides that lack the most.
 
     Where that would cost too much, it is the box around all that is known.

@@ -111,6 +111,63 @@ def test_volumes_move_along_three_axes():
     assert_allclose(error_of(found.shifts, truth), 0, rtol=0, atol=0.05)
 
 
+def drifting(count, step, noise=0.3, shape=(96, 96)):
+    """Frames that go on and on in one direction, and the bound of their error."""
+    truth = np.arange(count)[:, None] * np.array([step, 0.6 * step])
+    size = [
+        int(np.ceil(n + np.ptp(t))) + 8 for n, t in zip(shape, truth.T, strict=True)
+    ]
+    scene = spt.gaussian_texture(size, rng=3)
+    powers = [np.mean(slope**2) for slope in np.gradient(scene)]
+    bound = noise / np.sqrt(np.mean(powers) * np.prod(shape))
+    frames = spt.simulate_series(scene, truth, shape, noise_sigma=noise, rng=4).frames
+    return truth, frames, bound
+
+
+@pytest.mark.parametrize(("count", "step"), [(20, 3.3), (3, 8.3), (2, 5.3)])
+def test_frames_at_the_ends_of_a_drift_do_not_match_themselves(count, step):
+    truth, frames, bound = drifting(count, step)
+    found = spt.align_series(frames)
+    error = error_of(found.shifts, truth)
+    # Where a frame lies alone it tells nothing: the bound is that of whole frames.
+    assert np.sqrt((error**2).mean()) < 1.5 * bound
+    assert chi2(error, found.covariance) < 1.8  # 4 numbers at least: 1 +- 0.7
+
+
+def test_error_bars_of_few_smooth_frames_hold():
+    """What a frame adds to the mean must not be taken for agreement."""
+    errors, covariance = [], []
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        truth = rng.uniform(-2.5, 2.5, (3, 2))
+        scene = spt.gaussian_texture((120, 120), cutoff=0.15, rng=number)
+        made = spt.simulate_series(scene, truth, (96, 96), noise_sigma=0.3, rng=rng)
+        found = spt.align_series(made.frames)
+        errors.append(error_of(found.shifts, truth))
+        covariance.append(found.covariance)
+    value = chi2(np.concatenate(errors), np.concatenate(covariance))
+    # 36 numbers: 1 +- 0.24.
+    assert 0.4 < value < 1.5
+
+
+def test_frames_beyond_what_is_searched_are_not_believed_at_their_alias():
+    truth, frames, _ = drifting(9, 16.4)
+    found = spt.align_series(frames)
+    believed = found.outcome == spt.Outcome.MATCHED
+    error = found.shifts - truth
+    error -= np.median(error[believed], axis=0)
+    assert believed.sum() >= 4
+    assert np.abs(error[believed]).max() < 0.2
+    assert (found.false_alarm[~believed] > 1e-3).all()
+
+
+def test_frame_that_matches_no_other_is_not_believed():
+    noise = np.random.default_rng(1).normal(size=(3, 64, 64))
+    found = spt.align_series(noise)
+    assert spt.Outcome.MATCHED not in set(found.outcome)
+    assert np.isinf(found.covariance[:, 0, 0]).all()
+
+
 # Planes
 
 
