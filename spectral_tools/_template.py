@@ -195,7 +195,7 @@ def settle_template(
                 found, _ = fit_frame(template, spectra[n], start, own=own)
             else:
                 others = _without(template, canvas, frames[n], start.shift, known)
-                found = _fit_known(others, frames[n], spectra[n], start)
+                found, _ = fit_overlap(others, frames[n], start)
             if not found.covariance.any():
                 continue
             new[n] = found = _onto_all(start, found, len(there))
@@ -235,15 +235,6 @@ def _without(
         core=known_core(there),
         crops={},
     )
-
-
-def _fit_known(
-    others: Template, frame: Volume, spectra: list[Any], start: ShiftEstimate
-) -> ShiftEstimate:
-    """Refine a shift by what is known of the picture, which may end under a frame."""
-    if len(frame) > 1:
-        return fit_frame(others, spectra, start)[0]
-    return fit_overlap(others, frame, start)[0]
 
 
 def _onto_all(before: ShiftEstimate, found: ShiftEstimate, count: int) -> ShiftEstimate:

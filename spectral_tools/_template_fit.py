@@ -14,6 +14,7 @@ from ._subpixel import fit_shift, short_axes, uncertainty_factor
 from ._template_search import (
     RIM,
     Template,
+    for_part,
     frame_spectra,
     frame_tapers,
     no_match,
@@ -57,12 +58,14 @@ def match_frame(template: Template, frame: Volume) -> ShiftEstimate:
         return no_match(3, Outcome.NO_TEXTURE)
     estimate, certain = found, False
     if found.outcome != Outcome.NOT_FOUND:
-        if len(frame) > 1 or _covers(template, found.shift):
+        if _covers(template, found.shift):
             estimate, certain = fit_frame(template, spectra, found)
         else:
             estimate, certain = fit_overlap(template, frame, found)
-    if certain or len(frame) > 1:
+    if certain:
         return estimate
+    if len(frame) > 1:
+        return _look_by_channel(template, frame, estimate)
     return _look_again(template, frame, estimate)
 
 
@@ -132,6 +135,8 @@ def fit_overlap(
     template: Template, frame: Volume, start: ShiftEstimate
 ) -> tuple[ShiftEstimate, bool]:
     """Refine a shift where a frame reaches over the ends of the picture."""
+    if len(frame) > 1:
+        return _fit_common(template, frame, start)
     part, origin = template.core, template.origin + template.lead
     valid = None
     if not template.known[part].all():
@@ -151,6 +156,32 @@ def fit_overlap(
             alternatives=shift[None],
         ),
         start.false_alarm < CERTAIN and fit.significance > COHERENT,
+    )
+
+
+def _fit_common(
+    template: Template, frame: Volume, start: ShiftEstimate
+) -> tuple[ShiftEstimate, bool]:
+    """Refine a shift of several channels by the part that lies on the picture."""
+    whole = np.rint(start.shift).astype(np.intp)
+    lead = template.origin + template.lead - whole
+    sides = [part.stop - part.start for part in template.core]
+    first, stop = np.maximum(lead, 0), np.minimum(lead + sides, template.size)
+    size = stop - first
+    if (size < 1).any() or size.prod() < LEAST * template.size.prod():
+        return start, False
+    part = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+    small = for_part(template, size)
+    spectra = frame_spectra(small, frame[:, *part])
+    moved = replace(start, shift=start.shift + first)
+    found, certain = fit_frame(small, spectra, moved)
+    if found is moved:
+        return start, False
+    shift = found.shift - first
+    overlap = _overlap(template, shift)
+    return (
+        replace(found, shift=shift, alternatives=shift[None], overlap=overlap),
+        certain,
     )
 
 
@@ -256,6 +287,30 @@ def _look_again(
     same = np.abs(found.shift - first.shift).max() < TRAVEL
     sure = first.outcome != Outcome.NOT_FOUND and same
     return first if sure and first.false_alarm <= found.false_alarm else found
+
+
+def _look_by_channel(
+    template: Template, frame: Volume, first: ShiftEstimate
+) -> ShiftEstimate:
+    """Search every shift of each channel, and fit all channels at the best one."""
+    part, origin = template.core, template.origin + template.lead
+    best = min(
+        (
+            match_masked(
+                (picture[part], channel), (template.known[part], None),
+                origin, (template.low, template.high),
+            )
+            for picture, channel in zip(template.pixels, frame, strict=True)
+        ),
+        key=lambda found: found.false_alarm,
+    )  # fmt: skip
+    alarm = min(len(frame) * best.false_alarm, 1.0)
+    if best.outcome != Outcome.MATCHED or alarm >= first.false_alarm:
+        return first
+    start = replace(best, false_alarm=alarm)
+    if _covers(template, start.shift):
+        return fit_frame(template, frame_spectra(template, frame), start)[0]
+    return fit_overlap(template, frame, start)[0]
 
 
 def match_masked(

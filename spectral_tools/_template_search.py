@@ -20,6 +20,7 @@ from ._subpixel import RING_MODES, RING_SHARE, taper_width
 __all__ = [
     "RIM",
     "Template",
+    "for_part",
     "frame_spectra",
     "frame_tapers",
     "known_core",
@@ -88,14 +89,6 @@ def make_probe(
     pixels, known = np.pad(pixels, [(0, 0), *pads], mode="edge"), np.pad(known, pads)
     origin = origin - rim
     pixels = _spread_edges(pixels, known)
-    shape = fast_shape(typical.shape[1:])
-    tapers = frame_tapers(size, np.zeros(3))
-    squares, fourths = window_sums(tapers, tapers)
-    share = squares**2 / fourths / math.prod(shape)
-    long = [n for n in size.tolist() if n > 1]
-    width = math.prod(long) ** (-1 / len(long))
-    freqs = frequencies(shape)
-    edges = ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE)
     template = Template(
         pixels=pixels,
         known=known,
@@ -104,12 +97,10 @@ def make_probe(
         size=size,
         low=bounds[0],
         high=bounds[1],
-        tapers=tapers,
-        shape=shape,
-        freqs=freqs,
-        edges=edges,
         probes=[],
+        **_window(size),
     )
+    shape, freqs = template.shape, template.freqs
     # The part of the picture that a frame covers at no shift, or as near as there is.
     start = np.clip(-origin, 0, np.maximum(np.array(pixels.shape[1:]) - size, 0))
     middle = np.zeros((len(pixels), *size), np.float32)
@@ -121,8 +112,8 @@ def make_probe(
     sides = tuple(size.tolist())
     for channel, frame in zip(middle, typical, strict=True):
         one, two = (
-            tapered_spectrum(template, channel, tapers),
-            tapered_spectrum(template, frame, tapers),
+            tapered_spectrum(template, channel, template.tapers),
+            tapered_spectrum(template, frame, template.tapers),
         )
         rings, gain, limit = ring_gains([one, two], shape, (sides, sides))
         whiten_modes(one, *freqs, rings, gain[:, 0], limit[:, 0])
@@ -131,6 +122,24 @@ def make_probe(
         moved = one * phase_turn(freqs, lag) if lag.any() else one
         template.probes.append(np.conj(moved))
     return template
+
+
+def _window(size: Ints) -> dict[str, Any]:
+    """Return the tapers and the transform of frames of a size."""
+    shape = fast_shape(tuple(size.tolist()))
+    tapers = frame_tapers(size, np.zeros(3))
+    squares, fourths = window_sums(tapers, tapers)
+    share = squares**2 / fourths / math.prod(shape)
+    long = [n for n in size.tolist() if n > 1]
+    width = math.prod(long) ** (-1 / len(long))
+    freqs = frequencies(shape)
+    edges = ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE)
+    return {"tapers": tapers, "shape": shape, "freqs": freqs, "edges": edges}
+
+
+def for_part(template: Template, size: Ints) -> Template:
+    """Return the same picture for a part of a frame; it cannot be searched."""
+    return replace(template, size=size, probes=[], crops={}, **_window(size))
 
 
 def frame_tapers(size: Ints, move: Floats) -> tuple[Floats, Floats, Floats]:

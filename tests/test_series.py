@@ -199,6 +199,23 @@ def test_planes_of_a_group_share_a_shift_and_their_noise():
     assert errors[1] < 0.75 * errors[0]
 
 
+def test_groups_of_planes_are_found_where_single_planes_are():
+    truth = walk(16, step=2.5)
+    rng = np.random.default_rng(5)
+    frames = np.stack(
+        [movie(truth, noise=0, shape=(80, 80), rng=n).frames for n in (4, 5)], axis=1
+    )
+    frames += rng.normal(scale=2, size=frames.shape)
+    found = spt.align_series(frames, planes=2)
+    alone = spt.align_series(frames, planes=1)
+    believed = found.outcome == spt.Outcome.MATCHED
+    assert believed.sum() >= (alone.outcome == spt.Outcome.MATCHED).sum() / 2
+    error = found.shifts[:, 0] - truth
+    error = error[believed[:, 0]] - error[believed[:, 0]].mean(axis=0)
+    # Frames that reach over the end of the picture are as good as others.
+    assert chi2(error, found.covariance[believed]) < 1.6
+
+
 def test_groups_of_planes_can_be_named():
     truths, frames = planes_movie()
     found = spt.align_series(frames[:, [0, 0, 1]], planes=[[0, 1], [2]])
