@@ -107,8 +107,8 @@ def align_stack(
 
     No guess is needed. Each section is matched to its next neighbours at any angle,
     then around a grid of points, and all these links are solved together, so that
-    no section leans on a single one before it and errors do not add up as in a
-    chain [1]_. What contradicts the others does not count; sections that show nothing,
+    no section leans on a single one before it and noise does not add up as in a
+    chain [1]_; tissue that leans does. What contradicts the others does not count; sections that show nothing,
     or something else, are found by their links, and bridged by those over them.
 
     Parameters

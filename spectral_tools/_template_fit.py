@@ -43,7 +43,7 @@ CERTAIN, COHERENT = 1e-6, 8.0
 ENOUGH = 0.85
 # Newton steps; each leaves a tenth of the error, so the last one may be so long: in
 # pixels, and in standard deviations.
-STEPS, SHORT, LEFT = 4, 1e-3, 0.3
+STEPS, SHORT, LEFT = 4, 1e-4, 0.1
 # Tapers this far from where they belong, in pixels, hide less than 1e-3 px.
 FAR = 0.6
 # A fit ends up this close to the peak, in pixels, or it is another one.
@@ -93,7 +93,9 @@ def fit_frame(
         others = _others(template, others, spectra, own, start.shift - whole)
         for step in range(STEPS):
             table = _table(template, others, spectra, fraction)
-            known = fit_step(table, share, sides, active, True, int(step == 0))
+            known = fit_step(
+                table, share, sides, active, True, 2 - step if step < 2 else 0
+            )
             if not known[14]:
                 return start, False
             fraction = fraction + np.clip(known[:3], -0.4, 0.4)
