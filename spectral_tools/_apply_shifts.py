@@ -206,7 +206,7 @@ def _move_chunk(
     for n, each in enumerate(chunk):
         if start + n >= len(moves):
             break
-        frame = series[each] if isinstance(each, int) else each
+        frame = series.read(each)
         shift = moves.shifts[start + n]
         if moves.groups is None:
             result[n] = _moved(frame, shift, order, border, fill_value, kept)

@@ -79,6 +79,10 @@ class Frames:
             return self._kept[n]
         return np.asarray(self._stored[n])
 
+    def read(self, entry: NDArray[Any] | int) -> NDArray[Any]:
+        """Return the frame that an entry of a chunk stands for."""
+        return self[entry] if isinstance(entry, int) else entry
+
     def __len__(self) -> int:
         """Return how many frames can be read with an index."""
         return len(self._kept) if self._stored is None else len(self._stored)

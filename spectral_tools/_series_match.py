@@ -149,8 +149,9 @@ def match_all(
 def _match_chunk(
     frames: Frames, tasks: list[Task], chunk: Sequence[Any]
 ) -> list[list[ShiftEstimate]]:
-    read = (frames[each] if isinstance(each, int) else each for each in chunk)
-    return [[_match_one(frame, task) for task in tasks] for frame in read]
+    return [
+        [_match_one(frame, task) for task in tasks] for frame in map(frames.read, chunk)
+    ]
 
 
 def _match_one(frame: NDArray[Any], task: Task) -> ShiftEstimate:
@@ -201,8 +202,7 @@ def match_near(
     count = 0
     for chunk in frames.chunks(CHUNK):
         new = []
-        for each in chunk:
-            frame = frames[each] if isinstance(each, int) else each
+        for frame in map(frames.read, chunk):
             new.append((count, [_cleaned(frame, *group) for group in groups]))
             count += 1
         kept = before + new

@@ -300,8 +300,7 @@ def find_pattern(
         if last is not None:
             change = step - last[1]
             part = float((step * change).sum() / max((change * change).sum(), 1e-12))
-            part = float(np.clip(part, -BOLD, 0.0)) if part < 0 else 0.0
-            onward = onward - part * ((shifts - last[0]) + change)
+            onward = onward - min(max(part, -BOLD), 0.0) * ((shifts - last[0]) + change)
         last, shifts = (shifts, step), onward
     return pattern, sample
 
