@@ -21,6 +21,8 @@ Plane = NDArray[np.float32]
 RING_MODES, RING_SHARE, SLACK = 12.0, 0.1, 2.0
 # The fit ends when no pixel moves by more than a fixed and a statistical limit.
 STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
+# Steps, at most.
+ROUNDS = 12
 # No pixel may move by more than this, in pixels, at once, nor altogether.
 STRIDE, TRAVEL = 2.0, 12.0
 # The share of an error that a step leaves, at least.
@@ -62,7 +64,7 @@ def pose_matrix(pose: Floats, centre: Floats) -> Floats:
 
 
 def fit_pose(
-    still: Sheet, turned: Sheet, start: Floats, *, scale: bool, rounds: int = 12
+    still: Sheet, turned: Sheet, start: Floats, *, scale: bool, near: bool = False
 ) -> PoseFit | None:
     """Refine the matrix from `turned` to `still`; None where nothing is coherent.
 
@@ -78,6 +80,7 @@ def fit_pose(
     centre = (low + high - 1) / 2
     reach = float(np.hypot(*(high - low))) / 2
     matrix, used, taken = start.copy(), 0, math.inf
+    share = NEWTON if near else 1.0
     while True:
         used += 1
         step = _step(still, turned, matrix, (low, high), scale)
@@ -91,10 +94,11 @@ def fit_pose(
         if _farthest(matrix, start, turned) > TRAVEL:
             return None
         # A step leaves about the same share of the error as the one before it did.
-        share = np.clip(moved / taken, NEWTON, 1.0) if used > 1 else 1.0
+        if used > 1:
+            share = float(np.clip(moved / taken, NEWTON, 1.0))
         taken = min(moved, STRIDE)
         enough = max(STEP_FLOOR, STEP_SIGMAS * _travel_sigma(step.covariance, reach))
-        if share * moved < enough or used == rounds:
+        if share * moved < enough or used == ROUNDS:
             break
     return PoseFit(
         matrix=matrix,
@@ -156,10 +160,11 @@ def _step(
 ) -> _Step | None:
     """Return one Gauss-Newton step, and what it knows."""
     pair, window, correlation = faded_pair(still, turned, matrix, box)
-    squares = float(np.vdot(window, window))
+    square = np.square(window)
+    squares = float(square.sum(dtype=np.float64))
     if squares < LEAST_PIXELS:
         return None
-    fourths = float((window.astype(np.float64) ** 4).sum())
+    fourths = float(np.square(square).sum(dtype=np.float64))
     shape = pair.shape[1:]
     spectra = forward_pair(pair[:, np.newaxis])
     known = _weigh(spectra, shape, squares**2 / fourths / math.prod(shape))
@@ -175,9 +180,9 @@ def _step(
         slopes[0][inside], slopes[1][inside], centre, BLOCK,
         blocks.scores, blocks.curvature, blocks.unlike,
     )  # fmt: skip
-    weight = _local_weight(blocks, window, known)
+    weight = _local_weight(blocks, square, known)
     free = np.array([0, 1, 2, 3] if scale else [0, 2, 3])
-    expected = 0.5 * known.steepness * _moments(window, centre) / squares
+    expected = 0.5 * known.steepness * _moments(square, centre) / squares
     curvature = np.tensordot(weight, blocks.curvature)
     inverse_curvature = _invert(
         curvature[np.ix_(free, free)], expected[np.ix_(free, free)]
@@ -208,14 +213,14 @@ class _Blocks:
         self.unlike = np.zeros((rows, cols))
 
 
-def _local_weight(blocks: _Blocks, window: Plane, known: "_Weights") -> Floats:
+def _local_weight(blocks: _Blocks, square: Plane, known: "_Weights") -> Floats:
     """Return how much each block counts beside an even scene in even noise.
 
     Signal and noise are measured block by block, relative to the mean. Where there is
     hardly any signal, or where the images differ, blocks count less.
     """
-    starts = [np.arange(0, n, BLOCK) for n in window.shape]
-    area = np.add.reduceat(np.square(window), starts[0], axis=0)
+    starts = [np.arange(0, n, BLOCK) for n in square.shape]
+    area = np.add.reduceat(square, starts[0], axis=0)
     area = np.maximum(np.add.reduceat(area, starts[1], axis=1).astype(np.float64), 1e-3)
     alike = blocks.curvature[:, :, 2, 2] + blocks.curvature[:, :, 3, 3]
     common = max(alike.sum(), 1e-30) / area.sum()
@@ -245,19 +250,20 @@ def _scatter(scores: Floats, unit: float, inverse_curvature: Floats) -> float:
     return max(found / expected / (1 + doubt), 1.0)
 
 
-def _moments(window: Plane, centre: Floats) -> Floats:
+def _moments(square: Plane, centre: Floats) -> Floats:
     """Return what the curvature is where the slopes are alike along both axes."""
-    weight = np.square(window)
-    rows, cols = (np.arange(n) - c for n, c in zip(window.shape, centre, strict=True))
-    down, along = weight.sum(axis=1) @ rows, weight.sum(axis=0) @ cols
-    square = weight.sum(axis=1) @ rows**2 + weight.sum(axis=0) @ cols**2
-    total = weight.sum(dtype=np.float64)
+    down = square.sum(axis=1, dtype=np.float64)
+    along = square.sum(axis=0, dtype=np.float64)
+    rows, cols = (np.arange(n) - c for n, c in zip(square.shape, centre, strict=True))
+    far = down @ rows**2 + along @ cols**2
+    total = down.sum()
+    first, second = down @ rows, along @ cols
     return np.array(
         [
-            [square, 0, -along, down],
-            [0, square, down, along],
-            [-along, down, total, 0],
-            [down, along, 0, total],
+            [far, 0, -second, first],
+            [0, far, first, second],
+            [-second, first, total, 0],
+            [first, second, 0, total],
         ]
     )
 

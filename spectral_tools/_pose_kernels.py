@@ -64,6 +64,7 @@ def sample_turned(
     depth: Array,
     width: float,
     margin: float,
+    reach: float,
     values: Array,
     window: Array,
 ) -> None:
@@ -87,45 +88,98 @@ def sample_turned(
         Width of the edges of the window, in pixels of the image.
     margin : float
         Width of a border that does not count, in pixels of the image.
+    reach : float
+        How far beyond the border values are wanted, in pixels of the image; zero
+        farther out.
     values, window : ndarray of the same shape
         Values of the spline, and weights from 0 to 1; updated, the window by
         a factor.
     """
     rows, cols = box.shape[0] - 2 * pad, box.shape[1] - 2 * pad
-    shape = (1, box.shape[0], box.shape[1])
-    flat = box.reshape(-1)
+    shape, flat = (1, box.shape[0], box.shape[1]), box.reshape(-1)
     size = values.shape[1]
     lows = np.empty((3, size), np.int32)
     parts = np.empty((3, size), box.dtype)
     room = np.empty((3, order + 1, size), box.dtype)
-    quarter = 0.5 * math.pi / width
     for line in range(values.shape[0]):
-        fade = window[line]
-        for k in range(size):
-            row = start[0] + linear[0, 0] * line + linear[0, 1] * k
-            col = start[1] + linear[1, 0] * line + linear[1, 1] * k
-            tall = min(row, rows - 1 - row) + 0.5 - margin
-            wide = min(col, cols - 1 - col) + 0.5 - margin
-            if tall <= 0 or wide <= 0 or fade[k] == 0:
-                fade[k] = 0
-            else:
-                weight = 1.0
-                if tall < width:
-                    weight *= math.sin(quarter * tall) ** 2
-                if wide < width:
-                    weight *= math.sin(quarter * wide) ** 2
-                if depth.size > 0:
-                    weight *= _fade(depth, row, col, quarter)
-                fade[k] *= weight
-            # What is just outside is made up, but needed by filters.
-            row = min(max(row, 4.0 - pad), rows + pad - 5.0)
-            col = min(max(col, 4.0 - pad), cols + pad - 5.0)
-            at_row, at_col = math.floor(row), math.floor(col)
-            lows[1, k], parts[1, k] = at_row + pad, row - at_row
-            lows[2, k], parts[2, k] = at_col + pad, col - at_col
+        row0 = start[0] + linear[0, 0] * line
+        col0 = start[1] + linear[1, 0] * line
+        # What is just outside is made up, but needed by filters; beyond is nothing.
+        begin, end = _within(row0, linear[0, 1], reach, rows, 0, size)
+        begin, end = _within(col0, linear[1, 1], reach, cols, begin, end)
+        values[line, :begin] = 0
+        values[line, end:] = 0
+        count = end - begin
+        for k in range(count):
+            row = row0 + linear[0, 1] * (begin + k)
+            col = col0 + linear[1, 1] * (begin + k)
+            row = min(max(row, 4.0 - pad), rows + pad - 5.0) + pad
+            col = min(max(col, 4.0 - pad), cols + pad - 5.0) + pad
+            # Both are positive, so that this rounds down.
+            lows[1, k], lows[2, k] = np.int32(row), np.int32(col)
+            parts[1, k] = row - np.int32(row)
+            parts[2, k] = col - np.int32(col)
         for axis in range(1, 3):
-            spline_weights(order, parts[axis], size, room[axis])
-        gather_spline(flat, lows, room, shape, order, size, values[line])
+            spline_weights(order, parts[axis], count, room[axis])
+        gather_spline(flat, lows, room, shape, order, count, values[line, begin:end])
+        _fade_out(
+            row0, col0, linear, (rows, cols), depth, width, margin, begin, end,
+            window[line],
+        )  # fmt: skip
+
+
+@compiled
+def _fade_out(
+    row0: float,
+    col0: float,
+    linear: Floats,
+    shape: tuple[int, int],
+    depth: Array,
+    width: float,
+    margin: float,
+    begin: int,
+    end: int,
+    fade: Array,
+) -> None:
+    """Weigh a line of points by how far within the image they lie."""
+    fade[:begin] = 0
+    fade[end:] = 0
+    rows, cols = shape
+    quarter = 0.5 * math.pi / width
+    # Where all is deep inside there is nothing to do.
+    first, last = _within(row0, linear[0, 1], -margin - width, rows, begin, end)
+    first, last = _within(col0, linear[1, 1], -margin - width, cols, first, last)
+    if depth.size > 0:
+        first = last = begin
+    for k in range(begin, end):
+        if fade[k] == 0 or first <= k < last:
+            continue
+        row = row0 + linear[0, 1] * k
+        col = col0 + linear[1, 1] * k
+        tall = min(row, rows - 1 - row) + 0.5 - margin
+        wide = min(col, cols - 1 - col) + 0.5 - margin
+        weight = 1.0 if min(tall, wide) > 0 else 0.0
+        if 0 < tall < width:
+            weight *= math.sin(quarter * tall) ** 2
+        if 0 < wide < width:
+            weight *= math.sin(quarter * wide) ** 2
+        if depth.size > 0 and weight > 0:
+            weight *= _fade(depth, row, col, quarter)
+        fade[k] *= weight
+
+
+@compiled
+def _within(
+    at: float, step: float, reach: float, size: int, begin: int, end: int
+) -> tuple[int, int]:
+    """Narrow a run of steps to those within `reach` of an axis of some size."""
+    low, high = -0.5 - reach, size - 0.5 + reach
+    if abs(step) < 1e-12:
+        return (begin, end) if low < at < high else (begin, begin)
+    one, two = (low - at) / step, (high - at) / step
+    first, last = min(one, two), max(one, two)
+    begin = int(min(max(math.ceil(first), begin), end))
+    return begin, int(min(max(math.floor(last) + 1, begin), end))
 
 
 @compiled

@@ -201,7 +201,7 @@ def _refine(
     """Fit the pose on the small images, then on the whole ones."""
     to0, to1 = shrinking(reference.factor), shrinking(moving.factor)
     start = to0 @ matrix @ np.linalg.inv(to1)
-    refined = _fit(reference.small, moving.small, start, scale)
+    refined = _fit(reference.small, moving.small, start, scale, near=False)
     if refined is None or reference.factor == moving.factor == 1:
         return refined
     better = _forward(refined)
@@ -209,19 +209,19 @@ def _refine(
         sketch.small if sketch.factor == 1 else make_sheet(*sketch.full)
         for sketch in (reference, moving)
     ]
-    return _fit(whole[0], whole[1], np.linalg.inv(to0) @ better @ to1, scale)
+    return _fit(whole[0], whole[1], np.linalg.inv(to0) @ better @ to1, scale, near=True)
 
 
 def _fit(
-    reference: Sheet, moving: Sheet, start: Floats, scale: bool
+    reference: Sheet, moving: Sheet, start: Floats, scale: bool, *, near: bool
 ) -> _Refined | None:
     """Fit with the coarser image turned, so that sampling it loses nothing."""
     swapped = abs(float(np.linalg.det(start[:2, :2]))) < 1
     if swapped:
         back = np.linalg.inv(start).astype(np.float64, copy=False)
-        fit = fit_pose(moving, reference, back, scale=scale)
+        fit = fit_pose(moving, reference, back, scale=scale, near=near)
     else:
-        fit = fit_pose(reference, moving, start, scale=scale)
+        fit = fit_pose(reference, moving, start, scale=scale, near=near)
     return None if fit is None else _Refined(fit=fit, swapped=swapped)
 
 

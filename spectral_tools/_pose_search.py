@@ -273,7 +273,7 @@ def _frame(reference: Sketch, moving: Sketch, turn: Turn) -> _Frame:
     window = np.ones_like(values)
     sample_turned(
         other.box, other.pad, 3, inward[:2, :2].copy(), inward[:2, 2].copy(),
-        other.depth, 2.0, 0.0, values, window,
+        other.depth, 2.0, 0.0, 1.0, values, window,
     )  # fmt: skip
     return _Frame(still=first, turned=values * window, matrix=frame, swapped=swapped)
 

@@ -76,7 +76,7 @@ def faded_pair(
     sample_turned(
         turned.box, turned.pad, ORDER, inward[:2, :2].copy(),
         inward[:2, :2] @ (low - ROOM) + inward[:2, 2],
-        turned.depth, width * size, MARGIN * size, values, window,
+        turned.depth, width * size, MARGIN * size, 2 * ROOM * size, values, window,
     )  # fmt: skip
     window = window[inner]
     total = max(float(window.sum(dtype=np.float64)), 1e-30)
@@ -134,6 +134,6 @@ def lay_over(still: Sheet, turned: Sheet, matrix: Floats) -> Plane:
     window = np.ones_like(values)
     sample_turned(
         turned.box, turned.pad, ORDER, inward[:2, :2].copy(), inward[:2, 2].copy(),
-        turned.depth, 1.0, 0.0, values, window,
+        turned.depth, 1.0, 0.0, 1.0, values, window,
     )  # fmt: skip
     return values * window
