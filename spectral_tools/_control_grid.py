@@ -126,11 +126,12 @@ def field_at_pixels(grid: ControlGrid, values: Floats) -> Floats:
     Returns
     -------
     ndarray of shape (*shape, k)
-        The field.
+        The field, in single precision if the heights are.
     """
     field = values.reshape(*grid.nodes, -1)
     for axis, size in enumerate(grid.shape):
         first, bumps = _along(grid, axis, np.arange(size, dtype=np.float64))
+        bumps = bumps.astype(values.dtype, copy=False)
         rows = sparse_rows(first[:, None] + np.arange(4), bumps, grid.nodes[axis])
         lines = np.moveaxis(field, axis, 0)
         spread = rows @ lines.reshape(len(lines), -1)

@@ -21,7 +21,12 @@ from ._periods import repeats_itself
 from ._subpixel import ROUNDS, ShiftFit, fit_shift
 
 __all__ = [
+    "ALONE",
     "BELIEVED",
+    "CERTAIN",
+    "COHERENT",
+    "RIVALS",
+    "SPARSE",
     "ShiftEstimate",
     "correlate_images",
     "mend_holes",

@@ -8,7 +8,6 @@ if its peak is beyond doubt.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +16,18 @@ from ._fft import fast_shape, forward_pair, frequencies, inverse
 from ._overlaps import overlap_block
 from ._search_kernels import (
     box_table,
+    chance_level,
     circular_peaks,
     local_maxima,
     parabola_tops,
     score_lags,
 )
 from ._spectral_kernels import (
-    FAINT,
     edge_taper,
     extend_periodic,
     flatten_modes,
     ring_edges,
-    ring_power,
+    ring_whitening,
     taper_block,
     whiten_modes,
 )
@@ -37,9 +36,11 @@ __all__ = [
     "Candidates",
     "Search",
     "chance_level",
+    "chance_of_places",
     "circular_search",
     "exact_search",
     "few_places",
+    "place_side",
     "ring_gains",
     "whiten_images",
 ]
@@ -51,13 +52,6 @@ Floats = NDArray[np.float64]
 
 # The least reach, in pixels, over which chance is measured.
 NULL_REACH = 12
-# A mode counts for the mean power of its ring up to this multiple of it: hardly ever
-# one of noise sticks out further (exp(-4.5) = 1 %).
-CAP = 4.5
-# A mode may stick out of its ring by this factor in amplitude, not more.
-LINE_LIMIT = 2.5
-# A tail that is extrapolated from one pair tells nothing of chances below this.
-FAINTEST = 1e-15
 # Chance makes a match of n places, somewhere among as many as were searched, with a
 # probability of about exp(-PLACE * n) each, as measured on unrelated scenes of a few
 # cells: full searches and narrow ones, wide overlaps and strips.
@@ -168,16 +162,29 @@ def few_places(
     a = first[tuple(map(slice, start0, start0 + block))]
     b = second[tuple(map(slice, start1, start1 + block))]
     product = (a - a.mean()) * (b - b.mean())
-    long = [n for n in product.shape if n > 1]
-    side = int(np.clip(math.exp(np.log(long).mean()) / 8, 4, 16)) if long else 1
+    side = place_side(np.array(product.shape))
     for axis, size in enumerate(product.shape):
         product = np.add.reduceat(product, np.arange(0, size, side), axis=axis)
     squares = float((product.astype(np.float64) ** 2).sum())
     if squares <= 0 or product.sum() <= 0:
         return 1.0
-    reach = np.maximum((search.high - search.low + 1) / side, 1.0)
-    places = float(product.sum(dtype=np.float64)) ** 2 / squares
-    return min(float(reach.prod()) * math.exp(-PLACE * places), 1.0)
+    places = np.array([float(product.sum(dtype=np.float64)) ** 2 / squares])
+    return float(chance_of_places(places, side, search.high - search.low + 1)[0])
+
+
+def chance_of_places(places: Floats, side: int, lags: Lags) -> Floats:
+    """Return the probability that so many places match somewhere among some lags.
+
+    Lags are counted along each axis.
+    """
+    trials = float(np.maximum(lags / side, 1.0).prod())
+    return np.minimum(trials * np.exp(-PLACE * places), 1.0)
+
+
+def place_side(block: Lags) -> int:
+    """Return the side of a place in a block of pixels."""
+    long = block[block > 1]
+    return int(np.clip(math.exp(np.log(long).mean()) / 8, 4, 16)) if len(long) else 1
 
 
 def _likeness(
@@ -229,9 +236,6 @@ def _whiten(
     """Filter both spectra in place so that their product is weighted to detect.
 
     The powers are those of `samples`, spectra of the same images.
-    The weight of a cross-spectrum that tells a match from none is S / (S + N)**2;
-    each image takes its root. The sum is the measured power of a ring; the
-    noise N is the lowest level that the power falls to.
     """
     if exponent >= 0:
         for spectrum in spectra:
@@ -256,25 +260,8 @@ def ring_gains(
     width = math.exp(-np.log([n for size in sizes for n in size if n > 1]).mean())
     shares = [math.prod(size) / math.prod(shape) for size in sizes]
     edges = ring_edges(np.array(shape), width, min(shares), 8.0, 0.1)
-    cap = np.full((len(edges), 2), np.inf)
-    for step in (2, 1):
-        table = ring_power(samples[0], samples[1], *freqs, edges, cap, step)
-        power = table[:, 1:] / np.maximum(table[:, :1], 1)
-        cap = CAP * power
-    power += FAINT * (table[:, 1:].sum(axis=0) / table[:, 0].sum()) + 1e-30
-    noise = np.array([_floor(column, table[:, 0]) for column in power.T])
-    signal = np.maximum(power - noise, 0.02 * power)
-    common = np.sqrt(np.sqrt(signal[:, 0] * signal[:, 1]))
-    # The samples cover their image, the spectra the whole shape.
-    limit = LINE_LIMIT * np.sqrt(power / np.array(shares))
-    return edges, common[:, None] / power, limit
-
-
-def _floor(power: NDArray[np.float64], count: NDArray[np.float64]) -> float:
-    """Return the level below which a fifth of the modes lie."""
-    order = np.argsort(power)
-    below = np.cumsum(count[order])
-    return float(power[order[np.searchsorted(below, 0.2 * below[-1])]])
+    gain, limit = ring_whitening(samples[0], samples[1], *freqs, edges, *shares)
+    return edges, gain, limit
 
 
 def _judge(
@@ -310,30 +297,6 @@ def _judge(
         period=np.zeros(3, np.intp),
         chances=len(chance),
     )
-
-
-def chance_level(
-    height: float, chance: NDArray[np.floating[Any]], trials: int
-) -> tuple[float, float]:
-    """Return the probability that the best of `trials` chance maxima is as high.
-
-    The tail of the chance maxima falls like a normal law, exp(-h**2 / 2 s**2);
-    its scale s is measured on those that exceed a high level, and is returned too.
-    """
-    square = np.sort(np.square(chance.astype(np.float64)))[::-1]
-    if len(square) < 8:
-        return 1.0, max(math.sqrt(float(square.mean())), 1e-9) if len(square) else 1.0
-    kept = int(np.clip(0.1 * len(square), 6, 200))
-    level = square[kept]
-    # The error of the mean of few excesses is put on the safe side.
-    excess = (square[:kept].mean() - level) * (1 + 2 / math.sqrt(kept))
-    sigma = math.sqrt(max(excess / 2, 1e-18))
-    expected = trials * kept / len(square)
-    if height * height > level:
-        expected *= math.exp(max(-(height * height - level) / excess, -700.0))
-    else:
-        expected = float(trials * (square > height * height).mean())
-    return max(-math.expm1(-expected), FAINTEST), sigma
 
 
 def _apart(lags: Lags, count: int) -> list[int]:

@@ -15,8 +15,10 @@ __all__ = [
     "fftfreq",
     "forward",
     "forward_pair",
+    "forward_stack",
     "frequencies",
     "inverse",
+    "inverse_stack",
     "rfftfreq",
 ]
 
@@ -47,6 +49,19 @@ def forward(image: NDArray[Any]) -> NDArray[Any]:
 def forward_pair(images: NDArray[Any]) -> NDArray[Any]:
     """Return the real transforms of two images that lie behind each other."""
     return fft.rfftn(images, axes=[axis + 1 for axis in _long_axes(images.shape[1:])])
+
+
+def forward_stack(images: NDArray[Any]) -> NDArray[Any]:
+    """Return the real transforms over the last three axes."""
+    axes = [axis - 3 for axis in _long_axes(images.shape[-3:])]
+    return fft.rfftn(images, axes=axes)
+
+
+def inverse_stack(spectra: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return images of a shape, of three axes, from their real transforms."""
+    axes = _long_axes(shape)
+    sizes = [shape[axis] for axis in axes]
+    return fft.irfftn(spectra, s=sizes, axes=[axis - 3 for axis in axes])
 
 
 def inverse(spectrum: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -17,9 +17,10 @@ from ._checks import (
     check_whitening,
 )
 from ._control_grid import ControlGrid, control_grid, field_at_pixels
+from ._field_equations import FieldFit, Springs
 from ._field_fit import count_windows, field_at_points, point_springs, solve_points
 from ._field_variances import row_variances
-from ._grid_windows import Windows, halved, match_window, window_pass
+from ._grid_windows import Windows, halved, match_windows, window_pass
 from ._outcomes import Outcome
 from ._pairs import PointMatches
 from ._transforms import apply_transform
@@ -74,15 +75,26 @@ class _Scene:
 
 
 class _Bent(NamedTuple):
-    """A field, which windows it believes, and how unlike it is inside of them.
+    """A field, which windows it believes, and its equations, if there are any.
 
-    The last is the variance of the displacement in the middle of a window less
-    the mean over its pixels.
+    The equations are those of the means over windows; `middle` are the shares of bumps in
+    the field in their middles, and `overlap` tells how many share their pixels.
     """
 
     values: Floats
     believed: Flags
-    doubt: Floats
+    fit: FieldFit | None
+    springs: Springs | None
+    middle: Any
+    overlap: Floats
+
+    def doubt(self) -> Floats:
+        """Return the variance of the middle of each window less the mean over it."""
+        if self.fit is None or self.springs is None:
+            return np.zeros(0)
+        # So many windows tell how the field differs inside of each.
+        between = self.middle - self.springs.rows
+        return row_variances(self.fit, between) / self.overlap
 
 
 def match_grid(
@@ -184,14 +196,23 @@ def match_grid(
         reach = as_shift(max_shift, len(reach), "max_shift")
         check_positive(float(reach.min()), "max_shift")
 
-    job = partial(match_window, scene.sides, whitening)
+    job = partial(match_windows, scene.sides, whitening)
+    batched = whitening is None
     run = partial(spread, job, workers=workers, progress=progress, title="match grid")
     values = np.zeros((int(np.prod(scene.grid.nodes)), len(reach)))
     for level in range(_halvings(scene, reach), 0, -1):
         pair = halved((scene.reference, _warped(scene, values)), level)
-        windows, _ = window_pass(run, pair, scene.sides, scene.sides / 2, level=level)
-        values = _bend(scene, windows, values).values
-    return _refined(scene, run, values)
+        windows, _ = window_pass(
+            run,
+            pair,
+            scene.sides,
+            scene.sides / 2,
+            level=level,
+            rounds=1,
+            batched=batched,
+        )
+        values = _bend(scene, windows, values, None).values
+    return _refined(scene, run, values, batched)
 
 
 def _scene(
@@ -249,7 +270,9 @@ def _halvings(scene: _Scene, reach: Floats) -> int:
 
 def _warped(scene: _Scene, values: Floats) -> NDArray[np.float32]:
     """Return the moving image as the reference would see it, NaN where it ends."""
-    field = field_at_pixels(scene.grid, values) if values.any() else None
+    field = None
+    if values.any():
+        field = field_at_pixels(scene.grid, values.astype(np.float32))
     still = field is None and np.array_equal(scene.matrix, np.eye(len(scene.matrix)))
     return warp_image(
         scene.moving,
@@ -262,25 +285,31 @@ def _warped(scene: _Scene, values: Floats) -> NDArray[np.float32]:
     )
 
 
-def _refined(scene: _Scene, run: Any, values: Floats) -> PointMatches:
+def _refined(scene: _Scene, run: Any, values: Floats, batched: bool) -> PointMatches:
     """Match windows and bend the moving image until they miss by little."""
-    last, number = None, 0
+    last, number, stiffness = None, 0, None
     while True:
         number += 1
         pair = scene.reference, _warped(scene, values)
         windows, shape = window_pass(
-            run, pair, scene.sides, scene.spacing, last=last, search=number <= SEARCHES
-        )
-        bent = _bend(scene, windows, values)
+            run, pair, scene.sides, scene.spacing,
+            last=last, search=number <= SEARCHES, rounds=number, batched=batched,
+        )  # fmt: skip
+        bent = _bend(scene, windows, values, stiffness)
         believed = windows.missed[windows.found][bent.believed]
         near = len(believed) and np.median(np.abs(believed).max(axis=1)) < STRAIGHT
         same = last is not None and not (windows.found & ~last.found).any()
         if number == PASSES or not len(believed) or (near and same):
             return _gather(scene, windows, values, bent, shape)
         values, last = bent.values, windows
+        # Windows that were fitted tell how stiff the field is, once and for all.
+        if number > 1 and bent.fit is not None:
+            stiffness = bent.fit.stiffness
 
 
-def _bend(scene: _Scene, windows: Windows, values: Floats) -> _Bent:
+def _bend(
+    scene: _Scene, windows: Windows, values: Floats, stiffness: float | None
+) -> _Bent:
     """Return the field through what was found, and what of that it believes.
 
     A window tells the mean of the field over its pixels. To take it for the field
@@ -288,7 +317,7 @@ def _bend(scene: _Scene, windows: Windows, values: Floats) -> _Bent:
     """
     found = windows.found
     if not found.any():
-        return _Bent(values, np.zeros(0, np.bool_), np.zeros(0))
+        return _Bent(values, np.zeros(0, np.bool_), None, None, None, np.zeros(0))
     points, missed = windows.points[found], windows.missed[found]
     ndim = points.shape[1]
     parts = (np.arange(INSIDE) + 0.5) * 2 / INSIDE - 1
@@ -301,11 +330,9 @@ def _bend(scene: _Scene, windows: Windows, values: Floats) -> _Bent:
     covariance = windows.covariance[found] + rough[:, :, None] * np.eye(ndim)
     weights = np.linalg.inv(covariance * overlap).astype(np.float64, copy=False)
     springs = point_springs(scene.grid, spots, missed + mean, weights, 1.0)
-    fit, believed = solve_points(springs, points, stiffness=None, robust=True)
+    fit, believed = solve_points(springs, points, stiffness=stiffness, robust=True)
     middle = point_springs(scene.grid, points, missed, weights, 1.0).rows
-    # So many windows tell how the field differs inside of each.
-    doubt = row_variances(fit, middle - springs.rows) / overlap[:, 0, 0]
-    return _Bent(fit.values, believed, doubt)
+    return _Bent(fit.values, believed, fit, springs, middle, overlap[:, 0, 0])
 
 
 def _gather(
@@ -327,7 +354,7 @@ def _gather(
     lies = np.flatnonzero(found)[~bent.believed]
     outcome[lies] = Outcome.CONTRADICTED
     covariance = windows.covariance.copy()
-    covariance[found] += bent.doubt[:, None, None] * np.eye(ndim)
+    covariance[found] += bent.doubt()[:, None, None] * np.eye(ndim)
     covariance[lies] = np.inf
     before = field_at_points(scene.grid, values, windows.points - windows.missed)
     moving = windows.points - windows.missed - before

@@ -1,4 +1,4 @@
-"""Match windows of two images on a grid, all of them once (floor 5)."""
+"""Match windows of two images on a grid, all of them once (floor 6)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._correlation import ShiftEstimate, correlate_images
+from ._correlation import COHERENT, ShiftEstimate, correlate_images
 from ._outcomes import Outcome
-from ._subpixel import fit_shift
+from ._subpixel import ROUNDS, fit_shift
+from ._window_batches import fit_windows, search_windows
+from ._window_kernels import count_pixels, trim_windows
 
-__all__ = ["Found", "Images", "Job", "Windows", "halved", "match_window", "window_pass"]
+__all__ = [
+    "Batch",
+    "Found",
+    "Images",
+    "Job",
+    "Windows",
+    "halved",
+    "match_windows",
+    "window_pass",
+]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 Images = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -21,6 +33,8 @@ Images = tuple[NDArray[np.float32], NDArray[np.float32]]
 WINDOW_OVERLAP = 0.25
 # A window that has once been found is not looked for again if it misses by less.
 NEAR = 2.0
+# So many windows are matched at once: their transforms stay in the cache.
+TOGETHER = 16
 
 
 class Job(NamedTuple):
@@ -29,6 +43,30 @@ class Job(NamedTuple):
     images: Images
     valid: tuple[Flags, Flags] | None
     search: bool
+
+
+class Batch(NamedTuple):
+    """Windows of one shape, all of whose pixels count, and what to do with them.
+
+    Attributes
+    ----------
+    images : tuple of two ndarray of float32, of one shape
+        The part of both images that the windows lie in.
+    low : ndarray of int, shape (n, 3)
+        Where windows start in it; a missing axis comes first.
+    block : ndarray of int, shape (3,)
+        Their shape.
+    search : bool
+        Whether their shift is to be searched.
+    rounds : int
+        Rounds of the fit, at most.
+    """
+
+    images: Images
+    low: Ints
+    block: Ints
+    search: bool
+    rounds: int
 
 
 class Found(NamedTuple):
@@ -89,14 +127,16 @@ def halved(pair: Images, level: int) -> Images:
 
 
 def window_pass(
-    run: Callable[[Sequence[Job]], Iterable[Found]],
+    run: Callable[[Sequence[Job | Batch]], Iterable[list[Found]]],
     pair: Images,
     sides: Floats,
     spacing: Floats,
     *,
     level: int = 0,
     last: Windows | None = None,
-    search: bool = True,
+    search: Flags | bool = True,
+    rounds: int = ROUNDS,
+    batched: bool = True,
 ) -> tuple[Windows, tuple[int, ...]]:
     """Match all windows of a grid once.
 
@@ -112,8 +152,13 @@ def window_pass(
         How often the pair has been halved. Results are in whole pixels.
     last : Windows or None
         Result of the pass before. What was found then is not searched again.
-    search : bool
-        Whether the others are.
+    search : bool, or ndarray of bool, shape (n,)
+        Whether the others are, all or each.
+    rounds : int
+        Rounds in which windows of a batch are fitted, at most. One leaves about a tenth
+        of what they miss.
+    batched : bool
+        Whether windows of one shape are matched together.
 
     Returns
     -------
@@ -121,38 +166,41 @@ def window_pass(
         The windows, and the shape of the grid.
     """
     centres, shape = _centres(pair[0].shape, spacing)
-    usable = [np.isfinite(image) for image in pair]
     count, ndim = centres.shape
-    points, halves = centres.copy(), np.ones((count, ndim))
-    jobs, rows = [], []
-    for row, centre in enumerate(centres):
-        low = np.rint(centre - (sides - 1) / 2).astype(np.intp)
-        high = np.clip(low + sides.astype(np.intp), 0, pair[0].shape)
-        low = np.clip(low, 0, pair[0].shape)
-        window = tuple(map(slice, low, high))
-        inside = usable[0][window] & usable[1][window]
-        if inside.sum() < WINDOW_OVERLAP * np.prod(sides):
-            continue
-        points[row], halves[row] = (low + high - 1) / 2, (high - low) / 2
-        valid = None
-        if not inside.all():
-            points[row] = low + np.argwhere(inside).mean(axis=0)
-            valid = usable[0][window], usable[1][window]
-        known = last is not None and bool(last.found[row])
-        if known or search:
-            jobs.append(Job((pair[0][window], pair[1][window]), valid, not known))
-            rows.append(row)
+    low, high, full, whole = _boxes(pair, sides, centres)
+    points, halves = (low + high - 1) / 2, (high - low) / 2
+    points[~full], halves[~full] = centres[~full], 1.0
+    known = np.zeros(count, np.bool_) if last is None else last.found
+    wanted = full & (known | search)
+    together = wanted & whole & batched
+    jobs: list[Job | Batch] = []
+    rows: list[Ints] = []
+    for row in np.flatnonzero(wanted & ~together):
+        window = tuple(map(slice, low[row], high[row]))
+        images = pair[0][window], pair[1][window]
+        usable = np.isfinite(images[0]), np.isfinite(images[1])
+        points[row] = low[row] + np.argwhere(usable[0] & usable[1]).mean(axis=0)
+        valid = None if whole[row] else usable
+        jobs.append(Job(images, valid, not known[row]))
+        rows.append(np.array([row]))
+    for some in _batches(low, high, ~known, np.flatnonzero(together)):
+        searched = not known[some[0]]
+        margin = np.where(searched, sides / 2, NEAR + 1)
+        jobs.append(_batch(pair, low[some], high[some], margin, searched, rounds))
+        rows.append(some)
     missed, covariance = np.zeros((count, ndim)), np.full((count, ndim, ndim), np.inf)
     correlation, steps = np.zeros(count), np.zeros(count, np.intp)
     estimates: list[ShiftEstimate | None] = [None] * count
     if last is not None:
         steps += last.steps
         estimates = list(last.estimates)
-    for row, one in zip(rows, run(jobs), strict=True):
-        missed[row], covariance[row] = one.shift * 2**level, one.covariance * 4**level
-        correlation[row] = one.correlation
-        steps[row] += 1
-        estimates[row] = one.estimate or estimates[row]
+    for some, several in zip(rows, run(jobs), strict=True):
+        for row, one in zip(some.tolist(), several, strict=True):
+            missed[row] = one.shift * 2**level
+            covariance[row] = one.covariance * 4**level
+            correlation[row] = one.correlation
+            steps[row] += 1
+            estimates[row] = one.estimate or estimates[row]
     windows = Windows(
         points=(points + 0.5) * 2**level - 0.5,
         halves=halves * 2**level,
@@ -163,6 +211,60 @@ def window_pass(
         estimates=estimates,
     )
     return windows, shape
+
+
+def _boxes(
+    pair: Images, sides: Floats, centres: Floats
+) -> tuple[Ints, Ints, Flags, Flags]:
+    """Return where windows begin and end, which hold enough, and which only what counts.
+
+    Lines at their edges that do not count are cut off.
+    """
+    shape = pair[0].shape
+    low = np.rint(centres - (sides - 1) / 2).astype(np.intp)
+    high = np.clip(low + sides.astype(np.intp), 0, shape)
+    low = np.clip(low, 0, shape)
+    lead = 3 - len(shape)
+    first, second = (_volume(image) for image in pair)
+    wide = np.pad(low, ((0, 0), (lead, 0)))
+    stop = np.pad(high, ((0, 0), (lead, 0)), constant_values=1)
+    counts = count_pixels(first, second, wide, stop)
+    full = counts >= WINDOW_OVERLAP * np.prod(sides)
+    whole = trim_windows(first, second, wide, stop, counts) & full
+    return wide[:, lead:], stop[:, lead:], full, whole
+
+
+def _volume(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    return image.reshape((1,) * (3 - image.ndim) + image.shape)
+
+
+def _batches(low: Ints, high: Ints, searched: Flags, rows: Ints) -> list[Ints]:
+    """Divide windows into batches of one shape and one purpose."""
+    keys = np.column_stack([high - low, searched])[rows]
+    _, kinds = np.unique(keys, axis=0, return_inverse=True)
+    kinds = kinds.reshape(-1)
+    batches = []
+    for kind in range(int(kinds.max(initial=-1)) + 1):
+        same = rows[kinds == kind]
+        batches += [same[at : at + TOGETHER] for at in range(0, len(same), TOGETHER)]
+    return batches
+
+
+def _batch(
+    pair: Images, low: Ints, high: Ints, margin: Floats, search: bool, rounds: int
+) -> Batch:
+    """Cut the part of both images that some windows lie in, and what is around it."""
+    edge = np.ceil(margin).astype(np.intp)
+    corner = np.maximum(low.min(axis=0) - edge, 0)
+    part = tuple(map(slice, corner, high.max(axis=0) + edge))
+    lead = 3 - low.shape[1]
+    return Batch(
+        images=(pair[0][part], pair[1][part]),
+        low=np.pad(low - corner, ((0, 0), (lead, 0))),
+        block=np.pad(high[0] - low[0], (lead, 0), constant_values=1),
+        search=search,
+        rounds=rounds,
+    )
 
 
 def _centres(shape: tuple[int, ...], spacing: Floats) -> tuple[Floats, tuple[int, ...]]:
@@ -176,7 +278,87 @@ def _centres(shape: tuple[int, ...], spacing: Floats) -> tuple[Floats, tuple[int
     return grid.reshape(-1, len(shape)), tuple(counts)
 
 
-def match_window(sides: Floats, whitening: float | None, job: Job) -> Found:
+def match_windows(
+    sides: Floats, whitening: float | None, job: Job | Batch
+) -> list[Found]:
+    """Find the shifts between windows: anywhere, or near where they are."""
+    if isinstance(job, Job):
+        return [_match_one(sides, whitening, job)]
+    images = _volume(job.images[0]), _volume(job.images[1])
+    if job.search:
+        several = _search_batch(sides, images, job)
+    else:
+        several = _fit_batch(len(sides), images, job)
+    lead = 3 - len(sides)
+    for row, one in enumerate(several):
+        if one is None:
+            low, high = job.low[row, lead:], (job.low[row] + job.block)[lead:]
+            window = tuple(map(slice, low, high))
+            alone = Job(
+                (job.images[0][window], job.images[1][window]), None, job.search
+            )
+            several[row] = _match_one(sides, whitening, alone)
+    return [one for one in several if one is not None]
+
+
+def _search_batch(sides: Floats, images: Images, job: Batch) -> list[Found | None]:
+    """Return what is found beyond doubt; None for windows to be looked at alone."""
+    ndim = len(sides)
+    axes = slice(3 - ndim, 3)
+    reach = np.ones(3, np.intp)
+    reach[axes] = sides / 2
+    shift, alarm, sure = search_windows(images, job.low, job.block, reach)
+    share = np.prod(job.block - np.abs(shift), axis=1) / np.prod(job.block)
+    sure &= share >= WINDOW_OVERLAP
+    covariance = np.zeros((len(shift), 3, 3))
+    correlation = np.zeros(len(shift))
+    rows = np.flatnonzero(sure)
+    if len(rows):
+        fits = fit_windows(
+            images, job.low[rows], job.block, shift[rows], rough=2, rounds=job.rounds
+        )
+        # What does not agree clearly where it was found is looked at again.
+        sure[rows] = fits.done & fits.found & (fits.significance >= COHERENT)
+        shift[rows], covariance[rows] = fits.shift, fits.covariance
+        correlation[rows] = fits.correlation
+    several: list[Found | None] = [None] * len(shift)
+    for row in np.flatnonzero(sure).tolist():
+        own, spread = shift[row, axes], covariance[row, axes, axes]
+        likeness = float(correlation[row])
+        estimate = ShiftEstimate(
+            shift=own,
+            covariance=spread,
+            correlation=likeness,
+            false_alarm=float(alarm[row]),
+            overlap=float(share[row]),
+            alternatives=own[np.newaxis],
+            outcome=Outcome.MATCHED,
+        )
+        several[row] = Found(own, spread, likeness, estimate)
+    return several
+
+
+def _fit_batch(ndim: int, images: Images, job: Batch) -> list[Found | None]:
+    """Return what is near where it was; None for windows to be looked at alone."""
+    start = np.zeros(job.low.shape)
+    fits = fit_windows(images, job.low, job.block, start, rough=2, rounds=job.rounds)
+    axes = slice(3 - ndim, 3)
+    near = fits.found & (np.abs(fits.shift).max(axis=1) <= NEAR)
+    nothing = Found(np.zeros(ndim), np.full((ndim, ndim), np.inf), 0.0, None)
+    several: list[Found | None] = [None] * len(start)
+    for row in np.flatnonzero(fits.done).tolist():
+        several[row] = nothing
+        if near[row]:
+            several[row] = Found(
+                fits.shift[row, axes],
+                fits.covariance[row, axes, axes],
+                float(fits.correlation[row]),
+                None,
+            )
+    return several
+
+
+def _match_one(sides: Floats, whitening: float | None, job: Job) -> Found:
     """Find the shift between two windows: anywhere, or near where they are."""
     ndim = len(sides)
     nothing = np.full((ndim, ndim), np.inf)

@@ -1,4 +1,4 @@
-"""Compiled passes over correlation surfaces (floor 1).
+"""Compiled passes over correlation surfaces, and what chance does there (floor 1).
 
 Volumes have three axes, as in `_spectral_kernels`.
 """
@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 
 from ._compiled import compiled
 
-__all__ = ["box_table", "circular_peaks", "local_maxima", "parabola_tops", "score_lags"]
+__all__ = [
+    "box_table",
+    "chance_level",
+    "circular_peaks",
+    "local_maxima",
+    "parabola_tops",
+    "score_lags",
+]
 
 Volume = NDArray[Any]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
+
+# A tail that is extrapolated from one pair tells nothing of chances below this.
+FAINTEST = 1e-15
 
 
 @compiled
@@ -193,3 +203,31 @@ def parabola_tops(surface: Volume, indices: Ints, periodic: bool) -> Floats:
             if bend < 0 and min(left, right) > -1e8:
                 offsets[row, axis] = min(max(0.5 * (left - right) / bend, -0.5), 0.5)
     return offsets
+
+
+@compiled
+def chance_level(
+    height: float, chance: NDArray[np.floating[Any]], trials: int
+) -> tuple[float, float]:
+    """Return the probability that the best of `trials` chance maxima is as high.
+
+    The tail of the chance maxima falls like a normal law, exp(-h**2 / 2 s**2);
+    its scale s is measured on those that exceed a high level, and is returned too.
+    """
+    square = np.sort(np.square(chance.astype(np.float64)))[::-1]
+    total = len(square)
+    if total == 0:
+        return 1.0, 1.0
+    if total < 8:
+        return 1.0, max(math.sqrt(square.mean()), 1e-9)
+    kept = int(min(max(0.1 * total, 6), 200))
+    level = square[kept]
+    # The error of the mean of few excesses is put on the safe side.
+    excess = (square[:kept].mean() - level) * (1 + 2 / math.sqrt(kept))
+    sigma = math.sqrt(max(excess / 2, 1e-18))
+    if height * height > level:
+        expected = trials * kept / total
+        expected *= math.exp(max(-(height * height - level) / excess, -700.0))
+    else:
+        expected = trials * (square > height * height).mean()
+    return max(-math.expm1(-expected), FAINTEST), sigma

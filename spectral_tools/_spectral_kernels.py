@@ -22,6 +22,7 @@ __all__ = [
     "mark_runs",
     "ring_edges",
     "ring_power",
+    "ring_whitening",
     "taper_block",
     "whiten_modes",
 ]
@@ -35,6 +36,11 @@ Ints = NDArray[np.intp]
 # The power of what is never to be trusted, in units of an image's variance: what
 # sampling and rounding leave, below a few thousandths of the contrast.
 FAINT = 1e-5
+# A mode counts for the mean power of its ring up to this multiple of it: hardly ever
+# one of noise sticks out further (exp(-4.5) = 1 %).
+CAP = 4.5
+# A mode may stick out of its ring by this factor in amplitude, not more.
+LINE_LIMIT = 2.5
 
 
 @compiled
@@ -230,6 +236,62 @@ def ring_power(
                 table[ring, 2] += sum1
                 start = stop
     return table
+
+
+@compiled
+def ring_whitening(
+    first: Modes,
+    second: Modes,
+    freq0: Floats,
+    freq1: Floats,
+    freq2: Floats,
+    edges: Floats,
+    share0: float,
+    share1: float,
+) -> tuple[Floats, Floats]:
+    """Return what whitens each of two spectra in each ring, and how much stands out.
+
+    The weight of a cross-spectrum that tells a match from none is S / (S + N)**2;
+    each image takes its root. The sum is the measured power of a ring; the
+    noise N is the lowest level that the power falls to. The images fill the given
+    shares of what the spectra are transforms of.
+    """
+    rings = len(edges)
+    cap = np.full((rings, 2), np.inf)
+    power = np.zeros((rings, 2))
+    table = np.zeros((rings, 3))
+    for step in (2, 1):
+        table = ring_power(first, second, freq0, freq1, freq2, edges, cap, step)
+        for ring in range(rings):
+            for i in range(2):
+                power[ring, i] = table[ring, 1 + i] / max(table[ring, 0], 1.0)
+                cap[ring, i] = CAP * power[ring, i]
+    count = table[:, 0].copy()
+    gain, limit = np.ones((rings, 2)), np.empty((rings, 2))
+    for i in range(2):
+        power[:, i] += FAINT * (table[:, 1 + i].sum() / count.sum()) + 1e-30
+        noise = _floor(power[:, i].copy(), count)
+        root = LINE_LIMIT / math.sqrt(share0 if i == 0 else share1)
+        for ring in range(rings):
+            level = power[ring, i]
+            # Both images take the geometric mean of their signals.
+            common = math.sqrt(math.sqrt(max(level - noise, 0.02 * level)))
+            gain[ring, 0] *= common
+            limit[ring, i] = root * math.sqrt(level)
+    gain[:, 1] = gain[:, 0]
+    return gain / power, limit
+
+
+@compiled
+def _floor(power: Floats, count: Floats) -> float:
+    """Return the level below which a fifth of the modes lie."""
+    order = np.argsort(power)
+    least, below = 0.2 * count.sum(), 0.0
+    for ring in order:
+        below += count[ring]
+        if below >= least:
+            return power[ring]
+    return power[order[-1]]
 
 
 @compiled

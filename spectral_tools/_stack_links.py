@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._grid_windows import Windows, match_window, window_pass
+from ._grid_windows import Windows, match_windows, window_pass
 from ._outcomes import Outcome
 from ._pose_match import OrientationEstimate, match_sketches
 from ._pose_search import Range, shrinking
@@ -178,7 +178,7 @@ def _points(task: Task, pose: OrientationEstimate) -> tuple[Floats, Floats, Floa
     length = np.rint(np.clip(WINDOW * side, SHORTEST, LONGEST))
     step = length * SPACING / WINDOW
     sides, spacing = np.full(2, length), np.full(2, step)
-    job = partial(match_window, sides, None)
+    job = partial(match_windows, sides, None)
     windows, _ = window_pass(partial(map, job), pair, sides, spacing)
     found = windows.found
     tried = sum(estimate is not None for estimate in windows.estimates)

@@ -14,8 +14,17 @@ from ._overlaps import overlap_block
 from ._spectral_kernels import edge_taper, fade_blocks, flatten_modes, ring_edges
 
 __all__ = [
+    "FARTHEST",
+    "FOLLOW",
+    "MOST",
+    "NEWTON",
     "RING_MODES",
     "RING_SHARE",
+    "ROUGH",
+    "SLOW",
+    "STEPS",
+    "STEP_FLOOR",
+    "STEP_SIGMAS",
     "ShiftFit",
     "fit_shift",
     "short_axes",
@@ -28,7 +37,7 @@ __all__ = [
 TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0
 # A ring averages at least this many modes and this share of its own frequency.
 RING_MODES, RING_SHARE = 12.0, 0.1
-ROUNDS, STEPS, TRAVEL = 10, 3, 4.0
+ROUNDS, STEPS, FARTHEST = 10, 3, 4.0
 # The fit ends when a step is below both a fixed and a statistical limit.
 STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
 # The share of an error that the tapers keep from being seen in the first round.
@@ -86,7 +95,7 @@ def fit_shift(
                 blocks, shift, active, exponent, 2 if used == 1 else int(moved > ROUGH)
             )
         )
-        if step is None or _longest(step.shift - start) > TRAVEL:
+        if step is None or _longest(step.shift - start) > FARTHEST:
             return None
         move = step.shift - shift
         taken = _longest(move)

@@ -6,6 +6,10 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 import spectral_tools as spt
+from spectral_tools._detection import Search, circular_search
+from spectral_tools._subpixel import fit_shift
+from spectral_tools._window_batches import fit_windows, search_windows
+from spectral_tools._window_kernels import trim_windows
 
 SIDE = 224
 
@@ -197,6 +201,84 @@ def test_threads_agree_to_the_last_bit():
     two = spt.match_grid(reference, moving, size=48, workers=2)
     assert np.array_equal(one.moving_points, two.moving_points)
     assert np.array_equal(one.covariance, two.covariance)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """Two volumes of one plane, the second moved by a known shift, and windows."""
+    rng = np.random.default_rng(21)
+    scene = spt.gaussian_texture((256, 256), cutoff=0.2, rng=rng)
+    pair = scene, ndimage.shift(scene, (2.3, -5.6), order=5, mode="grid-wrap")
+    noisy = [image + 0.1 * rng.normal(size=image.shape) for image in pair]
+    images = tuple(image[np.newaxis].astype(np.float32) for image in noisy)
+    low = np.array([(0, 40, 50), (0, 60, 100), (0, 120, 80), (0, 100, 140)])
+    return images, low, np.array([1, 64, 72])
+
+
+def test_windows_searched_together_or_alone_say_the_same(moved):
+    images, low, _ = moved
+    block, reach = np.array([1, 96, 96]), np.array([0, 48, 48])
+    search = Search(low=-reach, high=reach, least=100.0, count=1, exponent=-1.0)
+    found = search_windows(images, low, block, reach)
+    assert found.sure.sum() >= 3
+    for row, first in enumerate(low):
+        pair = [image[tuple(map(slice, first, first + block))] for image in images]
+        alone = circular_search(*pair, search)
+        # One algorithm, with sums in another order.
+        assert_allclose(found.shift[row], alone.shifts[0], rtol=0, atol=1e-3)
+        if found.sure[row]:
+            assert found.false_alarm[row] <= 1e-6
+
+
+def test_windows_fitted_together_or_alone_say_the_same(moved):
+    images, low, block = moved
+    start = np.tile((0.0, -2, 6), (4, 1))
+    fits = fit_windows(images, low, block, start, rough=2, rounds=10)
+    for row, first in enumerate(low):
+        # The same pixels: those of the moving image lie where their content is.
+        one, other = (
+            image[tuple(map(slice, at, at + block))]
+            for image, at in zip(images, (first, first - (0, -2, 6)), strict=True)
+        )
+        alone = fit_shift(one, other, np.zeros(3))
+        # Both stop when what is left is a tenth of the error.
+        sigma = np.sqrt(alone.covariance[1, 1])
+        expected = alone.shift + np.array((0, -2, 6))
+        assert_allclose(fits.shift[row], expected, rtol=0, atol=0.2 * sigma)
+        # The moving window follows the content here, and there it is cut.
+        assert_allclose(fits.covariance[row], alone.covariance, rtol=0.1, atol=1e-8)
+
+
+def test_windows_are_cut_to_what_counts():
+    one, other = np.zeros((2, 1, 60, 60), np.float32)
+    other[0, :5] = np.nan
+    other[0, 40, 40] = np.nan
+    low = np.array([(0, 0, 0), (0, 0, 10), (0, 20, 20)])
+    high = low + np.array((1, 30, 30))
+    counts = np.array([750, 750, 899])
+    whole = trim_windows(one, other, low, high, counts)
+    # A hole in the middle of a window cannot be cut off.
+    assert whole.tolist() == [True, True, False]
+    assert_allclose(low, [(0, 5, 0), (0, 5, 10), (0, 20, 20)])
+    assert_allclose(high[2], (1, 50, 50))
+
+
+def test_borders_are_as_right_as_their_covariances_say():
+    reference, moving, field = bent_pair(
+        np.random.default_rng(22), amplitude=5.0, wavelength=400
+    )
+    found = spt.match_grid(reference, moving, size=48)
+    error, covariance, usable = errors_of(found, field)
+    rows, cols = found.outcome.shape
+    edge = np.ones((rows, cols), np.bool_)
+    edge[1:-1, 1:-1] = False
+    edge = edge.ravel()[usable]
+    miss = np.abs(error[edge]).max(axis=1)
+    sigma = np.sqrt(np.trace(covariance[edge], axis1=1, axis2=2) / 2)
+    assert len(miss) > 0.9 * (2 * rows + 2 * cols - 4)
+    # Two of thirty-two may miss by more than three deviations.
+    assert (miss > 3 * sigma).sum() <= 2
+    assert (miss < 6 * sigma).all()
 
 
 @pytest.mark.parametrize(
