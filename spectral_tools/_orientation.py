@@ -1,4 +1,4 @@
-"""Find how one image is turned, scaled and mirrored in another (floor 8)."""
+"""Find how one image is turned, scaled and mirrored in another (floor 9)."""
 
 import math
 
@@ -37,7 +37,8 @@ def match_orientation(
     ----------
     reference, moving : array_like of shape (rows, cols)
         Images, of any real dtype; the shapes may differ. NaN and infinite
-        pixels do not count.
+        pixels do not count. Sides of about 24 pixels are the shortest that tell
+        enough; smaller images are mostly not found.
     scale_range : array_like of shape (2,), optional
         Lowest and highest scale, in pixels of the reference for one of the
         moving image. By default the scale is 1, and not fitted. Scales between 0.4 and

@@ -1,7 +1,6 @@
 """Tell a match from its copies one period on (floor 2)."""
 
 import math
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from ._fft import forward, inverse
 from ._overlaps import overlap_block
 from ._search_kernels import local_maxima
 
-__all__ = ["repeats_itself"]
+__all__ = ["periodic_copies", "repeats_itself"]
 
 # Side of the middle part in which a period is looked for, in pixels.
 SIDE = 80
@@ -24,15 +23,23 @@ def repeats_itself(
     first: NDArray[np.float32], second: NDArray[np.float32], shift: NDArray[np.float64]
 ) -> bool:
     """Tell whether two images agree as well one period away from a shift."""
-    periods = _periods(first)
-    if not len(periods):
-        return False
-    here = _likeness(first, second, np.rint(shift).astype(np.intp))
-    there = [
-        _likeness(first, second, np.rint(shift + sign * period).astype(np.intp))
-        for period, sign in product(periods, (1, -1))
+    return len(periodic_copies(first, second, shift)) > 0
+
+
+def periodic_copies(
+    first: NDArray[np.float32], second: NDArray[np.float32], shift: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the shifts one period away at which two images agree as well."""
+    steps = [sign * period for period in _periods(first) for sign in (1, -1)]
+    if not steps:
+        return np.empty((0, 3))
+    here = COPY * _likeness(first, second, np.rint(shift).astype(np.intp))
+    copies = [
+        shift + step
+        for step in steps
+        if _likeness(first, second, np.rint(shift + step).astype(np.intp)) > here
     ]
-    return max(there) > COPY * here
+    return np.array(copies).reshape(-1, 3)
 
 
 def _periods(image: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -12,7 +12,7 @@ from ._pose_kernels import pose_sums
 from ._pose_sheets import Sheet, faded_pair
 from ._spectral_kernels import FAINT, ring_edges, whiten_modes
 
-__all__ = ["PoseFit", "fit_pose", "pose_matrix"]
+__all__ = ["PoseFit", "fit_pose", "pose_matrix", "travel"]
 
 Floats = NDArray[np.float64]
 Plane = NDArray[np.float32]
@@ -37,7 +37,7 @@ DOUBT = 3.0
 # Where the curvature is less than this share of the expected one, the latter serves.
 LEAST_CURVATURE = 0.2
 # Fewer common pixels than this tell nothing.
-LEAST_PIXELS = 256.0
+LEAST_PIXELS = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,6 +50,8 @@ class PoseFit:
     correlation: float
     significance: float
     overlap: float  # pixels of the sheet that stays
+    loose: Floats  # (4,), the change of pose that is known least
+    hold: float  # how well: 1 for a scene that has as much detail along all axes
     steps: int
 
 
@@ -87,7 +89,7 @@ def fit_pose(
         if step is None:
             return None
         pose = step.pose.copy()
-        moved = _travel(pose, reach)
+        moved = travel(pose, reach)
         if moved > STRIDE:
             pose *= STRIDE / moved
         matrix = pose_matrix(pose, centre) @ matrix
@@ -107,17 +109,19 @@ def fit_pose(
         correlation=step.correlation,
         significance=step.significance,
         overlap=step.overlap,
+        loose=step.loose,
+        hold=step.hold,
         steps=used,
     )
 
 
-def _travel(pose: Floats, reach: float) -> float:
+def travel(pose: Floats, reach: float) -> float:
     """Return how far a pose moves the corners, at most."""
     return math.hypot(pose[0], pose[1]) * reach + math.hypot(pose[2], pose[3])
 
 
 def _travel_sigma(covariance: Floats, reach: float) -> float:
-    return _travel(np.sqrt(np.diag(covariance)), reach)
+    return travel(np.sqrt(np.diag(covariance)), reach)
 
 
 def _corners(shape: tuple[int, ...]) -> Floats:
@@ -149,6 +153,8 @@ class _Step:
     correlation: float
     significance: float
     overlap: float
+    loose: Floats
+    hold: float
 
 
 def _step(
@@ -184,10 +190,11 @@ def _step(
     free = np.array([0, 1, 2, 3] if scale else [0, 2, 3])
     expected = 0.5 * known.steepness * _moments(square, centre) / squares
     curvature = np.tensordot(weight, blocks.curvature)
-    inverse_curvature = _invert(
+    inverse_curvature, weakest, hold = _invert(
         curvature[np.ix_(free, free)], expected[np.ix_(free, free)]
     )
-    pose, covariance = np.zeros(4), np.zeros((4, 4))
+    pose, loose, covariance = np.zeros(4), np.zeros(4), np.zeros((4, 4))
+    loose[free] = weakest
     pose[free] = inverse_curvature @ np.tensordot(weight, blocks.scores)[free]
     unit = fourths / squares**2
     scatter = _scatter(
@@ -200,6 +207,8 @@ def _step(
         correlation=correlation,
         significance=known.significance,
         overlap=float(window.sum()),
+        loose=loose,
+        hold=hold,
     )
 
 
@@ -268,12 +277,18 @@ def _moments(square: Plane, centre: Floats) -> Floats:
     )
 
 
-def _invert(curvature: Floats, expected: Floats) -> Floats:
-    """Return the inverse of the curvature, or of the expected one far from the top."""
+def _invert(curvature: Floats, expected: Floats) -> tuple[Floats, Floats, float]:
+    """Return the inverse of the curvature, or of the expected one far from the top.
+
+    Also returns the direction of the smallest curvature, and its share of the
+    expected one.
+    """
     root = np.linalg.inv(np.linalg.cholesky(expected))
-    if np.linalg.eigvalsh(root @ curvature @ root.T)[0] < LEAST_CURVATURE:
+    shares, directions = np.linalg.eigh(root @ curvature @ root.T)
+    if shares[0] < LEAST_CURVATURE:
         curvature = expected
-    return np.linalg.inv(curvature).astype(np.float64, copy=False)
+    inverse_curvature: Floats = np.linalg.inv(curvature).astype(np.float64, copy=False)
+    return inverse_curvature, root.T @ directions[:, 0], float(shares[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""Match two sketches: search, fit, and say what became of it (floor 7)."""
+"""Match two sketches: search, fit, and say what became of it (floor 8)."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._outcomes import Outcome
-from ._periods import repeats_itself
 from ._pose_fit import PoseFit, fit_pose
+from ._pose_rivals import periods_away, slid_along, standing_by
 from ._pose_search import Place, Range, find_places, shrinking, suggest_turns
-from ._pose_sheets import Sheet, lay_over, make_sheet
+from ._pose_sheets import Sheet, make_sheet
 from ._pose_sketch import Sketch
 
 __all__ = ["OrientationEstimate", "match_sketches", "nothing_found"]
@@ -19,11 +19,9 @@ Floats = NDArray[np.float64]
 
 # A pose is believed below this chance of a false alarm.
 BELIEVED = 1e-3
-# Another pose this close to the first leaves the answer open.
-AMBIGUOUS = 0.85
-# Two poses are the same if they bring no corner of the image further apart than
-# this share of its diagonal.
-SAME = 0.1
+# Images that chance could bring together, but that correlate by more than this, are
+# looked at for periods and rings.
+ALIKE = 0.5
 # So many of the best places are fitted before the search gives up.
 TRIED = 3
 # Points along each axis by which an overlap is measured.
@@ -60,6 +58,9 @@ class OrientationEstimate:
         of the turns and shifts that were tried, 0 to 1.
     overlap : float
         Share of the smaller image that lies on the other one, 0 to 1.
+    alternatives : ndarray of shape (n, 3, 3)
+        Matrices of other poses that fit nearly as well, to a few pixels, if the
+        outcome is ambiguous: some of them, where a scene repeats itself often. Else none.
     outcome : Outcome
         What happened, in words.
     """
@@ -72,6 +73,7 @@ class OrientationEstimate:
     correlation: float
     false_alarm: float
     overlap: float
+    alternatives: Floats
     outcome: Outcome
 
 
@@ -83,31 +85,32 @@ def match_sketches(
         return nothing_found(Outcome.NO_TEXTURE)
     found = find_places(reference, moving, suggest_turns(reference, moving, wanted))
     places = _with_overlap(reference, moving, found.places, min_overlap)
-    fit = None
+    fits = None
     for place, _ in places[:TRIED]:
-        fit = _refine(reference, moving, place.matrix, wanted.free)
-        if fit is not None:
+        fits = _refine(reference, moving, place.matrix, wanted.free)
+        if fits is not None:
             best = place
             break
         # Where chance is as good the next places are not better.
         if found.false_alarm >= BELIEVED:
             break
-    if fit is None:
+    if fits is None:
         return nothing_found(Outcome.NOT_FOUND)
-    matrix, covariance = _at_centre(fit, moving.shape)
+    matrix, covariance = _at_centre(fits.whole, moving.shape)
     overlap = overlap_share(reference, moving, matrix)
-    outcome = Outcome.MATCHED
     size = 0.5 * math.log(abs(float(np.linalg.det(matrix[:2, :2]))))
-    if found.false_alarm >= BELIEVED:
-        outcome = Outcome.NOT_FOUND
-    elif (
-        not wanted.low - BEYOND <= size <= wanted.high + BEYOND or overlap < min_overlap
-    ):
-        outcome = Outcome.BEYOND_BOUND
-    elif _repeated(reference, moving, matrix) or _rivalled(
-        moving.shape, best, [place for place, _ in places]
-    ):
-        outcome = Outcome.AMBIGUOUS
+    inside = wanted.low - BEYOND <= size <= wanted.high + BEYOND
+    believed, rivals = found.false_alarm < BELIEVED, list[Floats]()
+    if inside and overlap >= min_overlap:
+        if believed:
+            rivals = standing_by(moving.shape, best, [place for place, _ in places])
+        # What repeats itself everywhere sets the level of chance by itself.
+        if believed or fits.whole.fit.correlation > ALIKE:
+            rivals += _copies(reference, moving, fits)
+        outcome = Outcome.MATCHED if believed else Outcome.NOT_FOUND
+        outcome = Outcome.AMBIGUOUS if rivals else outcome
+    else:
+        outcome = Outcome.BEYOND_BOUND if believed else Outcome.NOT_FOUND
     mirrored = bool(np.linalg.det(matrix[:2, :2]) < 0)
     return OrientationEstimate(
         matrix=matrix,
@@ -115,9 +118,10 @@ def match_sketches(
         scale=math.exp(size),
         mirrored=mirrored,
         covariance=covariance,
-        correlation=fit.fit.correlation,
+        correlation=fits.whole.fit.correlation,
         false_alarm=found.false_alarm,
         overlap=overlap,
+        alternatives=np.array(rivals).reshape(-1, 3, 3),
         outcome=outcome,
     )
 
@@ -133,6 +137,7 @@ def nothing_found(outcome: Outcome) -> OrientationEstimate:
         correlation=0.0,
         false_alarm=1.0,
         overlap=0.0,
+        alternatives=np.empty((0, 3, 3)),
         outcome=outcome,
     )
 
@@ -165,28 +170,16 @@ def _with_overlap(
     ]
 
 
-def _repeated(reference: Sketch, moving: Sketch, matrix: Floats) -> bool:
-    """Tell whether the images agree as well one period of the scene away."""
+def _copies(reference: Sketch, moving: Sketch, fits: "_Fits") -> list[Floats]:
+    """Return other poses at which the scene meets itself."""
+    found = periods_away(reference, moving, fits.whole.forward())
+    sheets = reference.small, moving.small
+    still, turned = sheets[::-1] if fits.small.swapped else sheets
     to0, to1 = shrinking(reference.factor), shrinking(moving.factor)
-    way = to0 @ matrix @ np.linalg.inv(to1)
-    other = lay_over(reference.small, moving.small, way)
-    pixels = reference.small.pixels[np.newaxis]
-    return repeats_itself(pixels, other[np.newaxis], np.zeros(3))
-
-
-def _rivalled(shape: tuple[int, ...], best: Place, places: list[Place]) -> bool:
-    """Tell whether quite another pose is nearly as good."""
-    rows, cols = shape[0] - 1, shape[1] - 1
-    corners = np.array([(0, 0, 1), (0, cols, 1), (rows, 0, 1), (rows, cols, 1)])
-    here = corners @ best.matrix.T
-    far = SAME * math.hypot(*np.ptp(here[:, :2], axis=0))
-    for place in places:
-        if place.height < AMBIGUOUS * best.height:
-            continue
-        apart = (corners @ place.matrix.T - here)[:, :2]
-        if np.hypot(*apart.T).max() > far:
-            return True
-    return False
+    for slid in slid_along(still, turned, fits.small.fit, scale=fits.scale):
+        way = np.linalg.inv(slid) if fits.small.swapped else slid
+        found.append(np.linalg.inv(to0) @ way @ to1)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -194,22 +187,38 @@ class _Refined:
     fit: PoseFit
     swapped: bool  # whether the reference was turned
 
+    def forward(self) -> Floats:
+        """Return the matrix from moving to reference."""
+        if not self.swapped:
+            return self.fit.matrix
+        return np.linalg.inv(self.fit.matrix).astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Fits:
+    small: _Refined
+    whole: _Refined
+    scale: bool  # whether it is free
+
 
 def _refine(
     reference: Sketch, moving: Sketch, matrix: Floats, scale: bool
-) -> _Refined | None:
+) -> _Fits | None:
     """Fit the pose on the small images, then on the whole ones."""
     to0, to1 = shrinking(reference.factor), shrinking(moving.factor)
     start = to0 @ matrix @ np.linalg.inv(to1)
-    refined = _fit(reference.small, moving.small, start, scale, near=False)
-    if refined is None or reference.factor == moving.factor == 1:
-        return refined
-    better = _forward(refined)
-    whole = [
-        sketch.small if sketch.factor == 1 else make_sheet(*sketch.full)
-        for sketch in (reference, moving)
-    ]
-    return _fit(whole[0], whole[1], np.linalg.inv(to0) @ better @ to1, scale, near=True)
+    small = _fit(reference.small, moving.small, start, scale, near=False)
+    if small is None:
+        return None
+    whole: _Refined | None = small
+    if max(reference.factor, moving.factor) > 1:
+        sheets = [
+            sketch.small if sketch.factor == 1 else make_sheet(*sketch.full)
+            for sketch in (reference, moving)
+        ]
+        start = np.linalg.inv(to0) @ small.forward() @ to1
+        whole = _fit(sheets[0], sheets[1], start, scale, near=True)
+    return None if whole is None else _Fits(small=small, whole=whole, scale=scale)
 
 
 def _fit(
@@ -225,15 +234,9 @@ def _fit(
     return None if fit is None else _Refined(fit=fit, swapped=swapped)
 
 
-def _forward(refined: _Refined) -> Floats:
-    if not refined.swapped:
-        return refined.fit.matrix
-    return np.linalg.inv(refined.fit.matrix).astype(np.float64, copy=False)
-
-
 def _at_centre(refined: _Refined, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Return the matrix, and the covariance at the centre of the moving image."""
-    fit, matrix = refined.fit, _forward(refined)
+    fit, matrix = refined.fit, refined.forward()
     pivot, change = fit.centre, np.eye(4)
     if refined.swapped:
         # What moves the reference one way moves the other image the other way.

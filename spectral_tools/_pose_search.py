@@ -32,7 +32,7 @@ ALIKE = 0.1
 # Shifts that are kept for each turn, and how far apart they are.
 PEAKS, APART = 3, 4
 # A surface of so few maxima tells nothing of chance.
-FEWEST = 50
+FEWEST = 24
 # A turn and a scale are chosen among about so many that bring other places together.
 FREEDOM = 300.0
 # The spectra choose turns at which images of a few things fit by accident, so that chance

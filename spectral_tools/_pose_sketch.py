@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ._correlation import prepare_image
 from ._detection import whiten_images
 from ._fft import fast_shape, forward
+from ._ndimage import distance_transform_edt
 from ._pose_kernels import polar_power
 from ._pose_sheets import Sheet, make_sheet
 from ._spectral_kernels import edge_taper
@@ -35,6 +36,8 @@ ROOM = 261
 SKETCH_SIDE, THUMB_SIDE = 288, 160
 # Share of each side over which the window falls off at both ends.
 FALL = 0.15
+# Width, in pixels, over which an image fades out where it does not count.
+SHORE = 6.0
 # A mode counts up to this many times the mean amplitude of its ring.
 CAP = 4.0
 
@@ -148,9 +151,15 @@ def _shrink(
 
 
 def _whiten(pixels: Plane, valid: NDArray[np.bool_] | None) -> Plane | None:
-    volume = pixels[np.newaxis]
     rows, cols = pixels.shape
     shape = (1, *fast_shape((rows + rows // 8 + 1, cols + cols // 8 + 1)))
-    masks = None if valid is None else (valid[np.newaxis], valid[np.newaxis])
+    masks, fade = None, np.ones(1, np.float32)
+    if valid is not None:
+        # Else the outlines of what does not count would be the brightest lines of both
+        # images, and fit each other.
+        depth = np.minimum((distance_transform_edt(valid) - 0.5) / SHORE, 1)
+        fade = np.square(np.sin(0.5 * np.pi * np.maximum(depth, 0))).astype(np.float32)
+        masks = (valid[np.newaxis], valid[np.newaxis])
+    volume = (pixels * fade)[np.newaxis]
     pair = whiten_images(volume, volume, shape, -1.0, masks)
-    return None if pair is None else pair[0, 0, :rows, :cols].copy()
+    return None if pair is None else pair[0, 0, :rows, :cols] * fade

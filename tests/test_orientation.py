@@ -8,8 +8,10 @@ from scipy import ndimage
 from skimage import io
 
 import spectral_tools as spt
+from spectral_tools._pose_fit import fit_pose
 from spectral_tools._pose_match import match_sketches
 from spectral_tools._pose_search import Range
+from spectral_tools._pose_sheets import make_sheet
 from spectral_tools._pose_sketch import make_sketch
 
 
@@ -124,6 +126,41 @@ def test_large_images_are_matched_at_full_resolution(rng):
     assert np.abs(errors(found, truth, (330, 340))[2:]).max() < 0.02
 
 
+def test_small_images_are_found(rng):
+    for _ in range(3):
+        truth = pose(rng.uniform(-3, 3), shift=(1.3, -0.8), shape=(24, 24))
+        found = spt.match_orientation(
+            *picture_pair(truth, rng, shape=(24, 24), level=30)
+        )
+        assert found.outcome == "matched"
+        sigma = np.sqrt(np.diag(found.covariance))
+        # A third of the pixels is faded out: five errors, and one more for blocks.
+        assert (np.abs(errors(found, truth, (24, 24))) <= 6 * sigma + 1e-12).all()
+        assert sigma[0] < 0.05
+
+
+def test_small_images_that_are_unrelated_are_not_believed(rng):
+    alarms = [
+        spt.match_orientation(
+            spt.gaussian_texture((24, 24), slope=2, rng=rng),
+            spt.gaussian_texture((24, 24), slope=2, rng=rng),
+        ).false_alarm
+        for _ in range(40)
+    ]
+    # One of 25 such series has an alarm below 1e-3.
+    assert min(alarms) > 1e-3
+
+
+def test_whole_images_take_one_step_after_the_small_ones(rng):
+    truth = pose(0.8, shift=(5, -9), shape=(330, 340))
+    pair = picture_pair(truth, rng, shape=(330, 340))
+    sheets = [make_sheet(image.astype(np.float32), None) for image in pair]
+    first = fit_pose(*sheets, truth, scale=False)
+    again = fit_pose(*sheets, first.matrix, scale=False, near=True)
+    assert first.steps > 1
+    assert again.steps == 1
+
+
 def test_partial_overlap_is_enough(rng):
     truth = pose(-2.2, shift=(50, -20), shape=(160, 160))
     found = spt.match_orientation(*picture_pair(truth, rng, shape=(160, 160)))
@@ -224,6 +261,70 @@ def test_lattices_are_ambiguous(rng):
     noise = 0.1 * rng.standard_normal((2, 150, 170))
     found = spt.match_orientation(*(lattice + noise))
     assert found.outcome == "ambiguous"
+
+
+def turned_rings(rng, law):
+    """Take two pictures of rings, the second turned about its own middle."""
+    truth = pose(1.1, shift=(4, -7))
+    points = np.stack(np.indices((128, 128)), axis=-1)
+    pictures = [
+        law(np.hypot(*(spt.apply_transform(way, points) - (75, 50)).T).T)
+        for way in (np.eye(3), truth)
+    ]
+    return np.stack(pictures) + 0.07 * rng.standard_normal((2, 128, 128))
+
+
+@pytest.mark.parametrize(
+    "law",
+    [lambda r: np.cos(0.5 * r), lambda r: np.cos(0.005 * r**2)],
+    ids=["even", "closer and closer"],
+)
+def test_rings_that_turn_on_themselves_are_ambiguous(law, rng):
+    found = spt.match_orientation(*turned_rings(rng, law))
+    assert found.outcome == "ambiguous"
+    assert len(found.alternatives)
+    # What all of them agree on is where the middle of the rings lies.
+    truth = pose(1.1, shift=(4, -7))
+    middle = spt.apply_transform(np.linalg.inv(truth), (75, 50))
+    places = [spt.apply_transform(way, middle) for way in found.alternatives]
+    # Places that were not fitted are right to a few pixels.
+    assert np.hypot(*(np.array(places) - (75, 50)).T).min() < 3
+
+
+@pytest.mark.parametrize("folds", [4, 6])
+def test_turned_lattices_are_ambiguous(folds, rng):
+    row, col = np.mgrid[:128, :128]
+    lattices = []
+    for angle in (0.2, 0.2 + math.pi / 7):
+        turns = angle + 2 * np.pi * np.arange(folds // 2) / folds
+        waves = [np.cos(0.5 * (row * np.sin(t) + col * np.cos(t))) for t in turns]
+        lattices.append(sum(waves) + 0.1 * rng.standard_normal(row.shape))
+    found = spt.match_orientation(*lattices)
+    assert found.outcome == "ambiguous"
+    assert len(found.alternatives)
+
+
+def test_a_clear_match_has_no_alternatives(rng):
+    found = spt.match_orientation(*picture_pair(pose(1.0), rng))
+    assert found.alternatives.shape == (0, 3, 3)
+
+
+def test_outlines_of_masks_do_not_match(rng):
+    """Crossed chirps, of which each picture shows another half."""
+    pictures = []
+    for turn, (up, left) in ((0.0, (0, 0)), (1.593, (-4.63, 5.79))):
+        row, col = np.tensordot(
+            spt.rotation(turn)[:2, :2], np.mgrid[:128, :128] - 63.5, 1
+        )
+        row, col = row + up, col + left
+        wave = np.sin(0.358 * row + 0.00146 * row**2 + 4.38)
+        wave += np.sin(0.372 * col + 0.00158 * col**2 + 1.97)
+        pictures.append(wave + 0.07 * rng.standard_normal(wave.shape))
+    lower = np.indices((128, 128))[0] > 63
+    found = spt.match_orientation(*pictures, reference_valid=lower, moving_valid=~lower)
+    # Laid on each other the halves correlate by 0.6.
+    right = abs(math.remainder(found.angle - 1.593, 2 * math.pi)) < 0.02
+    assert right or found.false_alarm > 0.01
 
 
 @pytest.mark.parametrize(
