@@ -11,8 +11,14 @@ from ._affine import solve_affine
 from ._apply_shifts import apply_shifts, common_area, make_template
 from ._composite_blocks import composite_blocks
 from ._composite_bounds import composite_bounds
+from ._field_algebra import (
+    FlattenedDisplacement,
+    compose_displacements,
+    flatten_displacement,
+    resample_displacement,
+)
 from ._field_fit import DisplacementFit, fit_displacement
-from ._fields import invert_displacement, jacobian_determinant
+from ._fields import apply_displacement, invert_displacement, jacobian_determinant
 from ._gains import Gains, solve_gains
 from ._grid_matches import match_grid
 from ._lazy import lazy_composite
@@ -32,6 +38,7 @@ from ._report import (
     placement_report,
     seam_residuals,
 )
+from ._scattered_fields import interpolate_displacement
 from ._series import SeriesAlignment, align_series
 from ._shading import Shading, apply_shading, estimate_shading
 from ._shifts import ShiftEstimate, phase_correlate
@@ -71,6 +78,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Composite",
     "DisplacementFit",
+    "FlattenedDisplacement",
     "Gains",
     "LoopClosures",
     "MeshRelaxation",
@@ -95,11 +103,13 @@ __all__ = [
     "TilePlacement",
     "align_series",
     "align_stack",
+    "apply_displacement",
     "apply_shading",
     "apply_shifts",
     "apply_transform",
     "camera_pattern",
     "common_area",
+    "compose_displacements",
     "composite_blocks",
     "composite_bounds",
     "correlation_surface",
@@ -107,9 +117,11 @@ __all__ = [
     "estimate_shading",
     "find_peaks",
     "fit_displacement",
+    "flatten_displacement",
     "gaussian_texture",
     "grid_links",
     "grid_positions",
+    "interpolate_displacement",
     "invert_displacement",
     "io",
     "jacobian_determinant",
@@ -129,6 +141,7 @@ __all__ = [
     "power_spectrum",
     "refine_pair",
     "relax_meshes",
+    "resample_displacement",
     "ring_average",
     "ring_coherence",
     "rotation",

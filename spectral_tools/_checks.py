@@ -138,11 +138,15 @@ def as_coordinates(
     return array
 
 
-def as_matrix(matrix: ArrayLike, name: str) -> NDArray[np.float64]:
+def as_matrix(
+    matrix: ArrayLike, name: str, *, ndim: int | None = None
+) -> NDArray[np.float64]:
     """Return `matrix` as finite ``float64``, shape (ndim + 1, ndim + 1)."""
     array = as_finite(matrix, name)
-    if array.shape not in ((3, 3), (4, 4)):
-        message = f"`{name}` must have shape (3, 3) or (4, 4); got {array.shape}."
+    wanted = [(size + 1, size + 1) for size in ((2, 3) if ndim is None else (ndim,))]
+    if array.shape not in wanted:
+        shapes = " or ".join(map(str, wanted))
+        message = f"`{name}` must have shape {shapes}; got {array.shape}."
         raise ValueError(message)
     return array
 

@@ -1,15 +1,22 @@
-"""Displacement fields: where they fold, and how they are inverted (floor 1)."""
+"""Displacement fields: where they lead, where they fold, and back (floor 2)."""
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_finite
-from ._ndimage import map_coordinates, spline_filter
+from ._checks import as_coordinates, as_matrix, image_dtype
+from ._ndimage import distance_transform_edt, map_coordinates, spline_filter
+from ._transforms import apply_transform
 
-__all__ = ["invert_displacement", "jacobian_determinant"]
+__all__ = [
+    "FieldSpline",
+    "apply_displacement",
+    "as_displacement",
+    "filled_field",
+    "invert_displacement",
+    "jacobian_determinant",
+]
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +64,7 @@ def jacobian_determinant(displacement: ArrayLike) -> Floats:
     >>> float(spt.jacobian_determinant(field).mean().round(3))
     0.9
     """
-    return np.linalg.det(_jacobian(_as_displacement(displacement)))
+    return np.linalg.det(_jacobian(as_displacement(displacement)))
 
 
 def invert_displacement(displacement: ArrayLike) -> Floats:
@@ -75,7 +82,7 @@ def invert_displacement(displacement: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of the same shape
-        The inverse field; NaN where the field folds.
+        The inverse field; NaN where the field folds, or is NaN itself.
 
     See Also
     --------
@@ -102,35 +109,80 @@ def invert_displacement(displacement: ArrayLike) -> Floats:
     >>> bool(np.allclose(inverse, -field, atol=1e-6))
     True
     """
-    field = _as_displacement(displacement)
+    field = as_displacement(displacement)
     ndim = field.shape[-1]
     pixels = np.moveaxis(np.indices(field.shape[:-1], dtype=np.float64), 0, -1)
-    splines = [_spline(field[..., axis]) for axis in range(ndim)]
-    slopes = _jacobian(field)
-    goal = pixels.reshape(-1, ndim)
-    # Where the field hardly changes, one fixed point step arrives.
-    points = goal + field.reshape(-1, ndim)
-    arrived = np.zeros(len(goal), np.bool_)
-    todo = np.arange(len(goal))
-    for _ in range(STEPS):
-        here = points[todo]
-        away = here - _sampled(splines, here) - goal[todo]
-        done = np.abs(away).max(axis=1) < ARRIVED
-        arrived[todo[done]] = True
-        todo, here, away = todo[~done], here[~done], away[~done]
-        if not len(todo):
-            break
-        points[todo] = here - _newton(slopes, here, away)
-    inverse = goal - points
-    inverse[~arrived] = np.nan
-    # A point that is reached on the back of a fold is not the only one.
-    back = arrived & (np.linalg.det(_between(slopes, points)) < FLAT)
-    inverse[back] = np.nan
-    return inverse.reshape(field.shape)
+    goals = pixels.reshape(-1, ndim)
+    return (goals - _arrive(field, goals)).reshape(field.shape)
 
 
-def _as_displacement(displacement: ArrayLike) -> Floats:
-    field = as_finite(displacement, "displacement")
+def apply_displacement(
+    displacement: ArrayLike,
+    points: ArrayLike,
+    *,
+    matrix: ArrayLike | None = None,
+    inverse: bool = False,
+) -> Floats:
+    """Move points with a displacement field, from the moving image to the reference.
+
+    Parameters
+    ----------
+    displacement : array_like of shape (rows, cols, 2) or (planes, rows, cols, 3)
+        Displacement field at the pixels of the reference, as `warp_image` takes it.
+        Beyond its border it goes on as it is at the border.
+    points : array_like of shape (..., ndim)
+        Points of the moving image, in pixels.
+    matrix : array_like of shape (ndim + 1, ndim + 1), optional
+        Affine map from the moving image to the reference that the field adds
+        to; by default the identity.
+    inverse : bool, optional
+        Move points of the reference to the moving image instead.
+
+    Returns
+    -------
+    ndarray of shape (..., ndim)
+        The moved points; NaN where the field folds or is NaN.
+
+    See Also
+    --------
+    warp_image : Does the same to a whole image.
+    apply_transform : Moves points with a matrix.
+
+    Examples
+    --------
+    A picture whose lower part is shifted to the right, more and more:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> field = np.zeros((100, 100, 2))
+    >>> field[..., 1] = 0.1 * np.arange(100)[:, np.newaxis]
+    >>> there = spt.apply_displacement(field, [(0, 20), (50, 20)])
+    >>> there.round(6)
+    array([[ 0., 20.],
+           [50., 25.]])
+    >>> spt.apply_displacement(field, there, inverse=True).round(6)
+    array([[ 0., 20.],
+           [50., 20.]])
+    """
+    field = as_displacement(displacement)
+    ndim = field.shape[-1]
+    given = as_coordinates(points, "points", ndim=ndim)
+    way = np.eye(ndim + 1)
+    if matrix is not None:
+        way = as_matrix(matrix, "matrix", ndim=ndim)
+    goals = given.reshape(-1, ndim)
+    if inverse:
+        back, inward = goals - FieldSpline(field).at(goals), np.linalg.inv(way)
+        moved = back @ inward[:-1, :-1].T + inward[:-1, -1]
+    else:
+        moved = _arrive(field, apply_transform(way, goals))
+    return moved.reshape(given.shape)
+
+
+def as_displacement(displacement: ArrayLike) -> Floats:
+    """Return a field of a shape that makes sense; it may be NaN in places."""
+    field = np.asarray(displacement)
+    image_dtype(field.dtype, "displacement")
     ndim = field.ndim - 1
     if ndim not in (2, 3) or field.shape[-1] != ndim or min(field.shape[:-1]) < 2:
         message = (
@@ -138,7 +190,91 @@ def _as_displacement(displacement: ArrayLike) -> Floats:
             f"(planes, rows, cols, 3) and 2 pixels along each axis; got {field.shape}."
         )
         raise ValueError(message)
+    field = field.astype(np.float64)
+    field[np.isinf(field)] = np.nan
+    if not np.isfinite(field).all(axis=-1).any():
+        message = "`displacement` must be finite somewhere; got no such pixel."
+        raise ValueError(message)
     return field
+
+
+def filled_field(field: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return a field that goes on where it is not finite, and where that is.
+
+    There it is as at the nearest pixel where it is known.
+    """
+    holes = np.asarray(np.isnan(field).any(axis=-1))
+    if not holes.any():
+        return field, holes
+    nearest = distance_transform_edt(holes, return_distances=False, return_indices=True)
+    return field[tuple(nearest)], holes
+
+
+class FieldSpline:
+    """The cubic spline through a field, which goes on as it is at the border."""
+
+    def __init__(self, field: Floats) -> None:
+        filled, self.holes = filled_field(field)
+        # Turned round at the border, the field has neither step nor kink there.
+        margin = [(MARGIN, MARGIN)] * (field.ndim - 1)
+        self.splines = [
+            spline_filter(
+                np.pad(part, margin, mode="reflect", reflect_type="odd"),
+                3,
+                mode="nearest",
+            )
+            for part in np.moveaxis(filled, -1, 0)
+        ]
+
+    def at(self, points: Floats) -> Floats:
+        """Return the field at points of shape (n, ndim), NaN in its holes."""
+        found = self.between(points)
+        found[self.missing(points)] = np.nan
+        return found
+
+    def between(self, points: Floats) -> Floats:
+        """Return the field at points, also in its holes."""
+        highest = np.array(self.holes.shape) - 1.0
+        inside = np.clip(points, 0, highest).T + MARGIN
+        found = [
+            map_coordinates(part, inside, order=3, prefilter=False)
+            for part in self.splines
+        ]
+        return np.asarray(found).T
+
+    def missing(self, points: Floats) -> NDArray[np.bool_]:
+        """Return which points lie at pixels where nothing is known, or nowhere."""
+        known = np.asarray(np.isfinite(points).all(axis=1))
+        place = np.where(known[:, np.newaxis], points, 0)
+        highest = np.array(self.holes.shape) - 1
+        near = np.rint(np.clip(place, 0, highest)).astype(np.intp)
+        return np.asarray(self.holes[tuple(near.T)] | ~known)
+
+
+def _arrive(field: Floats, goals: Floats) -> Floats:
+    """Return the reference points that show the goals; NaN where none does."""
+    spline = FieldSpline(field)
+    slopes = _jacobian(filled_field(field)[0])
+    # Where the field hardly changes, one fixed point step arrives.
+    points = goals + spline.between(goals)
+    arrived = np.zeros(len(goals), np.bool_)
+    todo = np.arange(len(goals))
+    for _ in range(STEPS):
+        here = points[todo]
+        away = here - spline.between(here) - goals[todo]
+        done = np.abs(away).max(axis=1) < ARRIVED
+        arrived[todo[done]] = True
+        todo, here, away = todo[~done], here[~done], away[~done]
+        if not len(todo):
+            break
+        points[todo] = here - _newton(slopes, here, away)
+    points[~arrived] = np.nan
+    # A point that is reached on the back of a fold is not the only one.
+    back = np.flatnonzero(arrived)
+    back = back[np.linalg.det(_between(slopes, points[back])) < FLAT]
+    points[back] = np.nan
+    points[spline.missing(points)] = np.nan
+    return points
 
 
 def _jacobian(field: Floats) -> Floats:
@@ -149,20 +285,6 @@ def _jacobian(field: Floats) -> Floats:
         slopes[..., axis, along] = -np.gradient(field[..., axis], axis=along)
         slopes[..., axis, along] += axis == along
     return slopes
-
-
-def _spline(values: Floats) -> Any:
-    """Return the coefficients of a spline that goes on beyond the border."""
-    # Turned round at the border, the field has neither step nor kink there.
-    wide = np.pad(values, MARGIN, mode="reflect", reflect_type="odd")
-    return spline_filter(wide, 3, mode="nearest")
-
-
-def _sampled(splines: list[Any], points: Floats) -> Floats:
-    highest = np.array(splines[0].shape) - 2 * MARGIN - 1
-    inside = np.clip(points, 0, highest).T + MARGIN
-    found = [map_coordinates(c, inside, order=3, prefilter=False) for c in splines]
-    return np.asarray(found).T
 
 
 def _between(slopes: Floats, points: Floats) -> Floats:

@@ -230,10 +230,9 @@ def _scene(
         raise ValueError(message)
     pitch = sides / 2 if lengths[1] is None else as_shift(lengths[1], ndim, "spacing")
     check_positive(float(pitch.min()), "spacing")
-    rough = np.eye(ndim + 1) if matrix is None else as_matrix(matrix, "matrix")
-    if len(rough) != ndim + 1:
-        message = f"`matrix` must have shape {(ndim + 1,) * 2}; got {rough.shape}."
-        raise ValueError(message)
+    rough = np.eye(ndim + 1)
+    if matrix is not None:
+        rough = as_matrix(matrix, "matrix", ndim=ndim)
     usable = []
     names = "reference_valid", "moving_valid"
     for image, mask, name in zip((reference, moving), masks, names, strict=True):
