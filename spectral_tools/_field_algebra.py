@@ -102,8 +102,8 @@ def resample_displacement(
     shape: Sequence[int],
     *,
     spacing: ArrayLike = 1.0,
-    origin: ArrayLike = 0.0,
     target_spacing: ArrayLike = 1.0,
+    origin: ArrayLike = 0.0,
     target_origin: ArrayLike = 0.0,
 ) -> Floats:
     """Return a displacement field at the nodes of another regular grid.
