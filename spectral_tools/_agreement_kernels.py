@@ -69,13 +69,13 @@ def _middle(values: Floats, weights: Floats) -> float:
 
 
 @compiled
-def disagreement(told: Floats, variance: Floats, active: Flags) -> float:
+def disagreement(told: Floats, variance: Floats, scale: Floats, active: Flags) -> float:
     """Return the variance by which rings tell different shifts, beyond their errors.
 
-    It is what brings the median of the squared, scaled differences to the
-    value that chance gives it, and zero unless chance is unlikely. Coarse
-    and fine detail differ where the light, not the sample, has a gradient, or
-    where the optics distort.
+    It is that of a ring of `scale` 1; that of others is in proportion. It is what brings
+    the median of the squared, scaled differences to the value that chance gives it,
+    and zero unless chance is unlikely. Coarse and fine detail differ where the
+    light, not the sample, has a gradient, or where the optics distort.
     """
     rings = len(variance)
     axes = 0
@@ -101,13 +101,13 @@ def disagreement(told: Floats, variance: Floats, active: Flags) -> float:
     for ring in range(rings):
         square[ring] /= axes
         if even[ring] > 0:
-            top = max(top, square[ring])
+            top = max(top, square[ring] / scale[ring])
     if _middle(square * trust, even) < expected * (1 + 5 / math.sqrt(used)):
         return 0.0
     low, high = 0.0, top / expected
     for _ in range(40):
         middle = 0.5 * (low + high)
-        if _middle(square / (variance + middle), even) > expected:
+        if _middle(square / (variance + middle * scale), even) > expected:
             low = middle
         else:
             high = middle

@@ -281,7 +281,9 @@ def fit_step(
     hessian = np.zeros(6)
     spread = np.zeros(6)
     told, variance = ring_shifts(table, power, smooth, share, active)
-    excess = 0.0 if rough else disagreement(told, variance, active)
+    # The more modes a ring has, the less its own mixture of places pulls it.
+    scale = 1 / np.sqrt(np.maximum(count, 1.0))
+    excess = 0.0 if rough else disagreement(told, variance, scale, active)
     signal = 0.0
     for ring in range(rings):
         if weight[ring] <= 0 or not variance[ring] < np.inf:
@@ -290,7 +292,7 @@ def fit_step(
         tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
         trust = weight[ring]
         if excess > 0:
-            trust *= variance[ring] / (variance[ring] + excess)
+            trust *= variance[ring] / (variance[ring] + excess * scale[ring])
         for i in range(6):
             hessian[i] += trust * tilt * table[ring, 7 + i]
             spread[i] += trust * trust * table[ring, 13 + i]
@@ -299,7 +301,7 @@ def fit_step(
             for i in range(3):
                 at = 0 if i == 0 else (3 if i == 1 else 5)
                 curve = trust * tilt * table[ring, 7 + at]
-                spread[at] += curve * curve * excess * share
+                spread[at] += curve * curve * excess * scale[ring] * share
         for i in range(3):
             slope[i] += trust * table[ring, 4 + i]
         signal += trust * g * power[ring]
