@@ -49,8 +49,8 @@ NEWTON = 0.1
 # The weights rest on a coherence that is itself found in the noise: that adds this
 # over the squared significance to the variance, as measured on strips and patches.
 UNSURE = 36.0
-# A fit that moves by more than this, in pixels, is still looking.
-ROUGH = 0.05
+# The first steps of a fit weigh modes roughly.
+ROUGHEST = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,16 +84,12 @@ def fit_shift(
     """
     shift = start.copy()
     active = np.maximum(reference.shape, moving.shape) > 1
-    moved, used = math.inf, 0
+    moved, used, rough = math.inf, 0, ROUGHEST
     while True:
         used += 1
         blocks = _cut(reference, moving, shift, exponent, valid)
         step = (
-            None
-            if blocks is None
-            else _settle(
-                blocks, shift, active, exponent, 2 if used == 1 else int(moved > ROUGH)
-            )
+            None if blocks is None else _settle(blocks, shift, active, exponent, rough)
         )
         if step is None or _longest(step.shift - start) > FARTHEST:
             return None
@@ -105,6 +101,7 @@ def fit_shift(
         shift, moved = step.shift, taken
         if taken * left < _enough(step, active) or used == rounds:
             break
+        rough = step.rough
         if share > SLOW:
             # Where that share is large the rounds to come are taken at once (Aitken).
             shift, moved = shift + move * min(left, 0.3 / taken), math.inf
@@ -134,9 +131,13 @@ def _settle(
         shift += np.minimum(np.maximum(step.step, -0.4), 0.4)
         # What the next tapers will change again need not be fitted.
         enough = max(_enough(step, active), 0.05 * _longest(shift - before))
-        settled = NEWTON * _longest(step.step) < enough and rough < 2
+        settled = NEWTON * _longest(step.step) < enough and rough == 0
         if settled or count == STEPS:
-            return replace(step, shift=before + (shift - before) * step.beyond)
+            return replace(
+                step,
+                shift=before + (shift - before) * step.beyond,
+                rough=max(rough - 1, 0),
+            )
     return None
 
 
@@ -343,6 +344,7 @@ class _Step:
     correlation: float
     significance: float
     beyond: NDArray[np.float64]
+    rough: int  # of the next step
 
 
 def _step(
@@ -368,4 +370,5 @@ def _step(
         correlation=float(known[12]) if correlation is None else correlation,
         significance=float(known[13]),
         beyond=known[15:],
+        rough=max(rough - 1, 0),
     )
