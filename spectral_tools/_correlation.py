@@ -18,6 +18,7 @@ from ._ndimage import distance_transform_edt, gaussian_filter
 from ._outcomes import Outcome
 from ._overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._periods import repeats_itself
+from ._spectral_kernels import halve_volume
 from ._subpixel import ROUNDS, ShiftFit, fit_shift
 
 __all__ = [
@@ -43,6 +44,10 @@ RIVALS = 0.25
 HOLE = 2.0
 # The quick search is believed only far beyond doubt.
 CERTAIN, ALONE, COHERENT, RIVAL = 1e-6, 0.7, 8.0, 1.5
+# Images with sides of at least so many pixels show enough at half their resolution.
+LARGE = 128
+# They do where this share of their power is left.
+SEEN = 0.5
 # Fewer maxima than this for each pixel are those of a few things on a plain ground.
 SPARSE = 5e-3
 
@@ -68,7 +73,7 @@ class ShiftEstimate:
         Share of the smaller image that lies on the other one, 0 to 1.
     alternatives : ndarray of shape (peaks, ndim)
         Shifts that may be right, best first; the first is `shift`, the others
-        are good to about a tenth of a pixel. Where there are fewer, the last is repeated.
+        are good to a few tenths of a pixel. Where there are fewer, the last is repeated.
     outcome : Outcome
         What happened, in words.
     """
@@ -216,6 +221,59 @@ def mend_holes(
 def _quick(
     first: NDArray[np.float32], second: NDArray[np.float32], search: Search
 ) -> tuple[Candidates | None, ShiftFit | None]:
+    """Return an answer that is beyond doubt without the exact search, if there is one.
+
+    Images that are large enough are looked at with half their resolution first.
+    """
+    sides = [size for size in (*first.shape, *second.shape) if size > 1]
+    if min(sides, default=1) >= LARGE:
+        found, fit = _coarse(first, second, search)
+        if fit is not None:
+            return found, fit
+    return _circular(first, second, search, ROUNDS)
+
+
+def _coarse(
+    first: NDArray[np.float32], second: NDArray[np.float32], search: Search
+) -> tuple[Candidates | None, ShiftFit | None]:
+    """Return what images of half the resolution say, and the fit that it leads to."""
+    axes = sum(size > 1 for size in first.shape)
+    half = replace(
+        search,
+        low=search.low // 2,
+        high=-(-search.high // 2),
+        least=search.least / 2**axes,
+    )
+    halves = halve_volume(first), halve_volume(second)
+    # Detail that is too fine folds over, and agrees at wrong shifts.
+    if any(
+        _power(small) < SEEN * _power(image)
+        for small, image in zip(halves, (first, second), strict=True)
+    ):
+        return None, None
+    found, start = _circular(*halves, half, 1)
+    if found is None or start is None:
+        return None, None
+    whole = np.rint(2 * start.shift)
+    if ((whole < search.low) | (whole > search.high)).any():
+        return None, None
+    fit = fit_shift(first, second, 2 * start.shift, exponent=search.exponent, rough=0)
+    # What was seen must be seen again where it belongs.
+    if fit is None or fit.coarse < max(COHERENT, start.significance / 2):
+        return None, None
+    return replace(found, shifts=2 * found.shifts, period=2 * found.period), fit
+
+
+def _power(image: NDArray[np.float32]) -> float:
+    return float(np.vdot(image, image)) / image.size
+
+
+def _circular(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    search: Search,
+    rounds: int,
+) -> tuple[Candidates | None, ShiftFit | None]:
     """Return the answer of one circular correlation if it is beyond doubt."""
     shape0, shape1 = np.array(first.shape), np.array(second.shape)
     size = np.maximum(shape0, shape1)
@@ -233,8 +291,9 @@ def _quick(
         block = overlap_block(shape0, shape1, np.rint(wrap).astype(np.intp))[2]
         if block.prod() < search.least or (block < np.minimum(8, found.period)).any():
             continue
-        rounds = 1 if fits else ROUNDS
-        fit = fit_shift(first, second, wrap, exponent=search.exponent, rounds=rounds)
+        fit = fit_shift(
+            first, second, wrap, exponent=search.exponent, rounds=1 if fits else rounds
+        )
         if fit is not None:
             fits.append((fit.significance, wrap, fit))
     fits.sort(key=lambda entry: -entry[0])
@@ -251,7 +310,7 @@ def _quick(
     whole = np.rint(wrap)
     if ((whole < search.low) | (whole > search.high)).any():
         return None, None
-    if best.steps == 1:
+    if best.steps == 1 and rounds > 1:
         again = fit_shift(first, second, wrap, exponent=search.exponent)
         best = best if again is None else again
     return found, best

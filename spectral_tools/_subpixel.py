@@ -20,7 +20,7 @@ __all__ = [
     "NEWTON",
     "RING_MODES",
     "RING_SHARE",
-    "ROUGH",
+    "ROUNDS",
     "SLOW",
     "STEPS",
     "STEP_FLOOR",
@@ -61,6 +61,7 @@ class ShiftFit:
     covariance: NDArray[np.float64]
     correlation: float
     significance: float
+    coarse: float  # significance of what half the resolution shows too
     steps: int
 
 
@@ -72,6 +73,7 @@ def fit_shift(
     exponent: float = -1.0,
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
     rounds: int = ROUNDS,
+    rough: int = ROUGHEST,
 ) -> ShiftFit | None:
     """Refine the shift `start` of two volumes; None where nothing is coherent.
 
@@ -84,13 +86,13 @@ def fit_shift(
     """
     shift = start.copy()
     active = np.maximum(reference.shape, moving.shape) > 1
-    moved, used, rough = math.inf, 0, ROUGHEST
+    moved, used = math.inf, 0
     while True:
         used += 1
         blocks = _cut(reference, moving, shift, exponent, valid)
-        step = (
-            None if blocks is None else _settle(blocks, shift, active, exponent, rough)
-        )
+        if blocks is None:
+            return None
+        step = _settle(blocks, shift, active, exponent, rough)
         if step is None or _longest(step.shift - start) > FARTHEST:
             return None
         move = step.shift - shift
@@ -110,6 +112,7 @@ def fit_shift(
         covariance=step.covariance * uncertainty_factor(step.significance),
         correlation=step.correlation,
         significance=step.significance,
+        coarse=_significance_of_coarse(blocks, step, active),
         steps=used,
     )
 
@@ -139,6 +142,17 @@ def _settle(
                 rough=max(rough - 1, 0),
             )
     return None
+
+
+def _significance_of_coarse(
+    blocks: "_Blocks", step: "_Step", active: NDArray[np.bool_]
+) -> float:
+    """Return the significance of detail of at least four pixels."""
+    table = step.table.copy()
+    # Finer rings tell only how much of the rest is faint.
+    table[blocks.edges > 1 / 16, 3:] = 0
+    known = fit_step(table, blocks.share, blocks.sides, active, True, 0)
+    return float(known[13])
 
 
 def _enough(step: "_Step", active: NDArray[np.bool_]) -> float:
@@ -344,6 +358,7 @@ class _Step:
     correlation: float
     significance: float
     beyond: NDArray[np.float64]
+    table: NDArray[np.float64]  # sums over rings, before the step
     rough: int  # of the next step
 
 
@@ -370,5 +385,6 @@ def _step(
         correlation=float(known[12]) if correlation is None else correlation,
         significance=float(known[13]),
         beyond=known[15:],
+        table=table,
         rough=max(rough - 1, 0),
     )

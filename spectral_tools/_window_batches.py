@@ -16,7 +16,6 @@ from ._subpixel import (
     MOST,
     RING_MODES,
     RING_SHARE,
-    ROUGH,
     SLOW,
     short_axes,
     taper_width,
@@ -46,6 +45,8 @@ Volumes = tuple[Volume, Volume]
 
 # A second peak as unlikely as this by chance may be a copy of the first.
 COPY = 0.05
+# A fit that moves by more than this, in pixels, is still looking.
+ROUGH = 0.05
 
 
 class Peaks(NamedTuple):

@@ -191,6 +191,52 @@ def test_fit_finds_its_way_from_a_pixel_and_a_half(start):
     assert (error < 5 * np.sqrt(np.diag(fit.covariance)[1:])).all(), error
 
 
+@pytest.mark.parametrize("shape", [(512, 160), (301, 163)])
+@pytest.mark.parametrize("shift", [(7.3, 104.6), (-31.4, 62.5)])
+def test_strips_that_share_a_third_reach_the_bound(shape, shift):
+    """Such strips are searched with half their resolution, and may wrap around."""
+    errors, bounds = [], []
+    for number in range(8):
+        field = spt.gaussian_texture([n + 260 for n in shape], cutoff=0.3, rng=number)
+        made = spt.simulate_pair(field, shape, shift, noise_sigma=0.1, rng=number)
+        found = spt.phase_correlate(
+            made.reference, made.moving, guess=(0, 80), max_shift=60
+        )
+        assert found.outcome == "matched"
+        errors.append(found.shift - shift)
+        pixels = np.prod(shape - np.abs(shift))
+        bounds.append(shift_bound((256, 256), pixels, 0.1))
+    # The mean square of 16 errors at the bound stays below twice its value in 99 % of
+    # runs, and tapers take a tenth of the pixels of so narrow an overlap.
+    assert rms(np.array(errors) / bounds) < 1.05 * np.sqrt(2)
+
+
+def test_detail_beyond_half_the_resolution_is_found():
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(*map(np.fft.fftfreq, (600, 420)), indexing="ij")
+    fine = (np.hypot(*axes) > 0.3) & (np.hypot(*axes) < 0.45)
+    field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((600, 420))) * fine).real
+    images = field[20:532, 20:180], field[27:539, 91:251]
+    found = spt.phase_correlate(*images, guess=(0, 60), max_shift=60)
+    assert found.outcome == "matched"
+    # Whole pixels without noise: what is left is the edges.
+    assert_allclose(found.shift, (7, 71), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("rough", [0, 1, 2])
+def test_fit_ends_where_it_ends_however_it_starts(rough):
+    field = spt.gaussian_texture((160, 160), rng=2)
+    made = spt.simulate_pair(field, (128, 128), (5.4, -3.3), noise_sigma=0.1, rng=2)
+    images = [im.astype(np.float32)[None] for im in (made.reference, made.moving)]
+    fits = [
+        _subpixel.fit_shift(*images, np.array([0.0, *start]), rough=kind)
+        for start, kind in (((5.3, -3.2), rough), ((5.4, -3.3), 0))
+    ]
+    # Fits end when a step is below a tenth of the standard deviation, in 1 or 2 rounds.
+    sigma = np.sqrt(np.diag(fits[1].covariance)[1:])
+    assert (np.abs(fits[0].shift - fits[1].shift)[1:] < 0.2 * sigma).all()
+
+
 def strips_lit_from_two_sides(depth, *, valid=None, trials=40):
     """Errors of overlaps at opposite edges of a field of view, and their squares.
 
