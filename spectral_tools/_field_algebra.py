@@ -124,7 +124,7 @@ def resample_displacement(
 
     Returns
     -------
-    ndarray of shape (*shape, ndim)
+    ndarray of shape (rows, cols, 2) or (planes, rows, cols, 3)
         A cubic spline through the field, which goes on beyond its last nodes as it is
         there. NaN where the nearest node is.
 

@@ -282,7 +282,7 @@ def fit_step(
     spread = np.zeros(6)
     told, variance = ring_shifts(table, power, smooth, share, active)
     # The more modes a ring has, the less its own mixture of places pulls it.
-    scale = 1 / np.sqrt(np.maximum(count, 1.0))
+    scale = np.maximum(count, 1.0) ** (-1 / 3)
     excess = 0.0 if rough else disagreement(told, variance, scale, active)
     signal = 0.0
     for ring in range(rings):
