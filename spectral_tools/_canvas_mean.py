@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ._slide_kernels import slide, slide_margin
 
-__all__ = ["MeanCanvas", "slide_frame"]
+__all__ = ["MeanCanvas", "slide_frame", "under_frame"]
 
 Volume = NDArray[np.float32]
 Ints = NDArray[np.intp]
@@ -29,6 +29,33 @@ def slide_frame(
     margin = slide_margin(order, frame.dtype)
     pads = [(margin, margin) if n > 1 else (0, 0) for n in frame.shape]
     return slide(np.pad(frame, pads, mode=mode), fraction, order)  # type: ignore[call-overload]
+
+
+def under_frame(
+    pixels: Volume, origin: Ints, shift: Floats, shape: tuple[int, ...]
+) -> tuple[Volume, NDArray[np.bool_]]:
+    """Return what a frame at a shift would see of a picture, and where it does."""
+    size = np.array(shape[1:])
+    place = shift - origin
+    whole = np.floor(place + 1e-9).astype(np.intp)
+    part = np.where(size > 1, np.maximum(place - whole, 0.0), 0.0)
+    extra = (part > 0).astype(np.intp)
+    first = np.maximum(-whole, 0)
+    stop = np.minimum(size, pixels.shape[1:] - whole - extra)
+    seen, there = np.zeros(shape, np.float32), np.zeros(shape[1:], np.bool_)
+    if (stop <= first).any():
+        return seen, there
+    cut = tuple(
+        slice(a, b) for a, b in zip(first + whole, stop + whole + extra, strict=True)
+    )
+    to = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+    # A picture that moves up by what is left of a pixel loses its first row.
+    back = tuple(slice(e, None) for e in extra)
+    turn = np.where(extra > 0, 1 - part, 0.0)
+    for channel, out in zip(pixels[:, *cut], seen, strict=True):
+        out[to] = slide_frame(np.ascontiguousarray(channel), turn, 3)[back]
+    there[to] = True
+    return seen, there
 
 
 class MeanCanvas:
@@ -89,10 +116,13 @@ class MeanCanvas:
         self.counts = np.pad(self.counts, pads)
         self.origin = self.origin - before
 
-    def mean(self) -> tuple[Volume, NDArray[np.bool_] | None, Ints]:
-        """Return the mean, where it is known (None: everywhere), and its origin.
+    def mean(
+        self, least: int = 1
+    ) -> tuple[Volume, NDArray[np.bool_] | None, Ints]:
+        """Return the mean, where `least` frames show it, and its origin.
 
-        What is not known is filled with the mean of the rest.
+        Where no frame is it is filled with the mean of the rest; None instead of a
+        mask if all is known.
         """
         there = self.counts > 0
         rows = [
@@ -103,8 +133,8 @@ class MeanCanvas:
         there, counts = there[part], self.counts[part]
         origin = self.origin + [r[0] for r in rows]
         mean = (self.sums[:, *part] / np.maximum(counts, 1)).astype(np.float32)
-        if there.all():
-            return mean, None, origin
-        for channel in mean:
-            channel[~there] = channel[there].mean()
-        return mean, there, origin
+        if not there.all():
+            for channel in mean:
+                channel[~there] = channel[there].mean()
+        enough = counts > least - 0.5
+        return mean, None if enough.all() else enough, origin

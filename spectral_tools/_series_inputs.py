@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._checks import as_image, as_shift, as_valid, check_count
 from ._frames import Frames, as_groups, frames_of
 from ._series_match import SAMPLE, Group, volume_of
+from ._template_search import Bounds
 
 __all__ = ["SeriesInputs", "check_series"]
 
@@ -166,7 +167,7 @@ def _groups_of(
             valid=mask if mask is None or planes is None else mask[planes],
             offset=offset,
             scale=scale or 1.0,
-            bounds=(-high, high),
+            bounds=Bounds(low=-high, high=high, drifts=limit is None),
         )
         for planes in each
     ]

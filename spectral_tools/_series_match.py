@@ -13,9 +13,10 @@ from ._canvas_mean import MeanCanvas
 from ._correlation import ShiftEstimate, mend_holes
 from ._frames import Frames
 from ._outcomes import Outcome
+from ._overlay import Noise
 from ._template import believed, find_pattern, grow_template
-from ._template_fit import match_frame, match_masked
-from ._template_search import Template, make_probe, no_match
+from ._template_fit import Picture, match_frame, match_masked, prepare_picture
+from ._template_search import Bounds, no_match
 from ._workers import Workers, spread
 
 __all__ = [
@@ -52,7 +53,7 @@ class Group:
     valid: NDArray[np.bool_] | None
     offset: float
     scale: float
-    bounds: tuple[Ints, Ints]
+    bounds: Bounds
 
 
 def volume_of(frame: Any, group: Group) -> tuple[Volume, NDArray[np.bool_] | None]:
@@ -93,6 +94,7 @@ class Learned:
     canvas: MeanCanvas | None
     estimates: list[ShiftEstimate]
     pattern: Volume | None
+    noise: Noise | None
 
 
 def learn(
@@ -121,7 +123,12 @@ def learn(
     found = grow_template(volumes, group.bounds, mask)
     if look:
         pattern, found = find_pattern(volumes, found, group.bounds, mask)
-    return Learned(canvas=found.canvas, estimates=found.estimates, pattern=pattern)
+    return Learned(
+        canvas=found.canvas,
+        estimates=found.estimates,
+        pattern=pattern,
+        noise=found.noise,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,8 +136,9 @@ class Task:
     """What each frame of a group is matched to."""
 
     group: Group
-    template: Template
+    picture: Picture
     pattern: Volume | None
+    path: tuple[Ints, Floats] | None  # some frames, and about where they lie
 
 
 def match_all(
@@ -138,7 +146,7 @@ def match_all(
 ) -> Iterator[list[ShiftEstimate]]:
     """Yield the matches of each frame, one for each task."""
     match = partial(_match_chunk, frames, tasks)
-    chunks = frames.chunks(CHUNK)
+    chunks = _numbered(frames.chunks(CHUNK))
     while batch := list(islice(chunks, BATCH)):
         for found in spread(
             match, batch, workers=workers, progress=progress, title="align series"
@@ -146,16 +154,25 @@ def match_all(
             yield from found
 
 
+def _numbered(chunks: Iterator[Sequence[Any]]) -> Iterator[tuple[int, Sequence[Any]]]:
+    start = 0
+    for chunk in chunks:
+        yield start, chunk
+        start += len(chunk)
+
+
 def _match_chunk(
-    frames: Frames, tasks: list[Task], chunk: Sequence[Any]
+    frames: Frames, tasks: list[Task], chunk: tuple[int, Sequence[Any]]
 ) -> list[list[ShiftEstimate]]:
+    start, entries = chunk
     return [
-        [_match_one(frame, task) for task in tasks] for frame in map(frames.read, chunk)
+        [_match_one(frames.read(entry), task, start + n) for task in tasks]
+        for n, entry in enumerate(entries)
     ]
 
 
-def _match_one(frame: NDArray[Any], task: Task) -> ShiftEstimate:
-    group, template, pattern = task.group, task.template, task.pattern
+def _match_one(frame: NDArray[Any], task: Task, number: int) -> ShiftEstimate:
+    group, pattern = task.group, task.pattern
     volume, known = volume_of(frame, group)
     if known is not None and not known.any():
         return no_match(3, Outcome.NO_TEXTURE)
@@ -163,14 +180,11 @@ def _match_one(frame: NDArray[Any], task: Task) -> ShiftEstimate:
         return no_match(3, Outcome.NO_TEXTURE)
     if pattern is not None:
         volume = volume - pattern
-    if known is None or known.all() or len(volume) > 1:
-        return match_frame(template, volume)
-    return match_masked(
-        (template.pixels[0], volume[0]),
-        (template.known, known),
-        template.origin,
-        group.bounds,
-    )
+    guess = None
+    if task.path is not None:
+        numbers, shifts = task.path
+        guess = np.array([np.interp(number, numbers, along) for along in shifts.T])
+    return match_frame(task.picture, volume, known, guess)
 
 
 # A frame: its number, and the volume and the mask of each group.
@@ -264,7 +278,7 @@ def _match_pair(group: Group, pair: Any) -> ShiftEstimate:
         if not float(np.ptp(volume)) > 0:
             return no_match(3, Outcome.NO_TEXTURE)
     if len(one) > 1:
-        template = make_probe(one, None, np.zeros(3, np.intp), two, group.bounds)
-        return match_frame(template, two)
+        picture = prepare_picture(one, None, np.zeros(3, np.intp), two, group.bounds)
+        return match_frame(picture, two)
     nowhere = np.zeros(3, np.intp)
     return match_masked((one[0], two[0]), (known0, known1), nowhere, group.bounds)

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._correlation import ShiftEstimate
 from ._outcomes import Outcome
+from ._overlay import lay_out
 from ._placement import solve_rigid
 from ._series_inputs import SeriesInputs
 from ._series_match import (
@@ -18,11 +20,15 @@ from ._series_match import (
     volume_of,
 )
 from ._template import believed
-from ._template_search import make_probe, no_match
+from ._template_fit import prepare_picture
+from ._template_search import no_match
 from ._uncertainty import position_covariance
 from ._workers import Workers
 
 __all__ = ["match_along", "match_to"]
+
+Ints = NDArray[np.intp]
+Floats = NDArray[np.float64]
 
 
 def match_to(
@@ -59,19 +65,36 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     typical = volume_of(textured[len(textured) // 2], group)[0]
     if known.pattern is not None:
         typical = typical - known.pattern
+    path = None
     if given.given is not None:
-        picture, there = volume_of(given.given, group)
+        pixels, there = volume_of(given.given, group)
         if given.exact is not None and known.pattern is not None:
-            picture = picture - known.pattern
+            pixels = pixels - known.pattern
         origin = np.zeros(3, np.intp)
+        share = 1.0  # It is as noisy as a frame, or less.
     elif known.canvas is not None:
-        picture, there, origin = known.canvas.mean()
+        pixels, there, origin = known.canvas.mean()
+        path = _path_of(given, known) if group.bounds.drifts else None
+        share = 1 / max(sum(map(believed, known.estimates)), 1)
     else:
         return None
-    if not np.ptp(picture) > 0 or not np.ptp(typical) > 0:
+    if not np.ptp(pixels) > 0 or not np.ptp(typical) > 0:
         return None
-    template = make_probe(picture, there, origin, typical, group.bounds)
-    return Task(group=group, template=template, pattern=known.pattern)
+    overlay = None
+    near = np.zeros((1, 3)) if path is None else path[1]
+    if known.noise is not None:
+        size = np.array(typical.shape[1:])
+        overlay = lay_out(pixels, there, origin, known.noise, share, near[0], size)
+    picture = prepare_picture(
+        pixels, there, origin, typical, group.bounds, overlay, centres=near
+    )
+    return Task(group=group, picture=picture, pattern=known.pattern, path=path)
+
+
+def _path_of(given: SeriesInputs, known: Learned) -> tuple[Ints, Floats]:
+    """Return the numbers of some frames, and where they lie."""
+    there = [n for n, each in enumerate(known.estimates) if believed(each)]
+    return given.numbers[there], np.array([known.estimates[n].shift for n in there])
 
 
 def match_along(

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,28 +9,30 @@ from numpy.typing import NDArray
 from ._canvas_mean import MeanCanvas
 from ._correlation import BELIEVED, ShiftEstimate
 from ._outcomes import Outcome
-from ._template_fit import fit_frame, fit_overlap, match_frame, match_masked
-from ._template_search import Template, frame_spectra, known_core, make_probe, no_match
+from ._overlay import Noise, Overlay, fit_overlay, lay_out, measure_noise
+from ._template_fit import CERTAIN, match_frame, prepare_picture
+from ._template_search import (
+    Bounds,
+    no_match,
+    search_template,
+    shrink_factor,
+    shrink_frame,
+)
 from ._template_split import split_pattern, unexplained
 
-__all__ = ["Sample", "believed", "find_pattern", "grow_template", "probe_of"]
+__all__ = ["Sample", "believed", "find_pattern", "grow_template"]
 
 Volume = NDArray[np.float32]
 Ints = NDArray[np.intp]
 Floats = NDArray[np.float64]
-Bounds = tuple[Ints, Ints]
+Known = NDArray[np.bool_]
 
 # The template is made again until no frame moves by more than this, in pixels or in
 # its own standard deviations.
-SETTLED, SETTLED_SIGMAS = 2e-3, 0.1
-PASSES = 8
-# So often where pixels do not count.
-MASKED = 2
-# A frame's share of the mean is taken off at once where it is nearly the same all over,
-# up to this factor in the mean.
-EVEN = 1.1
-# What lies further than this beyond a frame tells nothing of it, in pixels.
-NEAR = 4
+SETTLED, SETTLED_SIGMAS = 5e-4, 0.1
+PASSES = 10
+# Noise is measured in so many passes, with so many frames; then weights stay as they are.
+MEASURED, LISTENED = 3, 8
 # A frame to begin with is given up where fewer than this share of the others match.
 FOLLOWERS = 0.5
 # Frames that stay within so many pixels may be held by the camera.
@@ -51,6 +52,7 @@ class Sample:
 
     estimates: list[ShiftEstimate]
     canvas: MeanCanvas | None  # None where nothing matched
+    noise: Noise | None
 
 
 def believed(estimate: ShiftEstimate) -> bool:
@@ -61,18 +63,8 @@ def believed(estimate: ShiftEstimate) -> bool:
     )
 
 
-def probe_of(
-    canvas: MeanCanvas,
-    typical: Volume,
-    bounds: Bounds,
-) -> Template:
-    """Prepare the mean of moved frames for more frames."""
-    pixels, known, origin = canvas.mean()
-    return make_probe(pixels, known, origin, typical, bounds)
-
-
 def grow_template(
-    frames: list[Volume], bounds: Bounds, known: NDArray[np.bool_] | None = None
+    frames: list[Volume], bounds: Bounds, known: Known | None = None
 ) -> Sample:
     """Match frames to each other, from one on, until their mean is settled.
 
@@ -82,7 +74,7 @@ def grow_template(
     useful = [n for n, frame in enumerate(frames) if _has_texture(frame)]
     nothing = [no_match(3, Outcome.NO_TEXTURE) for _ in frames]
     if len(useful) < 2:
-        return Sample(estimates=nothing, canvas=None)
+        return Sample(estimates=nothing, canvas=None, noise=None)
     best: list[ShiftEstimate | None] = []
     for start in (len(useful) // 2, 0, len(useful) - 1):
         found = _follow([frames[n] for n in useful], start, bounds, known)
@@ -105,150 +97,167 @@ def _count(estimates: list[ShiftEstimate | None]) -> int:
 
 
 def _follow(
-    frames: list[Volume],
-    start: int,
-    bounds: Bounds,
-    mask: NDArray[np.bool_] | None,
+    frames: list[Volume], start: int, bounds: Bounds, mask: Known | None
 ) -> list[ShiftEstimate | None]:
-    """Match each frame to the mean of those before it, beginning with one."""
-    canvas = MeanCanvas(frames[0].shape)
-    canvas.add(frames[start], np.zeros(3), mask)
+    """Match each frame to the mean of those before it, beginning with one.
+
+    This is done with small frames, to about a tenth of their pixels.
+    """
+    factor = shrink_factor(frames[0].shape[1:])
+    steps = np.array([1, factor, factor])
+    small = [shrink_frame(frame, factor) for frame in frames]
+    limits = replace(bounds, low=-(-bounds.low // steps), high=-(-bounds.high // steps))
+    if mask is not None:
+        mask = shrink_frame(mask[None].astype(np.float32), factor)[0] > 1 - 1e-3
+        mask = mask if mask.any() else None
+    canvas = MeanCanvas(small[0].shape)
+    canvas.add(small[start], np.zeros(3), mask)
     estimates: list[ShiftEstimate | None] = [None] * len(frames)
     estimates[start] = replace(
         no_match(3, Outcome.MATCHED), covariance=np.zeros((3, 3)), false_alarm=0.0
     )
-    for n in (*range(start + 1, len(frames)), *range(start - 1, -1, -1)):
-        found = _match(canvas, frames[n], mask, bounds)
-        estimates[n] = found
-        if believed(found):
-            canvas.add(frames[n], found.shift, mask)
+    for way in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
+        last = np.zeros(3)
+        for n in way:
+            found = _match_quickly(canvas, small[n], mask, limits, last)
+            if believed(found):
+                canvas.add(small[n], found.shift, mask)
+                last = found.shift if bounds.drifts else last
+            shift = found.shift * steps
+            estimates[n] = replace(found, shift=shift, alternatives=shift[None])
     return estimates
 
 
-def _match(
+def _match_quickly(
     canvas: MeanCanvas,
     frame: Volume,
-    mask: NDArray[np.bool_] | None,
+    mask: Known | None,
     bounds: Bounds,
+    last: Floats,
 ) -> ShiftEstimate:
-    """Match a frame to the mean of others."""
-    if mask is None or len(frame) > 1:
-        return match_frame(probe_of(canvas, frame, bounds), frame)
-    pixels, known, origin = canvas.mean()
-    return match_masked((pixels[0], frame[0]), (known, mask), origin, bounds)
-
-
-def _settle_masked(
-    frames: list[Volume],
-    estimates: list[ShiftEstimate],
-    bounds: Bounds,
-    known: NDArray[np.bool_],
-) -> Sample:
-    """Match each frame to the mean of the others, where pixels do not count.
-
-    Edges of what is known stay in place and would pin a quick fit.
-    """
-    estimates, canvas = list(estimates), None
-    for _ in range(MASKED):
-        there = [n for n, each in enumerate(estimates) if believed(each)]
-        if len(there) < 2:
-            return _nothing(estimates)
-        canvas = _mean_of(frames, estimates, there, known)
-        for n in there:
-            canvas.add(frames[n], estimates[n].shift, known, sign=-1)
-            found = _match(canvas, frames[n], known, bounds)
-            estimates[n] = found if believed(found) else estimates[n]
-            canvas.add(frames[n], estimates[n].shift, known)
-    return Sample(estimates=estimates, canvas=canvas)
+    """Match a frame to the mean of others, around where the last one lay."""
+    picture = prepare_picture(*canvas.mean(), frame, bounds, centres=last[None])
+    if mask is None:
+        found = search_template(picture.searches[0], frame)
+        if (
+            found is not None
+            and found.outcome == Outcome.MATCHED
+            and found.false_alarm < CERTAIN
+        ):
+            return found
+    return match_frame(picture, frame, mask)
 
 
 def settle_template(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     bounds: Bounds,
-    known: NDArray[np.bool_] | None = None,
+    known: Known | None = None,
 ) -> Sample:
-    """Fit each frame to the mean of the others, until nothing moves."""
-    if known is not None and len(frames[0]) == 1:
-        return _settle_masked(frames, estimates, bounds, known)
-    spectra: list[Any] = [None] * len(frames)
-    canvas = None
-    for _ in range(PASSES):
+    """Fit each frame to the mean of all, until nothing moves."""
+    # Strategy: where all frames agree best with their mean, none has a reason to move.
+    # A frame is part of that mean; where it lies now its own part is the same, noise
+    # and all, and does not hold it. So it takes one step, and the mean is made again.
+    estimates = list(estimates)
+    weight = None if known is None else known.astype(np.float32)
+    canvas, noise = None, None
+    for turn in range(PASSES):
         there = [n for n, each in enumerate(estimates) if believed(each)]
         if len(there) < 2:
             return _nothing(estimates)
         canvas = _mean_of(frames, estimates, there, known)
-        template = probe_of(canvas, frames[there[len(there) // 2]], bounds)
+        noise = _noise_of(frames, estimates, canvas, known) if turn < MEASURED else noise
+        assert noise is not None
+        overlay = _overlay_of(frames, estimates, canvas, noise, inside=True)
         moved = 0.0
-        new = list(estimates)
-        for n in range(len(frames)):
-            if estimates[n].outcome == Outcome.NO_TEXTURE:
+        for n in there:
+            fit = fit_overlay(
+                overlay, frames[n], estimates[n].shift, weight=weight, steps=1
+            )
+            if fit is None:
                 continue
-            if not believed(estimates[n]):
-                new[n] = match_frame(template, frames[n])
-                continue
-            if spectra[n] is None:
-                spectra[n] = frame_spectra(template, frames[n])
-            start = replace(estimates[n], covariance=np.zeros((3, 3)))
-            own = 1 / len(there)
-            if canvas.share_at(start.shift) < EVEN * own:
-                found, _ = fit_frame(template, spectra[n], start, own=own)
-            else:
-                others = _without(template, canvas, frames[n], start.shift, known)
-                found, _ = fit_overlap(others, frames[n], start)
-            if not found.covariance.any():
-                continue
-            new[n] = found = _onto_all(start, found, len(there))
-            sigma = math.sqrt(float(np.diag(found.covariance).max()))
-            step = float(np.abs(found.shift - estimates[n].shift).max())
-            moved = max(moved, step / max(SETTLED, SETTLED_SIGMAS * sigma))
-        estimates = new
+            sigma = math.sqrt(float(np.diag(fit.covariance).max()))
+            moved = max(moved, fit.step / max(SETTLED, SETTLED_SIGMAS * sigma))
+            estimates[n] = replace(
+                estimates[n],
+                shift=fit.shift,
+                covariance=fit.covariance,
+                correlation=fit.correlation,
+                alternatives=fit.shift[None],
+            )
+        if turn < MEASURED:
+            moved += _try_again(frames, estimates, canvas, noise, bounds, known)
         if moved < 1:
             break
-    return Sample(estimates=estimates, canvas=canvas)
+    return Sample(estimates=estimates, canvas=canvas, noise=noise)
 
 
-def _without(
-    template: Template,
+def _try_again(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
     canvas: MeanCanvas,
-    frame: Volume,
-    shift: Floats,
-    known: NDArray[np.bool_] | None,
-) -> Template:
-    """Return the picture that all frames but one make, near that one."""
-    canvas.add(frame, shift, known, sign=-1)
-    pixels, there, origin = canvas.mean()
-    canvas.add(frame, shift, known)
-    there = np.ones(pixels.shape[1:], np.bool_) if there is None else there
-    start = np.floor(shift).astype(np.intp) - origin
-    first = np.maximum(start - NEAR, 0)
-    stop = np.minimum(start + canvas.size + NEAR, pixels.shape[1:])
-    part = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
-    if not there[part].any():
-        part, first = (slice(None),) * 3, 0 * first
-    there = there[part]
-    return replace(
-        template,
-        pixels=pixels[:, *part],
-        known=there,
-        origin=origin + first,
-        core=known_core(there),
-        crops={},
+    noise: Noise,
+    bounds: Bounds,
+    known: Known | None,
+) -> int:
+    """Match frames that are not believed, in place; return how many are now."""
+    lost = [
+        n
+        for n, each in enumerate(estimates)
+        if not believed(each) and each.outcome != Outcome.NO_TEXTURE
+    ]
+    if not lost:
+        return 0
+    overlay = _overlay_of(frames, estimates, canvas, noise, inside=False)
+    there = [n for n, each in enumerate(estimates) if believed(each)]
+    shifts = np.array([estimates[n].shift for n in there])
+    picture = prepare_picture(
+        *canvas.mean(), frames[lost[0]], bounds, overlay,
+        centres=shifts if bounds.drifts else None,
+    )  # fmt: skip
+    for n in lost:
+        near = shifts[np.abs(np.array(there) - n).argmin()]
+        estimates[n] = match_frame(picture, frames[n], known, near)
+    return sum(believed(estimates[n]) for n in lost)
+
+
+def _noise_of(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    canvas: MeanCanvas,
+    known: Known | None,
+) -> Noise:
+    """Return what the mean does not explain of some of its frames."""
+    there = [n for n, each in enumerate(estimates) if believed(each)]
+    rows = np.unique(np.linspace(0, len(there) - 1, LISTENED).round().astype(int))
+    some = [there[row] for row in rows]
+    shifts = np.array([estimates[n].shift for n in some])
+    pixels, _, origin = canvas.mean()
+    share = float(np.mean([canvas.share_at(shift) for shift in shifts]))
+    masks = None if known is None else [known] * len(some)
+    return measure_noise(
+        [frames[n] for n in some], shifts, (pixels, origin), share, masks
     )
 
 
-def _onto_all(before: ShiftEstimate, found: ShiftEstimate, count: int) -> ShiftEstimate:
-    """Return a shift from the mean of all frames instead of that of the others.
-
-    The others move too, all at once: full steps would swing, of two frames forever.
-    """
-    part = 1 - 1 / count
-    shift = before.shift + part * (found.shift - before.shift)
-    return replace(
-        found,
-        shift=shift,
-        covariance=part**2 * found.covariance,
-        alternatives=shift[None],
+def _overlay_of(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    canvas: MeanCanvas,
+    noise: Noise,
+    *,
+    inside: bool,
+) -> Overlay:
+    """Prepare the mean of frames for these frames, or for others."""
+    there = [n for n, each in enumerate(estimates) if believed(each)]
+    shifts = np.array([estimates[n].shift for n in there])
+    # What a frame shows alone cannot tell where it lies.
+    pixels, known, origin = canvas.mean(2 if inside else 1)
+    share = float(np.mean([canvas.share_at(shift) for shift in shifts]))
+    middle = np.abs(shifts - np.median(shifts, axis=0)).max(axis=1).argmin()
+    size = np.array(frames[0].shape[1:])
+    return lay_out(
+        pixels, known, origin, noise, share, shifts[middle], size, inside=inside
     )
 
 
@@ -256,7 +265,9 @@ def _nothing(estimates: list[ShiftEstimate]) -> Sample:
     """Return the outcome of frames that do not match; one alone matches nothing."""
     lost = no_match(3, Outcome.NOT_FOUND)
     return Sample(
-        estimates=[lost if believed(each) else each for each in estimates], canvas=None
+        estimates=[lost if believed(each) else each for each in estimates],
+        canvas=None,
+        noise=None,
     )
 
 
@@ -264,7 +275,7 @@ def _mean_of(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     there: list[int],
-    known: NDArray[np.bool_] | None,
+    known: Known | None,
 ) -> MeanCanvas:
     canvas = MeanCanvas(frames[0].shape)
     for n in there:
@@ -276,7 +287,7 @@ def find_pattern(
     frames: list[Volume],
     sample: Sample,
     bounds: Bounds,
-    known: NDArray[np.bool_] | None = None,
+    known: Known | None = None,
 ) -> tuple[Volume | None, Sample]:
     """Return what stays in place while the scene moves, and the matches without it."""
     pattern, sample = _first_pattern(frames, sample, bounds, known)
@@ -309,7 +320,7 @@ def _first_pattern(
     frames: list[Volume],
     sample: Sample,
     bounds: Bounds,
-    known: NDArray[np.bool_] | None,
+    known: Known | None,
 ) -> tuple[Volume | None, Sample]:
     """Return a pattern if it explains more than the noise that it would fit.
 

@@ -1,9 +1,7 @@
-"""A picture that many frames are matched to, prepared for the search (floor 5)."""
+"""Search a picture that many frames are matched to (floor 5)."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,209 +10,149 @@ from ._correlation import BELIEVED, ShiftEstimate
 from ._detection import chance_level, ring_gains
 from ._fft import fast_shape, forward, frequencies, inverse
 from ._outcomes import Outcome
+from ._overlay_kernels import shrink_pixels
 from ._search_kernels import circular_peaks, parabola_tops
-from ._spectral_kernels import edge_taper, ring_edges, taper_block, whiten_modes
-from ._spline_kernels import spline_weights
-from ._subpixel import RING_MODES, RING_SHARE, taper_width
+from ._spectral_kernels import edge_taper, taper_block, whiten_modes
+from ._subpixel import taper_width
 
 __all__ = [
-    "RIM",
+    "Bounds",
     "Template",
-    "for_part",
-    "frame_spectra",
-    "frame_tapers",
     "known_core",
     "make_probe",
     "no_match",
-    "phase_turn",
     "search_template",
-    "spline_turn",
-    "tapered_spectrum",
-    "window_sums",
+    "shrink_factor",
+    "shrink_frame",
 ]
 
 Volume = NDArray[np.float32]
 Ints = NDArray[np.intp]
 Floats = NDArray[np.float64]
+Tapers = tuple[Floats, Floats, Floats]
 
 # A second peak this close to the first leaves the answer open.
 AMBIGUOUS = 0.85
 # What is known for certain is looked at alone if it is this share of the picture.
 CORE = 0.6
-# What is unknown this near to the ends of a frame is lost in the taper: it weighs 8 %.
-RIM = 2
+# Frames are made smaller for the search, but not below this side, in pixels.
+SIDE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bounds:
+    """How far is searched, in whole pixels."""
+
+    low: Ints  # (3,)
+    high: Ints
+    drifts: bool  # whether frames may go further, little by little
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Template:
-    """A picture, and what a match of a frame needs of it.
+    """What a search of a picture needs.
 
-    Pixel k of the picture lies at ``k + origin`` of the reference, and pixel k of a
-    frame at ``k + shift``. Frames may have channels that move together.
+    Frames are made smaller by `factor`; they may have channels that move together.
     """
 
-    pixels: Volume  # (channels, planes, rows, cols)
-    known: NDArray[np.bool_]  # (planes, rows, cols)
-    origin: Ints  # (3,)
-    core: tuple[slice, ...]  # of the picture, where all of it is known
-    size: Ints  # (3,) of a frame
-    low: Ints  # (3,) lowest whole shift that is searched
+    factor: int
+    centre: Ints  # (3,) shift around which is searched, in whole steps of `factor`
+    size: Ints  # (3,) of a small frame
+    low: Ints  # (3,) lowest shift that is searched, from the centre, in small pixels
     high: Ints
-    tapers: tuple[Floats, Floats, Floats]  # of a frame
+    tapers: Tapers  # of a small frame
     shape: tuple[int, ...]  # of the transforms
-    freqs: tuple[Floats, Floats, Floats]
-    edges: Floats
     probes: list[NDArray[np.complex64]]  # a spectrum to search with, by channel
-    crops: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
-    @property
-    def lead(self) -> Ints:
-        """Where the core begins."""
-        return np.array([part.start for part in self.core], dtype=np.intp)
+
+def shrink_factor(shape: tuple[int, ...]) -> int:
+    """Return by how much frames of (planes, rows, cols) are made smaller."""
+    return max(1, min(shape[1:]) // SIDE)
+
+
+def shrink_frame(frame: Volume, factor: int) -> Volume:
+    """Return the means of squares of pixels; what is left over at the ends is cut off."""
+    if factor == 1:
+        return frame
+    rows, cols = (n // factor for n in frame.shape[2:])
+    small = np.empty((*frame.shape[:2], rows, cols), np.float32)
+    for channel, out in zip(frame, small, strict=True):
+        shrink_pixels(channel, factor, out)
+    return small
 
 
 def make_probe(
     pixels: Volume,
-    known: NDArray[np.bool_] | None,
     origin: Ints,
     typical: Volume,
-    bounds: tuple[Ints, Ints],
+    bounds: Bounds,
+    centre: Ints,
+    factor: int = 1,
 ) -> Template:
-    """Prepare a picture for frames like a `typical` one, (channels, ..., cols)."""
-    size = np.array(typical.shape[1:])
-    rim = np.where(size > 1, RIM, 0)
-    pads = [(int(n), int(n)) for n in rim]
-    if known is None:
-        known = np.ones(pixels.shape[1:], np.bool_)
-    pixels, known = np.pad(pixels, [(0, 0), *pads], mode="edge"), np.pad(known, pads)
-    origin = origin - rim
-    pixels = _spread_edges(pixels, known)
+    """Prepare a picture for the search of frames like a `typical` one around a shift.
+
+    Pixel k of the picture lies at ``k + origin`` of the reference.
+    """
+    steps = np.array([1, factor, factor])
+    centre = np.rint(centre / steps).astype(np.intp) * steps
+    small = shrink_frame(typical, factor)
+    size = np.array(small.shape[1:])
+    shape = fast_shape(tuple(size.tolist()))
     template = Template(
-        pixels=pixels,
-        known=known,
-        origin=origin,
-        core=known_core(known),
+        factor=factor,
+        centre=centre,
         size=size,
-        low=bounds[0],
-        high=bounds[1],
+        low=-(-bounds.low // steps) - (steps > 1),
+        high=-(-bounds.high // steps) + (steps > 1),
+        tapers=_frame_tapers(size),
+        shape=shape,
         probes=[],
-        **_window(size),
     )
-    shape, freqs = template.shape, template.freqs
-    # The part of the picture that a frame covers at no shift, or as near as there is.
-    start = np.clip(-origin, 0, np.maximum(np.array(pixels.shape[1:]) - size, 0))
-    middle = np.zeros((len(pixels), *size), np.float32)
-    inside = tuple(slice(0, n) for n in np.minimum(size, pixels.shape[1:]))
-    part = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-    for channel, out in zip(pixels, middle, strict=True):
-        out[inside] = channel[part]
-    lag = start + origin
-    sides = tuple(size.tolist())
-    for channel, frame in zip(middle, typical, strict=True):
-        one, two = (
-            tapered_spectrum(template, channel, template.tapers),
-            tapered_spectrum(template, frame, template.tapers),
+    # The part of the picture that a frame covers at the centre, as far as it is known.
+    middle = np.zeros(typical.shape, np.float32)
+    sides = np.array(typical.shape[1:])
+    start = centre - origin
+    first = np.maximum(start, 0)
+    stop = np.minimum(start + sides, pixels.shape[1:])
+    if (first < stop).all():
+        part = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+        to = tuple(
+            slice(a, b) for a, b in zip(first - start, stop - start, strict=True)
         )
+        for channel, out in zip(pixels, middle, strict=True):
+            out[:] = channel[part].mean()
+            out[to] = channel[part]
+    freqs, sides = frequencies(shape), tuple(size.tolist())
+    for channel, frame in zip(shrink_frame(middle, factor), small, strict=True):
+        one, two = (_tapered(template, image) for image in (channel, frame))
         rings, gain, limit = ring_gains([one, two], shape, (sides, sides))
         whiten_modes(one, *freqs, rings, gain[:, 0], limit[:, 0])
         whiten_modes(one, *freqs, rings, gain[:, 1], np.full(len(rings), 1e30))
-        # Shifts count from where frames lie, not from where this part begins.
-        moved = one * phase_turn(freqs, lag) if lag.any() else one
-        template.probes.append(np.conj(moved))
+        template.probes.append(np.conj(one))
     return template
 
 
-def _window(size: Ints) -> dict[str, Any]:
-    """Return the tapers and the transform of frames of a size."""
-    shape = fast_shape(tuple(size.tolist()))
-    tapers = frame_tapers(size, np.zeros(3))
-    squares, fourths = window_sums(tapers, tapers)
-    share = squares**2 / fourths / math.prod(shape)
-    long = [n for n in size.tolist() if n > 1]
-    width = math.prod(long) ** (-1 / len(long))
-    freqs = frequencies(shape)
-    edges = ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE)
-    return {"tapers": tapers, "shape": shape, "freqs": freqs, "edges": edges}
-
-
-def for_part(template: Template, size: Ints) -> Template:
-    """Return the same picture for a part of a frame; it cannot be searched."""
-    return replace(template, size=size, probes=[], crops={}, **_window(size))
-
-
-def frame_tapers(size: Ints, move: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the tapers of a frame along its axes, moved by parts of a pixel."""
-    first, second, third = (
-        edge_taper(n, taper_width(n), m)
-        for n, m in zip(size.tolist(), move.tolist(), strict=True)
-    )
+def _frame_tapers(size: Ints) -> Tapers:
+    first, second, third = (edge_taper(n, taper_width(n), 0.0) for n in size.tolist())
     return first, second, third
 
 
-def phase_turn(
-    freqs: tuple[Floats, Floats, Floats], shift: NDArray[Any]
-) -> NDArray[np.complex64]:
-    """Return what moves an image by a shift when its spectrum is multiplied by it."""
-    first, second, third = (
-        np.exp(-2j * math.pi * f * moved) for f, moved in zip(freqs, shift, strict=True)
-    )
-    turn = first[:, None, None] * second[:, None] * third
-    return turn.astype(np.complex64)
-
-
-def spline_turn(
-    freqs: tuple[Floats, Floats, Floats], shift: NDArray[Any]
-) -> NDArray[np.complex64]:
-    """Return what a cubic spline does to a spectrum when it moves an image.
-
-    It moves by whole pixels exactly, and passes less of high frequencies in between.
-    """
-    turns = []
-    for f, moved in zip(freqs, shift.tolist(), strict=True):
-        whole = math.floor(moved + 1e-9)
-        part = max(moved - whole, 0.0)
-        turn = np.exp(-2j * math.pi * f * whole)
-        if part > 0:
-            weights = np.empty((4, 1))
-            spline_weights(3, np.array([1 - part]), 1, weights)
-            bumps = np.exp(2j * math.pi * f[:, None] * np.arange(-2, 2)) @ weights[:, 0]
-            turn *= bumps / (2 / 3 + np.cos(2 * math.pi * f) / 3)
-        turns.append(turn)
-    first, second, third = turns
-    return (first[:, None, None] * second[:, None] * third).astype(np.complex64)
-
-
-def window_sums(one: Sequence[Floats], two: Sequence[Floats]) -> tuple[float, float]:
-    """Return the sums of the product of two windows, and of its square."""
-    products = [a * b for a, b in zip(one, two, strict=True)]
-    return (
-        math.prod(float(p.sum()) for p in products),
-        math.prod(float((p * p).sum()) for p in products),
-    )
-
-
-def tapered_spectrum(
-    template: Template, volume: Volume, tapers: tuple[Floats, Floats, Floats]
-) -> NDArray[np.complex64]:
-    """Return the transform of a frame that fades at its ends."""
+def _tapered(template: Template, volume: Volume) -> NDArray[np.complex64]:
+    """Return the transform of a small frame that fades at its ends."""
     canvas = np.zeros(template.shape, np.float32)
-    taper_block(volume, np.zeros(3, np.intp), template.size, *tapers, canvas)
+    taper_block(
+        volume, np.zeros(3, np.intp), template.size, *template.tapers, canvas
+    )
     return forward(canvas)
 
 
-def frame_spectra(template: Template, frame: Volume) -> list[NDArray[np.complex64]]:
-    """Return the transforms of the channels of a frame."""
-    return [tapered_spectrum(template, channel, template.tapers) for channel in frame]
-
-
-def search_template(
-    template: Template, spectra: list[NDArray[np.complex64]]
-) -> ShiftEstimate | None:
+def search_template(template: Template, frame: Volume) -> ShiftEstimate | None:
     """Return the best of the allowed shifts of a circular correlation."""
+    small = shrink_frame(frame, template.factor)
     # This is the correlation turned round: a spectrum less needs to be conjugated.
-    product = template.probes[0] * spectra[0]
-    for probe, one in zip(template.probes[1:], spectra[1:], strict=True):
-        product += probe * one
+    product = template.probes[0] * _tapered(template, small[0])
+    for probe, channel in zip(template.probes[1:], small[1:], strict=True):
+        product += probe * _tapered(template, channel)
     surface = inverse(product, template.shape)
     spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
     if not spread > 0 or not math.isfinite(spread):
@@ -234,8 +172,7 @@ def search_template(
     alarm, _ = chance_level(
         float(height[order[0]]), height[far], max(int(allowed.sum()), 1)
     )
-    rivals = height[far & allowed]
-    rival = float(rivals.max(initial=0.0))
+    rival = float(height[far & allowed].max(initial=0.0))
     shift = best - parabola_tops(surface, lags[order[:1]], True)[0]
     inner = (template.low < template.high) & (
         (best == template.low) | (best == template.high)
@@ -247,30 +184,12 @@ def search_template(
         outcome = Outcome.BEYOND_BOUND
     elif rival > AMBIGUOUS * height[order[0]]:
         outcome = Outcome.AMBIGUOUS
+    steps = np.array([1.0, template.factor, template.factor])
     return replace(
-        no_match(3, outcome), shift=shift.astype(np.float64), false_alarm=float(alarm)
+        no_match(3, outcome),
+        shift=shift * steps + template.centre,
+        false_alarm=float(alarm),
     )
-
-
-def _spread_edges(pixels: Volume, known: NDArray[np.bool_]) -> Volume:
-    """Let what is known go on for a few pixels into what is not."""
-    if known[
-        tuple(slice(RIM, -RIM) if n > 2 * RIM else slice(None) for n in known.shape)
-    ].all():
-        return pixels
-    pixels, known = pixels.copy(), known.copy()
-    for _ in range(RIM):
-        for axis in range(3):
-            if known.shape[axis] == 1:
-                continue
-            front = (slice(None),) * axis + (slice(None, -1),)
-            back = (slice(None),) * axis + (slice(1, None),)
-            for here, there in ((front, back), (back, front)):
-                new = known[there] & ~known[here]
-                for channel in pixels:
-                    np.copyto(channel[here], channel[there].copy(), where=new)
-                known[here] |= new
-    return pixels
 
 
 def known_core(known: NDArray[np.bool_]) -> tuple[slice, ...]:
