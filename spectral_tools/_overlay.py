@@ -65,6 +65,8 @@ class Overlay:
     spread: float  # variance of what a slope tells, in units of that
     chance: float  # variance of a product with the filtered picture, in that unit
     variance: float  # of a pixel, which these are for
+    modes: float  # independent numbers that make most of the picture
+    likeness: float  # correlation that a frame has with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,8 +168,8 @@ def lay_out(
     picture was made of lie `inside` it, and differ from it less than others.
     """
     seen, _ = under_frame(pixels, origin, np.rint(typical), (len(pixels), *size.tolist()))
-    radius, count, power = ring_powers([seen])
-    count = np.maximum(count, noise.count)
+    radius, here, power = ring_powers([seen])
+    count = np.maximum(here, noise.count)
     level = np.maximum(noise.power, FAINT * float(np.mean([c.var() for c in seen])))
     own = part * level
     signal = power - own
@@ -182,12 +184,20 @@ def lay_out(
     spread = float((modes * weight**2 * power * differ).sum())
     chance = float((count * weight**2 * power * differ).sum())
     told = float((count * weight * signal).sum())
+    clean = float((count * np.maximum(power - own, 0)).sum())
+    likeness = clean / math.sqrt(
+        float((count * power).sum()) * (clean + float((count * level).sum())) + 1e-30
+    )
     filtered = _filtered(pixels, radius, weight)
     plain, smooth = _bumps(pixels), _bumps(filtered)
     flags = np.ones((1, 1, 1), np.float32)
     if known is not None and not known.all():
         flags = _between(known)
+    # Each mode has two numbers; in the channels they need not differ.
+    ways = 2 * here / len(pixels)
     return Overlay(
+        modes=float((ways * power).sum() ** 2 / ((ways * power**2).sum() + 1e-30)),
+        likeness=likeness,
         plain=plain,
         filtered=smooth,
         known=flags,
@@ -239,25 +249,32 @@ def _between(known: Known) -> Volume:
 
 def _slope_tables(plain: Volume, filtered: Volume, known: Known | None) -> Floats:
     """Return running sums of the products of the slopes of two pictures."""
-    inside = tuple(slice(MARGIN, -MARGIN) if n > 1 else slice(None) for n in plain.shape[1:])
+    inside = tuple(
+        slice(MARGIN, -MARGIN) if n > 1 else slice(None) for n in plain.shape[1:]
+    )
     shape = plain[0][inside].shape
     tables = np.zeros((6, *(n + 1 for n in shape)))
-    total = np.zeros((6, *shape))
+    active = [axis for axis in range(3) if shape[axis] > 1]
     for one, two in zip(plain, filtered, strict=True):
-        slopes = [[_slope(image, axis)[inside] for axis in range(3)] for image in (one, two)]
-        row = 0
-        for i in range(3):
-            for j in range(i, 3):
-                if shape[i] > 1 and shape[j] > 1:
-                    total[row] += 0.5 * slopes[0][i] * slopes[1][j]
-                    total[row] += 0.5 * slopes[0][j] * slopes[1][i]
-                row += 1
+        first = {axis: _slope(one, axis)[inside] for axis in active}
+        second = {axis: _slope(two, axis)[inside] for axis in active}
+        for i in active:
+            for j in active:
+                if j >= i:
+                    product = first[i] * second[j]
+                    if j > i:
+                        product = 0.5 * (product + first[j] * second[i])
+                    tables[_row(i, j), 1:, 1:, 1:] += product
     if known is not None:
-        total *= known
-    tables[:, 1:, 1:, 1:] = total
-    for axis in (1, 2, 3):
-        np.cumsum(tables, axis=axis, out=tables)
+        tables[:, 1:, 1:, 1:] *= known
+    for axis in active:
+        np.cumsum(tables, axis=axis + 1, out=tables)
     return tables
+
+
+def _row(i: int, j: int) -> int:
+    """Return the row of a pair of axes, i <= j, in a table."""
+    return i * (5 - i) // 2 + j
 
 
 def _slope(bumps: Volume, along: int) -> Any:

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 from ._canvas_mean import MeanCanvas
 from ._correlation import BELIEVED, ShiftEstimate
 from ._outcomes import Outcome
-from ._overlay import Noise, Overlay, fit_overlay, lay_out, measure_noise
-from ._template_fit import CERTAIN, match_frame, prepare_picture
-from ._template_search import (
-    Bounds,
-    no_match,
-    search_template,
-    shrink_factor,
-    shrink_frame,
+from ._overlay import (
+    Noise,
+    Overlay,
+    OverlayFit,
+    fit_overlay,
+    lay_out,
+    measure_noise,
 )
+from ._template_fit import match_frame, prepare_picture
+from ._template_search import Bounds, no_match, shrink_factor, shrink_frame
 from ._template_split import split_pattern, unexplained
 
 __all__ = ["Sample", "believed", "find_pattern", "grow_template"]
@@ -30,9 +31,11 @@ Known = NDArray[np.bool_]
 # The template is made again until no frame moves by more than this, in pixels or in
 # its own standard deviations.
 SETTLED, SETTLED_SIGMAS = 5e-4, 0.1
-PASSES = 10
-# Noise is measured in so many passes, with so many frames; then weights stay as they are.
-MEASURED, LISTENED = 3, 8
+PASSES = 20
+# Noise is measured, with so many frames, until it falls by less than this share of it;
+# then weights stay as they are. Lost frames are tried again in so many passes.
+LISTENED, QUIET = 8, 0.05
+TRIED = 3
 # A frame to begin with is given up where fewer than this share of the others match.
 FOLLOWERS = 0.5
 # Frames that stay within so many pixels may be held by the camera.
@@ -116,36 +119,32 @@ def _follow(
     estimates[start] = replace(
         no_match(3, Outcome.MATCHED), covariance=np.zeros((3, 3)), false_alarm=0.0
     )
+    count, noise = 1, None
     for way in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
         last = np.zeros(3)
         for n in way:
-            found = _match_quickly(canvas, small[n], mask, limits, last)
+            pixels, known, origin = canvas.mean()
+            overlay = None
+            if noise is not None:
+                size = np.array(small[n].shape[1:])
+                overlay = lay_out(
+                    pixels, known, origin, noise, 1 / count, np.rint(last), size
+                )
+            picture = prepare_picture(
+                pixels, known, origin, small[n], limits, overlay, centres=last[None]
+            )
+            found = match_frame(picture, small[n], mask, last)
             if believed(found):
+                if noise is None:
+                    noise = measure_noise(
+                        [small[n]], found.shift[None], (pixels, origin), -1.0
+                    )
                 canvas.add(small[n], found.shift, mask)
+                count += 1
                 last = found.shift if bounds.drifts else last
             shift = found.shift * steps
             estimates[n] = replace(found, shift=shift, alternatives=shift[None])
     return estimates
-
-
-def _match_quickly(
-    canvas: MeanCanvas,
-    frame: Volume,
-    mask: Known | None,
-    bounds: Bounds,
-    last: Floats,
-) -> ShiftEstimate:
-    """Match a frame to the mean of others, around where the last one lay."""
-    picture = prepare_picture(*canvas.mean(), frame, bounds, centres=last[None])
-    if mask is None:
-        found = search_template(picture.searches[0], frame)
-        if (
-            found is not None
-            and found.outcome == Outcome.MATCHED
-            and found.false_alarm < CERTAIN
-        ):
-            return found
-    return match_frame(picture, frame, mask)
 
 
 def settle_template(
@@ -160,36 +159,57 @@ def settle_template(
     # and all, and does not hold it. So it takes one step, and the mean is made again.
     estimates = list(estimates)
     weight = None if known is None else known.astype(np.float32)
-    canvas, noise = None, None
+    canvas, noise, quiet = None, None, False
     for turn in range(PASSES):
         there = [n for n, each in enumerate(estimates) if believed(each)]
         if len(there) < 2:
             return _nothing(estimates)
         canvas = _mean_of(frames, estimates, there, known)
-        noise = _noise_of(frames, estimates, canvas, known) if turn < MEASURED else noise
-        assert noise is not None
+        if not quiet or noise is None:
+            new = _noise_of(frames, estimates, canvas, known)
+            quiet = noise is not None and new.variance > (1 - QUIET) * noise.variance
+            noise = new
         overlay = _overlay_of(frames, estimates, canvas, noise, inside=True)
-        moved = 0.0
-        for n in there:
-            fit = fit_overlay(
+        fits = {
+            n: fit_overlay(
                 overlay, frames[n], estimates[n].shift, weight=weight, steps=1
             )
-            if fit is None:
-                continue
-            sigma = math.sqrt(float(np.diag(fit.covariance).max()))
-            moved = max(moved, fit.step / max(SETTLED, SETTLED_SIGMAS * sigma))
-            estimates[n] = replace(
-                estimates[n],
-                shift=fit.shift,
-                covariance=fit.covariance,
-                correlation=fit.correlation,
-                alternatives=fit.shift[None],
-            )
-        if turn < MEASURED:
+            for n in there
+        }
+        moved = _take_steps(estimates, fits)
+        if turn < TRIED:
             moved += _try_again(frames, estimates, canvas, noise, bounds, known)
-        if moved < 1:
+        if moved < 1 and quiet:
             break
     return Sample(estimates=estimates, canvas=canvas, noise=noise)
+
+
+def _take_steps(
+    estimates: list[ShiftEstimate], fits: dict[int, OverlayFit | None]
+) -> float:
+    """Move frames to where they fit, in place; return the longest step over what matters.
+
+    That all move as one changes nothing.
+    """
+    steps = {n: f.shift - estimates[n].shift for n, f in fits.items() if f is not None}
+    common = np.mean(list(steps.values()), axis=0) if steps else 0.0
+    moved = 0.0
+    for n, step in steps.items():
+        fit = fits[n]
+        if fit is None:
+            continue
+        shift = fit.shift - common
+        sigma = math.sqrt(float(np.diag(fit.covariance).max()))
+        long = float(np.abs(step - common).max())
+        moved = max(moved, long / max(SETTLED, SETTLED_SIGMAS * sigma))
+        estimates[n] = replace(
+            estimates[n],
+            shift=shift,
+            covariance=fit.covariance,
+            correlation=fit.correlation,
+            alternatives=shift[None],
+        )
+    return moved
 
 
 def _try_again(

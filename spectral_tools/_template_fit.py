@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._correlation import ShiftEstimate, correlate_images
+from ._correlation import BELIEVED, ShiftEstimate, correlate_images
 from ._outcomes import Outcome
 from ._overlay import Overlay, fit_overlay, lay_out, measure_noise
 from ._template_search import (
@@ -34,6 +34,9 @@ TRAVEL = 2.0
 # A picture is searched around one shift as far as this share of a frame, beyond which
 # another one is prepared.
 APART = 0.25
+# A frame that was found without a search is this alike at least, as a share of what
+# frames are; so many places are tried on the way to it.
+ALIKE, PLACES = 0.9, 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,6 +99,17 @@ def match_frame(
     if guess is not None and len(picture.searches) > 1:
         away = [float(np.abs(each.centre - guess).max()) for each in picture.searches]
         search = picture.searches[int(np.argmin(away))]
+    found = _find(picture, search, frame, known)
+    if found.outcome == Outcome.NO_TEXTURE or found.false_alarm < BELIEVED:
+        return found
+    near = [found.shift] if guess is None else [found.shift, guess]
+    return _rescue(picture, frame, known, near) or found
+
+
+def _find(
+    picture: Picture, search: Template, frame: Volume, known: Known | None
+) -> ShiftEstimate:
+    """Search a picture, quickly and then in every way."""
     if known is not None and not known.all() and len(frame) == 1:
         return _look_again(picture, search, frame, known, None)
     found = search_template(search, frame)
@@ -109,6 +123,31 @@ def match_frame(
     if len(frame) > 1:
         return _look_by_channel(picture, search, frame, estimate)
     return _look_again(picture, search, frame, known, estimate)
+
+
+def _rescue(
+    picture: Picture, frame: Volume, known: Known | None, near: list[Floats]
+) -> ShiftEstimate | None:
+    """Return the match near one of few shifts, if chance makes none as good.
+
+    A scene of few smooth hills correlates well with itself moved, so that a search
+    tells little. But chance hardly makes a frame that is as alike as frames should be:
+    of n numbers that are random, a correlation r has a chance of (1 - r^2)^((n - 1) / 2).
+    """
+    lost = no_match(3, Outcome.MATCHED)
+    for shift in near:
+        start = replace(lost, shift=shift)
+        found, _ = fit_picture(picture, frame, start, 2, known)
+        if found is start or not picture.overlay:
+            continue
+        square = found.correlation**2
+        if square < (ALIKE * picture.overlay.likeness) ** 2:
+            continue
+        power = max(picture.overlay.modes * found.overlap - 1, 0) / 2
+        chance = PLACES * len(near) * max(1 - square, 0.0) ** power
+        if chance < BELIEVED:
+            return replace(found, false_alarm=chance)
+    return None
 
 
 def fit_picture(
