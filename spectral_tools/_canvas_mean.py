@@ -116,9 +116,7 @@ class MeanCanvas:
         self.counts = np.pad(self.counts, pads)
         self.origin = self.origin - before
 
-    def mean(
-        self, least: int = 1
-    ) -> tuple[Volume, NDArray[np.bool_] | None, Ints]:
+    def mean(self, least: int = 1) -> tuple[Volume, NDArray[np.bool_] | None, Ints]:
         """Return the mean, where `least` frames show it, and its origin.
 
         Where no frame is it is filled with the mean of the rest; None instead of a

@@ -1,5 +1,6 @@
 """Compare a frame with a picture that lies under it, compiled (floor 2)."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,31 +8,52 @@ from numpy.typing import NDArray
 
 from ._compiled import compiled
 
-__all__ = ["SUMS", "bump_taps", "overlay_sums", "shrink_pixels"]
+__all__ = [
+    "SUMS",
+    "bump_taps",
+    "level_sums",
+    "overlay_sums",
+    "shrink_pixels",
+    "slope_tables",
+]
 
 Volume = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 
-# What is summed over the pixels of a frame f, a picture p, and a filtered picture z with
-# slopes g: 1 f p z g g g ff pp fp fz pz fg fg fg pg pg pg.
-SUMS = 18
+# Sums over the pixels of a frame f, a picture p, and a filtered picture z with slopes g.
+# The first seven rows are 1 f p z g g g, each times 1 and the distances from the middle of
+# the frame along the three axes; the last holds ff pp fp fz pz fg fg fg pg pg pg; the
+# columns of the row before are the squares and products of distances: 00 01 02 11 12 22.
+SUMS = (9, 11)
+# A slope that others explain to all but this share is one of them.
+FLAT = 1e-9
 
 
-def bump_taps(parts: Floats, flat: NDArray[np.bool_]) -> tuple[Volume, Volume]:
+@compiled
+def bump_taps(parts: Floats, flat: Flags) -> tuple[Volume, Volume]:
     """Return the weights of four cubic bumps around a place on each axis, and their slopes.
 
     The place lies `parts` (0 to 1) beyond the second bump. Axes of one pixel, which are
     `flat`, have one bump.
     """
-    u = parts
-    low, high = (1 - u) ** 3 / 6, u**3 / 6
-    inner = (4 - 6 * u**2 + 3 * u**3) / 6
-    value = np.stack([low, inner, 1 - low - inner - high, high], axis=1)
-    steep = [-((1 - u) ** 2) / 2, 1.5 * u**2 - 2 * u, 0.5 + u - 1.5 * u**2, u**2 / 2]
-    slope = np.stack(steep, axis=1)
-    value[flat], slope[flat] = (1, 0, 0, 0), 0
-    return value.astype(np.float32), slope.astype(np.float32)
+    value, slope = np.zeros((2, 3, 4), np.float32)
+    for axis in range(3):
+        if flat[axis]:
+            value[axis, 0] = 1
+            continue
+        u = parts[axis]
+        low, high = (1 - u) ** 3 / 6, u**3 / 6
+        inner = (4 - 6 * u**2 + 3 * u**3) / 6
+        value[axis] = (low, inner, 1 - low - inner - high, high)
+        slope[axis] = (
+            -((1 - u) ** 2) / 2,
+            1.5 * u**2 - 2 * u,
+            0.5 + u - 1.5 * u**2,
+            u**2 / 2,
+        )
+    return value, slope
 
 
 @compiled
@@ -66,8 +88,10 @@ def overlay_sums(
         Weights of the bumps, and their slopes.
     """
     sums = np.zeros(SUMS)
+    half = np.array(frame.shape) / 2 - 0.5
     begin, end = box[0, 2], box[1, 2]
     cols = end - begin
+    along = (np.arange(begin, end) - half[2]).astype(np.float32)
     masked, holes = known.size > 1, weight.size > 1
     deep = 4 if frame.shape[0] > 1 else 1
     high = 4 if frame.shape[1] > 1 else 1
@@ -76,6 +100,8 @@ def overlay_sums(
     here0, here1, here2 = deep // 4, high // 4, wide // 3
     v0, v1, rise, lift = np.zeros((4, cols + 3), np.float32)
     share = np.ones(cols, np.float32)
+    even_sums, tilted = np.zeros((2, 7))
+    corner = np.zeros(11)
     x0, x1, x2, x3 = value[2]
     y0, y1, y2, y3 = slope[2]
     for plane in range(box[0, 0], box[1, 0]):
@@ -112,8 +138,10 @@ def overlay_sums(
                     share[k] = counts[k] * there[k] if masked else counts[k]
             s0 = s1 = s2 = s3 = s5 = s6 = s7 = np.float32(0)
             s8 = s9 = s10 = s11 = s13 = s14 = s16 = s17 = np.float32(0)
+            c0 = c1 = c2 = c3 = c5 = c6 = c7 = np.float32(0)
             for k in range(cols):
                 one = share[k]
+                c = along[k]
                 f = one * line[k]
                 t = one * (
                     (x0 * v0[k] + x1 * v0[k + 1]) + (x2 * v0[k + 2] + x3 * v0[k + 3])
@@ -143,8 +171,15 @@ def overlay_sums(
                 s14 += f * on
                 s16 += t * up
                 s17 += t * on
+                c0 += c * one
+                c1 += c * f
+                c2 += c * t
+                c3 += c * z
+                c5 += c * up
+                c6 += c * on
+                c7 += c * c * one
+            s4 = s12 = s15 = c4 = np.float32(0)
             if deep > 1:
-                s4 = s12 = s15 = np.float32(0)
                 for k in range(cols):
                     one = share[k]
                     t = (x0 * v0[k] + x1 * v0[k + 1]) + (
@@ -157,25 +192,164 @@ def overlay_sums(
                     s4 += off
                     s12 += off * line[k]
                     s15 += off * t
-                sums[4] += s4
-                sums[12] += s12
-                sums[15] += s15
-            sums[0] += s0
-            sums[1] += s1
-            sums[2] += s2
-            sums[3] += s3
-            sums[5] += s5
-            sums[6] += s6
-            sums[7] += s7
-            sums[8] += s8
-            sums[9] += s9
-            sums[10] += s10
-            sums[11] += s11
-            sums[13] += s13
-            sums[14] += s14
-            sums[16] += s16
-            sums[17] += s17
+                    c4 += along[k] * off
+            a, b = plane - half[0], row - half[1]
+            even_sums[:] = (s0, s1, s2, s3, s4, s5, s6)
+            tilted[:] = (c0, c1, c2, c3, c4, c5, c6)
+            for n in range(7):
+                sums[n, 0] += even_sums[n]
+                sums[n, 1] += a * even_sums[n]
+                sums[n, 2] += b * even_sums[n]
+                sums[n, 3] += tilted[n]
+            corner[:6] = (a * a * s0, a * b * s0, a * c0, b * b * s0, b * c0, 1.0 * c7)
+            sums[7] += corner
+            corner[:] = (s7, s8, s9, s10, s11, s12, s13, s14, s15, s16, s17)
+            sums[8] += corner
+            corner[:] = 0
     return sums
+
+
+@compiled
+def level_sums(sums: Floats, active: Flags) -> tuple[Floats, Floats]:
+    """Return sums of products of what no even slope explains, and these slopes.
+
+    Light changes from frame to frame, and from one side to the other. The slopes are
+    those of the frame and of the picture, (2, 4): a constant, and one along each axis.
+    """
+    matrix, index = np.zeros((4, 4)), 0
+    for i in range(3):
+        for j in range(i, 3):
+            matrix[i + 1, j + 1] = matrix[j + 1, i + 1] = sums[7, index]
+            index += 1
+    matrix[0] = sums[0, :4]
+    matrix[:, 0] = sums[0, :4]
+    # Rows that earlier ones explain tell nothing new and are left out.
+    factor = np.zeros((4, 4))
+    for i in range(4):
+        if i > 0 and not active[i - 1]:
+            continue
+        for j in range(i + 1):
+            total = matrix[i, j]
+            for k in range(j):
+                total -= factor[i, k] * factor[j, k]
+            if j < i:
+                factor[i, j] = total / factor[j, j] if factor[j, j] > 0 else 0.0
+            elif total > FLAT * matrix[i, i]:
+                factor[i, i] = math.sqrt(total)
+    # What rows 1 to 6 (f p z g g g) have in common with the even slopes.
+    parts = np.zeros((7, 4))
+    for row in range(1, 7):
+        for i in range(4):
+            if factor[i, i] > 0:
+                total = sums[row, i]
+                for k in range(i):
+                    total -= factor[i, k] * parts[row, k]
+                parts[row, i] = total / factor[i, i]
+    slopes = np.zeros((2, 4))
+    for row in range(2):
+        for i in range(3, -1, -1):
+            if factor[i, i] > 0:
+                total = parts[row + 1, i]
+                for k in range(i + 1, 4):
+                    total -= factor[k, i] * slopes[row, k]
+                slopes[row, i] = total / factor[i, i]
+    result = sums[8].copy()
+    pairs = ((1, 1), (2, 2), (1, 2), (1, 3), (2, 3))
+    for n in range(11):
+        if n < 5:
+            one, two = pairs[n]
+        else:
+            one, two = (n - 2) // 3, 4 + (n - 5) % 3
+        for i in range(4):
+            result[n] -= parts[one, i] * parts[two, i]
+    return result, slopes
+
+
+@compiled
+def slope_tables(plain: Volume, filtered: Volume, known: Flags, lead: Ints) -> Floats:
+    """Return running sums of products of the slopes of two pictures, at their pixels.
+
+    Parameters
+    ----------
+    plain, filtered : ndarray of shape (planes, rows, cols)
+        Heights of the bumps of the two pictures.
+    known : ndarray of shape (planes, rows, cols)
+        Which pixels count.
+    lead : ndarray of shape (3,)
+        Which bump belongs to pixel (0, 0, 0); 0 along axes of one pixel.
+
+    Returns
+    -------
+    ndarray of shape (6, planes + 1, rows + 1, cols + 1)
+        Sums over all pixels before one, for each pair of axes: 00 01 02 11 12 22.
+    """
+    planes, rows, cols = known.shape
+    tables = np.zeros((6, planes + 1, rows + 1, cols + 1))
+    value, slope = np.zeros((2, 3, 3), np.float32)
+    for axis in range(3):
+        if lead[axis] > 0:
+            value[axis] = (1 / 6, 2 / 3, 1 / 6)
+            slope[axis] = (-0.5, 0.0, 0.5)
+        else:
+            value[axis, 1] = 1
+    wide = 1 if lead[2] > 0 else 0
+    left = lead[2] - wide
+    lines = np.zeros((2, 3, cols + 2), np.float32)
+    slopes = np.zeros((2, 3, cols), np.float32)
+    for plane in range(planes):
+        for row in range(rows):
+            lines[:] = 0
+            for p in range(3):
+                for r in range(3):
+                    a = value[0, p] * value[1, r]
+                    b = value[0, p] * slope[1, r]
+                    c = slope[0, p] * value[1, r]
+                    if a == 0 and b == 0 and c == 0:
+                        continue
+                    at = plane + lead[0] + p - 1, row + lead[1] + r - 1
+                    near, far = (
+                        plain[at[0], at[1], left:],
+                        filtered[at[0], at[1], left:],
+                    )
+                    for k in range(cols + 2 * wide):
+                        lines[0, 0, k] += c * near[k]
+                        lines[0, 1, k] += b * near[k]
+                        lines[0, 2, k] += a * near[k]
+                        lines[1, 0, k] += c * far[k]
+                        lines[1, 1, k] += b * far[k]
+                        lines[1, 2, k] += a * far[k]
+            for n in range(2):
+                for axis in range(3):
+                    taps = slope[2] if axis == 2 else value[2]
+                    line, out = lines[n, axis], slopes[n, axis]
+                    if wide == 0:
+                        out[:] = taps[1] * line[:cols]
+                        continue
+                    for k in range(cols):
+                        out[k] = (
+                            taps[0] * line[k]
+                            + taps[1] * line[k + 1]
+                            + taps[2] * line[k + 2]
+                        )
+            there = known[plane, row]
+            index = 0
+            for i in range(3):
+                for j in range(i, 3):
+                    above = tables[index, plane + 1, row]
+                    to = tables[index, plane + 1, row + 1]
+                    index += 1
+                    if lead[i] == 0 or lead[j] == 0:
+                        continue
+                    total = 0.0
+                    for k in range(cols):
+                        if there[k]:
+                            total += 0.5 * (
+                                slopes[0, i, k] * slopes[1, j, k]
+                                + slopes[0, j, k] * slopes[1, i, k]
+                            )
+                        to[k + 1] = above[k + 1] + total
+        tables[:, plane + 1] += tables[:, plane]
+    return tables
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Align a movie or a stack by translation (floor 11)."""
+"""Align a movie or a stack by translation (floor 12)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ._outcomes import Outcome
 from ._series_inputs import SeriesInputs, check_series
 from ._series_match import Group, Learned, learn, volume_of
 from ._series_parts import match_along, match_to
-from ._template import believed
+from ._template_settle import believed
 from ._workers import Workers, check_workers
 
 __all__ = ["SeriesAlignment", "align_series"]

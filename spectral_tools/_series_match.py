@@ -1,4 +1,4 @@
-"""Match the frames of a series, as they are read (floor 8)."""
+"""Match the frames of a series, as they are read (floor 9)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ from ._canvas_mean import MeanCanvas
 from ._correlation import ShiftEstimate, mend_holes
 from ._frames import Frames
 from ._outcomes import Outcome
-from ._overlay import Noise
-from ._template import believed, find_pattern, grow_template
+from ._overlay_noise import Noise
+from ._template import find_pattern, grow_template
 from ._template_fit import Picture, match_frame, match_masked, prepare_picture
 from ._template_search import Bounds, no_match
+from ._template_settle import believed
 from ._workers import Workers, spread
 
 __all__ = [
@@ -139,6 +140,7 @@ class Task:
     picture: Picture
     pattern: Volume | None
     path: tuple[Ints, Floats] | None  # some frames, and about where they lie
+    done: dict[int, ShiftEstimate]  # frames that were matched before
 
 
 def match_all(
@@ -172,6 +174,8 @@ def _match_chunk(
 
 
 def _match_one(frame: NDArray[Any], task: Task, number: int) -> ShiftEstimate:
+    if number in task.done:
+        return task.done[number]
     group, pattern = task.group, task.pattern
     volume, known = volume_of(frame, group)
     if known is not None and not known.any():

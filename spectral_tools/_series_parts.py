@@ -1,4 +1,4 @@
-"""Align each group of planes of a series, to a picture or along links (floor 10)."""
+"""Align each group of planes of a series, to a picture or along links (floor 11)."""
 
 from dataclasses import replace
 
@@ -19,9 +19,9 @@ from ._series_match import (
     match_near,
     volume_of,
 )
-from ._template import believed
 from ._template_fit import prepare_picture
 from ._template_search import no_match
+from ._template_settle import believed
 from ._uncertainty import position_covariance
 from ._workers import Workers
 
@@ -46,14 +46,6 @@ def match_to(
     for each in match_all(given.frames, tasks, workers, progress):
         for row in range(len(learned)):
             found[row].append(each[rows.index(row)] if row in rows else lost)
-    if given.given is None:
-        # Frames of the template were compared with all others but themselves.
-        for known, estimates in zip(learned, found, strict=True):
-            for n, estimate in zip(
-                given.numbers.tolist(), known.estimates, strict=True
-            ):
-                if believed(estimate):
-                    estimates[n] = estimate
     return found
 
 
@@ -65,7 +57,7 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     typical = volume_of(textured[len(textured) // 2], group)[0]
     if known.pattern is not None:
         typical = typical - known.pattern
-    path = None
+    path, done = None, {}
     if given.given is not None:
         pixels, there = volume_of(given.given, group)
         if given.exact is not None and known.pattern is not None:
@@ -75,7 +67,10 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     elif known.canvas is not None:
         pixels, there, origin = known.canvas.mean()
         path = _path_of(given, known) if group.bounds.drifts else None
-        share = 1 / max(sum(map(believed, known.estimates)), 1)
+        # Frames of the template were compared with all others but themselves.
+        found = zip(given.numbers.tolist(), known.estimates, strict=True)
+        done = {n: estimate for n, estimate in found if believed(estimate)}
+        share = 1 / max(len(done), 1)
     else:
         return None
     if not np.ptp(pixels) > 0 or not np.ptp(typical) > 0:
@@ -88,7 +83,9 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     picture = prepare_picture(
         pixels, there, origin, typical, group.bounds, overlay, centres=near
     )
-    return Task(group=group, picture=picture, pattern=known.pattern, path=path)
+    return Task(
+        group=group, picture=picture, pattern=known.pattern, path=path, done=done
+    )
 
 
 def _path_of(given: SeriesInputs, known: Learned) -> tuple[Ints, Floats]:

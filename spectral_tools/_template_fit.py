@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from ._correlation import BELIEVED, ShiftEstimate, correlate_images
 from ._outcomes import Outcome
-from ._overlay import Overlay, fit_overlay, lay_out, measure_noise
+from ._overlay import Overlay, fit_overlay, lay_out
+from ._overlay_noise import measure_noise
 from ._template_search import (
     Bounds,
     Template,

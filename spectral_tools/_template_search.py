@@ -36,7 +36,7 @@ AMBIGUOUS = 0.85
 # What is known for certain is looked at alone if it is this share of the picture.
 CORE = 0.6
 # Frames are made smaller for the search, but not below this side, in pixels.
-SIDE = 100
+SIDE = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -122,10 +122,10 @@ def make_probe(
         for channel, out in zip(pixels, middle, strict=True):
             out[:] = channel[part].mean()
             out[to] = channel[part]
-    freqs, sides = frequencies(shape), tuple(size.tolist())
+    freqs, ends = frequencies(shape), tuple(size.tolist())
     for channel, frame in zip(shrink_frame(middle, factor), small, strict=True):
         one, two = (_tapered(template, image) for image in (channel, frame))
-        rings, gain, limit = ring_gains([one, two], shape, (sides, sides))
+        rings, gain, limit = ring_gains([one, two], shape, (ends, ends))
         whiten_modes(one, *freqs, rings, gain[:, 0], limit[:, 0])
         whiten_modes(one, *freqs, rings, gain[:, 1], np.full(len(rings), 1e30))
         template.probes.append(np.conj(one))
@@ -140,9 +140,7 @@ def _frame_tapers(size: Ints) -> Tapers:
 def _tapered(template: Template, volume: Volume) -> NDArray[np.complex64]:
     """Return the transform of a small frame that fades at its ends."""
     canvas = np.zeros(template.shape, np.float32)
-    taper_block(
-        volume, np.zeros(3, np.intp), template.size, *template.tapers, canvas
-    )
+    taper_block(volume, np.zeros(3, np.intp), template.size, *template.tapers, canvas)
     return forward(canvas)
 
 

@@ -1,0 +1,114 @@
+"""Measure what frames show beside a scene, by rings of frequencies (floor 4)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._canvas_mean import under_frame
+from ._fft import forward, frequencies
+from ._spectral_kernels import ring_edges
+
+__all__ = ["LEAST", "Noise", "measure_noise", "radii", "ring_powers"]
+
+Volume = NDArray[np.float32]
+Ints = NDArray[np.intp]
+Floats = NDArray[np.float64]
+Known = NDArray[np.bool_]
+
+# Rings of frequencies have at least so many modes and this share of their frequency.
+RING_MODES, RING_SHARE = 12.0, 0.1
+# A Hann window blurs modes: of those in a plane about a third are independent.
+INDEPENDENT = 0.35
+# This share of a frame must lie on the picture.
+LEAST = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Noise:
+    """What frames show beside the scene, by rings of frequencies."""
+
+    radius: Floats  # of each ring, in cycles per pixel
+    count: Floats  # modes of the ring that were seen
+    power: Floats  # of a pixel of a frame, at each mode
+    variance: float  # of a pixel
+
+
+def radii(shape: tuple[int, ...]) -> Floats:
+    one, two, three = frequencies(shape)
+    return np.sqrt(one[:, None, None] ** 2 + two[:, None] ** 2 + three**2)
+
+
+def _hann(shape: tuple[int, ...]) -> Volume:
+    one, two, three = (
+        np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 if n > 1 else np.ones(1)
+        for n in shape
+    )
+    window = one[:, None, None] * two[:, None] * three
+    return (window / math.sqrt(float((window**2).mean()))).astype(np.float32)
+
+
+def _rings(shape: tuple[int, ...]) -> Floats:
+    long = [n for n in shape if n > 1]
+    width = math.prod(long) ** (-1 / len(long))
+    return ring_edges(np.array(shape), width, 0.5, RING_MODES, RING_SHARE)
+
+
+def ring_powers(images: list[Volume]) -> tuple[Floats, Floats, Floats]:
+    """Return the radius, the modes and the mean power of rings, of (c, p, r, c) images."""
+    shape = images[0].shape[1:]
+    edges = _rings(shape)
+    radius = radii(shape)
+    ring = np.searchsorted(edges, (radius**2).ravel()).clip(0, len(edges) - 1)
+    window = _hann(shape)
+    total_power = np.zeros(radius.shape)
+    for image in images:
+        for channel in image:
+            faded = window * (channel - float((channel * window).sum() / window.sum()))
+            total_power += np.abs(forward(faded)) ** 2
+    total = len(images) * len(images[0])
+    count = np.bincount(ring, minlength=len(edges))
+    mean = np.bincount(ring, total_power.ravel(), len(edges)) / np.maximum(count, 1)
+    middle = np.bincount(ring, radius.ravel(), len(edges)) / np.maximum(count, 1)
+    there = count > 0
+    power: Any = mean[there] / (total * math.prod(shape))
+    independent: Any = INDEPENDENT * total * count[there]
+    return middle[there], independent, power
+
+
+def measure_noise(
+    frames: list[Volume],
+    shifts: Floats,
+    picture: tuple[Volume, Ints],
+    share: float,
+    known: Known | None = None,
+) -> Noise:
+    """Measure what a picture does not explain of frames that make a `share` of it each."""
+    left = []
+    for frame, shift in zip(frames, shifts, strict=True):
+        scene, there = under_frame(*picture, shift, frame.shape)
+        mask = there if known is None else there & known
+        if mask.sum() < LEAST * mask.size:
+            continue
+        rest = np.zeros_like(frame)
+        for channel in range(len(frame)):
+            a, b = frame[channel][mask], scene[channel][mask]
+            a, b = a - a.mean(), b - b.mean()
+            both = float((a * b).sum(dtype=float))
+            own = float((b * b).sum(dtype=float))
+            rest[channel][mask] = a - both / max(own, 1e-30) * b
+        # What does not count is zero, which takes its share of the power.
+        left.append(rest / math.sqrt(float(mask.mean())))
+    if not left:
+        left = list(frames)
+    radius, count, power = ring_powers(left)
+    alone = 1 / max(1 - share, 0.5)
+    variance = float(np.mean([np.square(one).mean() for one in left]))
+    return Noise(
+        radius=radius,
+        count=count,
+        power=alone * power,
+        variance=alone * variance,
+    )

@@ -1,0 +1,312 @@
+"""Fit frames to the mean of all of them until nothing moves (floor 7)."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._canvas_mean import MeanCanvas
+from ._correlation import BELIEVED, ShiftEstimate
+from ._outcomes import Outcome
+from ._overlay import Overlay, OverlayFit, even_light, fit_overlay, lay_out
+from ._overlay_noise import Noise, measure_noise
+from ._subpixel import ShiftFit, fit_shift
+from ._template_fit import match_frame, prepare_picture
+from ._template_search import Bounds, known_core, no_match
+
+__all__ = ["Sample", "believed", "settle_template"]
+
+Volume = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Known = NDArray[np.bool_]
+
+# The template is made again until no frame moves by more than this, in pixels or in
+# its own standard deviations.
+SETTLED, SETTLED_SIGMAS = 5e-4, 0.1
+PASSES = 20
+# Noise is measured, with so many frames, until it falls by less than this share of it;
+# then weights stay as they are. Lost frames are tried again in so many passes.
+LISTENED, QUIET = 8, 0.05
+TRIED = 3
+# Fewer frames than this are fitted again, each with weights of its own, in so many passes;
+# that counts where it differs by more than so many standard deviations.
+FEW, FEW_PASSES, DOUBTED = 4, 8, 5.0
+# Light that changes by less than this between frames is let be: in units of the contrast,
+# and for a gain, in standard deviations.
+EVEN, TOLD = 0.02, 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """Some frames that were matched to each other."""
+
+    estimates: list[ShiftEstimate]
+    canvas: MeanCanvas | None  # None where nothing matched
+    noise: Noise | None
+
+
+def believed(estimate: ShiftEstimate) -> bool:
+    """Return whether a shift is more than chance."""
+    return (
+        estimate.outcome in (Outcome.MATCHED, Outcome.AMBIGUOUS)
+        and estimate.false_alarm < BELIEVED
+    )
+
+
+def _matched(estimates: list[ShiftEstimate]) -> list[int]:
+    return [n for n, each in enumerate(estimates) if believed(each)]
+
+
+def settle_template(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    bounds: Bounds,
+    known: Known | None = None,
+) -> Sample:
+    """Fit each frame to the mean of all, until nothing moves."""
+    # Strategy: where all frames agree best with their mean, none has a reason to move.
+    # A frame is part of that mean; where it lies now its own part is the same, noise
+    # and all, and does not hold it. So it takes one step, and the mean is made again.
+    estimates, frames = list(estimates), list(frames)
+    weight = None if known is None else known.astype(np.float32)
+    canvas, noise, quiet = None, None, False
+    for turn in range(PASSES):
+        there = _matched(estimates)
+        if len(there) < 2:
+            return _nothing(estimates)
+        canvas = _mean_of(frames, estimates, there, known)
+        if not quiet or noise is None:
+            new = _noise_of(frames, estimates, canvas, known)
+            quiet = noise is not None and new.variance > (1 - QUIET) * noise.variance
+            noise = new
+        overlay = _overlay_of(frames, estimates, canvas, noise, inside=True)
+        fits = {
+            n: fit_overlay(
+                overlay, frames[n], estimates[n].shift, weight=weight, steps=1
+            )
+            for n in there
+        }
+        moved = _take_steps(estimates, fits)
+        if _even_frames(frames, fits, known):
+            moved += 1
+        if turn < TRIED:
+            moved += _try_again(frames, estimates, canvas, noise, bounds, known)
+        if moved < 1 and quiet:
+            break
+    if canvas is not None and len(_matched(estimates)) < FEW and len(frames[0]) == 1:
+        canvas = _mean_of(frames, estimates, _matched(estimates), known)
+        alone = _settle_few(frames, estimates, canvas, known)
+        estimates = alone if _apart(estimates, alone) else estimates
+        canvas = _mean_of(frames, estimates, _matched(estimates), known)
+    return Sample(estimates=estimates, canvas=canvas, noise=noise)
+
+
+def _apart(one: list[ShiftEstimate], two: list[ShiftEstimate]) -> bool:
+    """Return whether two answers differ by more than their errors."""
+    there = _matched(one)
+    step = np.array([two[n].shift - one[n].shift for n in there])
+    step -= step.mean(axis=0)
+    errors = np.array([np.diag(one[n].covariance + two[n].covariance) for n in there])
+    return bool((np.abs(step) > DOUBTED * np.sqrt(errors)).any())
+
+
+def _settle_few(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    canvas: MeanCanvas,
+    known: Known | None,
+) -> list[ShiftEstimate]:
+    """Fit each frame to the mean of the others, with weights of its own.
+
+    What the mean of few frames leaves of each tells little of their noise, and nothing
+    where they show different things.
+    """
+    estimates, there = list(estimates), _matched(estimates)
+    part = 1 - 1 / max(len(there), 2)
+    for _ in range(FEW_PASSES):
+        moved = 0.0
+        for n in there:
+            start = estimates[n]
+            canvas.add(frames[n], start.shift, known, sign=-1)
+            fit, origin = _fit_alone(canvas, frames[n], start.shift, known)
+            if fit is not None:
+                shift = fit.shift + origin
+                sigma = math.sqrt(float(np.diag(fit.covariance).max()))
+                long = float(np.abs(shift - start.shift).max())
+                moved = max(moved, long / max(SETTLED, SETTLED_SIGMAS * sigma))
+                estimates[n] = replace(
+                    start,
+                    shift=shift,
+                    covariance=part**2 * fit.covariance,
+                    correlation=fit.correlation,
+                    alternatives=shift[None],
+                )
+            canvas.add(frames[n], estimates[n].shift, known)
+        if moved < 1:
+            break
+    return estimates
+
+
+def _fit_alone(
+    canvas: MeanCanvas, frame: Volume, shift: Floats, known: Known | None
+) -> tuple[ShiftFit | None, Floats]:
+    """Fit a frame to a mean, from where the mean begins on."""
+    pixels, seen, origin = canvas.mean()
+    seen = np.ones(pixels.shape[1:], np.bool_) if seen is None else seen
+    part = known_core(seen)
+    start = origin + np.array([cut.start for cut in part], float)
+    valid = None
+    if known is not None or not seen[part].all():
+        whole = np.ones(frame.shape[1:], np.bool_)
+        valid = seen[part], whole if known is None else known
+    return fit_shift(pixels[0][part], frame[0], shift - start, valid=valid), start
+
+
+def _even_frames(
+    frames: list[Volume], fits: dict[int, OverlayFit | None], known: Known | None
+) -> bool:
+    """Bring frames to one light, in place, if it changes between them."""
+    there = {n: fit for n, fit in fits.items() if fit is not None}
+    gains = np.array([fit.gain for fit in there.values()])
+    if not there or (gains <= 0).any():
+        return False
+    sure = np.array([fit.significance for fit in there.values()])
+    common = float(np.exp(np.log(gains).mean()))
+    # A gain that is mostly noise is left alone.
+    told = np.abs(gains / common - 1) * sure
+    gains = np.where(told > TOLD, gains / common, 1.0)
+    middle = np.mean([fit.light for fit in there.values()], axis=0)
+    spread = [np.abs(fit.light - middle) @ _reach(frames[0]) for fit in there.values()]
+    far = max(float(np.max(each)) for each in spread)
+    if far < EVEN and np.abs(gains - 1).max() < EVEN:
+        return False
+    for (n, fit), gain in zip(there.items(), gains.tolist(), strict=True):
+        lit = replace(fit, gain=gain, light=fit.light - middle)
+        frames[n] = even_light(frames[n], lit)
+        if known is not None:
+            frames[n] = np.where(known, frames[n], np.float32(0))
+    return True
+
+
+def _reach(frame: Volume) -> Floats:
+    """Return how far from its middle a frame reaches, after a 1."""
+    return np.r_[1.0, 0.5 * np.array(frame.shape[1:])]
+
+
+def _take_steps(
+    estimates: list[ShiftEstimate], fits: dict[int, OverlayFit | None]
+) -> float:
+    """Move frames to where they fit, in place; return the longest step over what matters.
+
+    That all move as one changes nothing.
+    """
+    steps = {n: f.shift - estimates[n].shift for n, f in fits.items() if f is not None}
+    common = np.mean(list(steps.values()), axis=0) if steps else 0.0
+    moved = 0.0
+    for n, step in steps.items():
+        fit = fits[n]
+        if fit is None:
+            continue
+        shift = fit.shift - common
+        sigma = math.sqrt(float(np.diag(fit.covariance).max()))
+        long = float(np.abs(step - common).max())
+        moved = max(moved, long / max(SETTLED, SETTLED_SIGMAS * sigma))
+        estimates[n] = replace(
+            estimates[n],
+            shift=shift,
+            covariance=fit.covariance,
+            correlation=fit.correlation,
+            alternatives=shift[None],
+        )
+    return moved
+
+
+def _try_again(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    canvas: MeanCanvas,
+    noise: Noise,
+    bounds: Bounds,
+    known: Known | None,
+) -> int:
+    """Match frames that are not believed, in place; return how many are now."""
+    lost = [
+        n
+        for n, each in enumerate(estimates)
+        if not believed(each) and each.outcome != Outcome.NO_TEXTURE
+    ]
+    if not lost:
+        return 0
+    overlay = _overlay_of(frames, estimates, canvas, noise, inside=False)
+    there = _matched(estimates)
+    shifts = np.array([estimates[n].shift for n in there])
+    picture = prepare_picture(
+        *canvas.mean(), frames[lost[0]], bounds, overlay,
+        centres=shifts if bounds.drifts else None,
+    )  # fmt: skip
+    for n in lost:
+        near = shifts[np.abs(np.array(there) - n).argmin()]
+        estimates[n] = match_frame(picture, frames[n], known, near)
+    return sum(believed(estimates[n]) for n in lost)
+
+
+def _noise_of(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    canvas: MeanCanvas,
+    known: Known | None,
+) -> Noise:
+    """Return what the mean does not explain of some of its frames."""
+    there = _matched(estimates)
+    rows = np.unique(np.linspace(0, len(there) - 1, LISTENED).round().astype(int))
+    some = [there[row] for row in rows]
+    shifts = np.array([estimates[n].shift for n in some])
+    pixels, _, origin = canvas.mean()
+    share = float(np.mean([canvas.share_at(shift) for shift in shifts]))
+    return measure_noise(
+        [frames[n] for n in some], shifts, (pixels, origin), share, known
+    )
+
+
+def _overlay_of(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    canvas: MeanCanvas,
+    noise: Noise,
+    *,
+    inside: bool,
+) -> Overlay:
+    """Prepare the mean of frames for these frames, or for others."""
+    there = _matched(estimates)
+    shifts = np.array([estimates[n].shift for n in there])
+    # What a frame shows alone cannot tell where it lies.
+    pixels, known, origin = canvas.mean(2 if inside else 1)
+    share = float(np.mean([canvas.share_at(shift) for shift in shifts]))
+    middle = np.abs(shifts - np.median(shifts, axis=0)).max(axis=1).argmin()
+    size = np.array(frames[0].shape[1:])
+    return lay_out(
+        pixels, known, origin, noise, share, shifts[middle], size, inside=inside
+    )
+
+
+def _nothing(estimates: list[ShiftEstimate]) -> Sample:
+    """Return the outcome of frames that do not match; one alone matches nothing."""
+    lost = no_match(3, Outcome.NOT_FOUND)
+    return Sample(
+        estimates=[lost if believed(each) else each for each in estimates],
+        canvas=None,
+        noise=None,
+    )
+
+
+def _mean_of(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    there: list[int],
+    known: Known | None,
+) -> MeanCanvas:
+    canvas = MeanCanvas(frames[0].shape)
+    for n in there:
+        canvas.add(frames[n], estimates[n].shift, known)
+    return canvas
