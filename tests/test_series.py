@@ -150,6 +150,33 @@ def test_error_bars_of_few_smooth_frames_hold():
     assert 0.4 < value < 1.5
 
 
+@pytest.mark.parametrize("noise", [0.03, 0.3])
+def test_very_smooth_scenes_are_found_to_the_bound(noise):
+    truth = walk(24)
+    scene = spt.gaussian_texture((188, 188), cutoff=0.05, rng=0)
+    movie = spt.simulate_series(scene, truth, (128, 128), noise_sigma=noise, rng=9)
+    found = spt.align_series(movie.frames)
+    slope = np.mean([(each**2).mean() for each in np.gradient(scene)])
+    bound = noise / np.sqrt(slope * 128 * 128)
+    error = error_of(found.shifts, truth)
+    # 48 numbers scatter by 10 %, and the frame itself counts less than the scene.
+    assert np.sqrt((error**2).mean()) < 1.3 * bound
+    assert chi2(error, found.covariance) < 1.8  # 48 numbers: 1 +- 0.2
+
+
+def test_drift_may_go_beyond_half_a_frame():
+    size = 96
+    steps = np.linspace(0, 1.5 * size, 60)[:, None] * (1, 0.3)
+    truth = steps + np.random.default_rng(0).normal(size=steps.shape)
+    scene = spt.gaussian_texture((260, 160), rng=0)
+    movie = spt.simulate_series(scene, truth, (size, size), noise_sigma=0.3, rng=9)
+    found = spt.align_series(movie.frames)
+    assert {str(each) for each in found.outcome} <= {"matched", "ambiguous"}
+    # 0.02 px is the bound against the whole scene; each place is seen by two frames of
+    # three, and errors of neighbours add up on the way.
+    assert np.abs(error_of(found.shifts, truth)).max() < 0.15
+
+
 def test_frames_beyond_what_is_searched_are_not_believed_at_their_alias():
     truth, frames, _ = drifting(9, 16.4)
     found = spt.align_series(frames)
