@@ -149,7 +149,9 @@ def match_all(
     """Yield the matches of each frame, one for each task."""
     match = partial(_match_chunk, frames, tasks)
     chunks = _numbered(frames.chunks(CHUNK))
-    while batch := list(islice(chunks, BATCH)):
+    # Frames that are read once wait in memory until it is their turn.
+    count = 1 if workers == 1 and not progress else BATCH
+    while batch := list(islice(chunks, count)):
         for found in spread(
             match, batch, workers=workers, progress=progress, title="align series"
         ):

@@ -1,5 +1,7 @@
 """Movies and stacks whose shifts are known."""
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
@@ -389,6 +391,26 @@ def test_long_series_are_read_frame_by_frame():
     found = spt.align_series(store)
     assert store.reads <= 80 + 40
     assert_array_equal(found.shifts, spt.align_series(FRAMES).shifts)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_frames():
+    scene = spt.gaussian_texture((68, 68), rng=0).astype(np.float32)
+
+    def frames(count):
+        rng = np.random.default_rng(1)
+        for row, col in rng.integers(0, 20, (count, 2)).tolist():
+            noise = rng.standard_normal((48, 48), np.float32)
+            yield scene[row : row + 48, col : col + 48] + 0.3 * noise
+
+    peaks = []
+    for count in (100, 2000):
+        tracemalloc.start()
+        spt.align_series(frames(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # What is found of a frame takes less than 2 kB; the frames themselves take 9.
+    assert peaks[1] - peaks[0] < 1900 * 2000
 
 
 def test_workers_change_nothing():
