@@ -1,6 +1,52 @@
-"""Files of other programs: what is written here opens there (floor 4)."""
+"""Files of other programs: what is written here opens there (floor 14)."""
 
+from ._itk_text import ITKTransform, format_itk, parse_itk
+from ._itk_transforms import ControlPoints, itk_matrix, itk_points, map_itk
+from ._itk_written import grid_to_itk, matrix_to_itk, points_to_itk
+from ._mosaic_files import MosaicFile, read_mosaic, write_mosaic
 from ._ome_tiff import write_ome_tiff
 from ._ome_zarr import write_ome_zarr
+from ._saved import load_result, save_result
+from ._stos import Stos, read_stos, write_stos
+from ._tile_configuration import (
+    TileConfiguration,
+    read_tile_configuration,
+    write_tile_configuration,
+)
+from ._tile_folder import TileFile, TileFolder, tile_folder
+from ._usid import USIDData, USIDEntry, read_usid, read_usid_tree
+from ._usid_written import write_usid
 
-__all__ = ["write_ome_tiff", "write_ome_zarr"]
+__all__ = [
+    "ControlPoints",
+    "ITKTransform",
+    "MosaicFile",
+    "Stos",
+    "TileConfiguration",
+    "TileFile",
+    "TileFolder",
+    "USIDData",
+    "USIDEntry",
+    "format_itk",
+    "grid_to_itk",
+    "itk_matrix",
+    "itk_points",
+    "load_result",
+    "map_itk",
+    "matrix_to_itk",
+    "parse_itk",
+    "points_to_itk",
+    "read_mosaic",
+    "read_stos",
+    "read_tile_configuration",
+    "read_usid",
+    "read_usid_tree",
+    "save_result",
+    "tile_folder",
+    "write_mosaic",
+    "write_ome_tiff",
+    "write_ome_zarr",
+    "write_stos",
+    "write_tile_configuration",
+    "write_usid",
+]

@@ -1,0 +1,155 @@
+"""Read HDF5 that somebody else has written: it may be broken or mean ill (floor 1)."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ._beside import as_target, beside, put_in_place
+
+__all__ = ["attribute", "datasets", "find", "opened", "read", "told", "written"]
+
+# What h5py raises when a file is not what it should be.
+TROUBLES = (
+    AttributeError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SystemError,
+    TypeError,
+    ValueError,
+)
+# No compressed array is this many times as large as its part of the file: deflate
+# reaches 1032. Small ones may come from nothing, such as a value that fills them.
+SMALLEST_SHARE = 2000
+FREE = 1 << 20
+# Objects in a file, and groups inside of each other, beyond which nobody looks.
+MOST_OBJECTS = 100_000
+# Values of an attribute: texts of an array may all be the same long one.
+MOST_VALUES = 1000
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Turn what h5py raises into an error that says where."""
+    try:
+        yield
+    except TROUBLES as error:
+        told_by = " ".join(str(error).split())[:200].rstrip(".")
+        message = f"{where} must be readable HDF5; got {told_by or type(error)}."
+        raise ValueError(message) from error
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a file to read; a missing one is an `OSError`, as it is everywhere."""
+    source = Path(path)
+    with source.open("rb"):
+        pass
+    with told(str(source)):
+        file = h5py.File(source, "r")
+    try:
+        yield file
+    finally:
+        with told(str(source)):
+            file.close()
+
+
+@contextmanager
+def written(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a file to write, which takes its place when it is complete."""
+    target = as_target(path, "path")
+    if target.is_dir():
+        message = f"`path` must be a file; got the folder {target}."
+        raise ValueError(message)
+    with beside(target) as room:
+        made = room / "new.h5"
+        with h5py.File(made, "w") as file:
+            yield file
+        put_in_place(made, target, room)
+
+
+def find(group: Any, path: str, where: str) -> Any:
+    """Return what lies at a path, by links that stay in the file."""
+    found = group
+    for part in path.strip("/").split("/"):
+        with told(where):
+            link = found.get(part, getlink=True) if part not in ("", ".") else None
+            found = found[part] if isinstance(link, h5py.HardLink) else None
+        if found is None:
+            message = f"{where} must lead to something in the file; got {path!r}."
+            raise ValueError(message)
+    return found
+
+
+def datasets(file: Any, where: str) -> list[Any]:
+    """Return all datasets of a file, each once, in the order of their paths."""
+    found: dict[str, Any] = {}
+    seen = set()
+    waiting = [file]
+    while waiting:
+        group = waiting.pop()
+        with told(where):
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    continue
+                item = group[name]
+                place = h5py.h5o.get_info(item.id).addr
+                if place in seen:
+                    continue
+                seen.add(place)
+                if isinstance(item, h5py.Group):
+                    waiting.append(item)
+                elif isinstance(item, h5py.Dataset):
+                    found[item.name] = item
+                if len(seen) > MOST_OBJECTS:
+                    break
+        if len(seen) > MOST_OBJECTS:
+            message = f"{where} must hold at most {MOST_OBJECTS} objects; got more."
+            raise ValueError(message)
+    return [found[name] for name in sorted(found)]
+
+
+def attribute(item: Any, name: str, where: str) -> Any:
+    """Return an attribute, with bytes as text; None if there is none, or too many."""
+    with told(f"{where}, attribute {name}"):
+        if name not in item.attrs:
+            return None
+        count = prod(item.attrs.get_id(name).shape or ())
+        if count > MOST_VALUES:
+            return None
+        value = item.attrs[name]
+        if isinstance(value, bytes):
+            return value.decode()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "SO":
+            listed = [v.decode() if isinstance(v, bytes) else v for v in value.flat]
+            return np.array(listed, object).reshape(value.shape)
+        return value
+
+
+def read(dataset: Any, where: str) -> NDArray[Any]:
+    """Read a dataset that lies in the file itself, and is not larger than it could be."""
+    with told(where):
+        outside = dataset.is_virtual or bool(dataset.external)
+        # A chunk is unpacked as a whole, however little of it is wanted.
+        count = max(prod(dataset.shape or (0,)), prod(dataset.chunks or (0,)))
+        size = count * max(dataset.dtype.itemsize, 1)
+        stored = dataset.id.get_storage_size()
+        # What has a length of its own may be many times the same long one.
+        bad = dataset.shape is None or dataset.dtype.hasobject
+    if outside or bad:
+        message = f"{where} must hold numbers of its own; got none, or other files."
+        raise ValueError(message)
+    if size > FREE + SMALLEST_SHARE * stored:
+        message = f"{where} must hold its {size} bytes; got {stored} in the file."
+        raise ValueError(message)
+    with told(where):
+        return np.asarray(dataset[()])

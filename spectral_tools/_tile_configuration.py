@@ -1,0 +1,183 @@
+"""Where tiles lie, as Fiji writes it into a text file (floor 2)."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import as_points
+from ._text_files import Words, check_names, number_text, write_text
+
+__all__ = ["TileConfiguration", "read_tile_configuration", "write_tile_configuration"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TileConfiguration:
+    """Tiles and their positions.
+
+    Attributes
+    ----------
+    names : list of str
+        File of each tile.
+    positions : ndarray of shape (n, ndim)
+        Position of the first pixel of each in the mosaic, as (row, col) or
+        (plane, row, col).
+    series : list of int
+        Which image of its file each tile is; empty if files hold one image each.
+    """
+
+    names: list[str]
+    positions: NDArray[np.float64]
+    series: list[int]
+
+
+def read_tile_configuration(
+    path: str | os.PathLike[str], *, outside: bool = False
+) -> TileConfiguration:
+    """Read the positions of tiles from a file of Fiji's stitching.
+
+    Parameters
+    ----------
+    path : path_like
+        ``TileConfiguration.txt`` or ``TileConfiguration.registered.txt``, in 2 or 3
+        dimensions, with one image in each file or several.
+    outside : bool, optional
+        Let names lead out of the folder of the file. Nothing is opened here, but
+        whoever opens a file that somebody else has named should know where it is.
+
+    Returns
+    -------
+    TileConfiguration
+        Names and positions in the order of the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import spectral_tools as spt
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "TileConfiguration.txt"
+    ...     with path.open("w") as file:
+    ...         for line in ("dim = 2", "a.tif; ; (0, 0)", "b.tif; ; (921.5, -3)"):
+    ...             print(line, file=file)
+    ...     found = spt.io.read_tile_configuration(path)
+    >>> found.names, found.positions
+    (['a.tif', 'b.tif'], array([[  0. ,   0. ], [ -3. , 921.5]]))
+    """
+    words = Words.of_file(path)
+    ndim, several = 0, False
+    names: list[str] = []
+    positions: list[list[float]] = []
+    series: list[int] = []
+    while not words.at_end():
+        line = words.line("a tile")
+        setting = re.fullmatch(r"(dim|multiseries)\s*=\s*(\S+)", line)
+        if line.startswith("#"):
+            continue
+        if setting:
+            if names or (ndim and setting[1] == "dim"):
+                words.fail("come before the first tile, and once", repr(line))
+            if setting[1] == "multiseries":
+                several = setting[2] == "true"
+                continue
+            ndim = words.as_count(setting[2], "the number of dimensions")
+            if ndim not in (2, 3):
+                words.fail("hold 2 or 3 as the number of dimensions", f"{ndim}")
+            continue
+        name, number, position = _tile(words, line, ndim)
+        try:
+            check_names([name], "name", outside=outside)
+        except ValueError as error:
+            words.fail("name a file", str(error).rstrip("."))
+        names.append(name)
+        positions.append(position)
+        if several:
+            series.append(words.as_count(number, "the number of the image"))
+    if not names:
+        words.fail("hold at least one tile", "none")
+    return TileConfiguration(names=names, positions=np.array(positions), series=series)
+
+
+def write_tile_configuration(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    positions: ArrayLike,
+    *,
+    series: Sequence[int] | None = None,
+) -> None:
+    """Write the positions of tiles for Fiji's stitching.
+
+    The file takes its place when it is complete: an older one stays until then.
+
+    Parameters
+    ----------
+    path : path_like
+        Where to write, in the folder of the tiles.
+    names : sequence of str
+        File of each tile.
+    positions : array_like of shape (n, ndim)
+        Position of the first pixel of each in the mosaic, as (row, col) or
+        (plane, row, col): the last column of translations,
+        ``placement.matrices[:, :-1, -1]``.
+    series : sequence of int, optional
+        Which image of its file each tile is.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import spectral_tools as spt
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "TileConfiguration.txt"
+    ...     spt.io.write_tile_configuration(path, ["a.tif"], [(2, 921.5)])
+    ...     print(path.read_text())
+    # Define the number of dimensions we are working on
+    dim = 2
+    <BLANKLINE>
+    # Define the image coordinates
+    a.tif; ; (921.5, 2.0)
+    """
+    points = as_points(positions, "positions")
+    listed = list(names)
+    check_names(listed, "names")
+    if any(";" in name or name.startswith("#") for name in listed):
+        message = f"`names` must be without semicolons and leading #; got {listed}."
+        raise ValueError(message)
+    numbers = [""] * len(listed) if series is None else [str(int(n)) for n in series]
+    if not len(listed) == len(points) == len(numbers) > 0:
+        message = (
+            "`names`, `positions` and `series` must be equally many, and at least one; "
+            f"got {len(listed)}, {len(points)} and {len(numbers)}."
+        )
+        raise ValueError(message)
+    if any(number.startswith("-") for number in numbers):
+        message = f"`series` must be at least 0; got {numbers}."
+        raise ValueError(message)
+    lines = [
+        "# Define the number of dimensions we are working on",
+        f"dim = {points.shape[1]}",
+        *(["multiseries = true"] if series is not None else []),
+        "",
+        "# Define the image coordinates",
+    ]
+    for name, number, point in zip(listed, numbers, points[:, ::-1], strict=True):
+        numbers_text = ", ".join(map(number_text, point))
+        lines.append(f"{name}; {number}; ({numbers_text})")
+    write_text(path, "\n".join([*lines, ""]))
+
+
+def _tile(words: Words, line: str, ndim: int) -> tuple[str, str, list[float]]:
+    """Return the name, the number and the position that a line tells."""
+    parts = [part.strip() for part in line.split(";")]
+    if not ndim:
+        words.fail("follow a line such as 'dim = 2'", repr(line))
+    if len(parts) != 3 or not re.fullmatch(r"\(.*\)", parts[2]):
+        words.fail("be like 'name; ; (x, y)'", repr(line))
+    coordinates = [part.strip() for part in parts[2][1:-1].split(",")]
+    if len(coordinates) != ndim:
+        words.fail(f"hold {ndim} coordinates", repr(parts[2]))
+    position = [words.as_number(part, "a coordinate") for part in coordinates[::-1]]
+    return parts[0], parts[1], position
