@@ -118,13 +118,17 @@ def datasets(file: Any, where: str) -> list[Any]:
     return [found[name] for name in sorted(found)]
 
 
-def attribute(item: Any, name: str, where: str) -> Any:
-    """Return an attribute, with bytes as text; None if there is none, or too many."""
+def attribute(item: Any, name: str, where: str, *, plain: bool = False) -> Any:
+    """Return an attribute, with bytes as text; None if there is none, or too many.
+
+    With `plain`, texts of any length count as none: the library looks for them in a
+    heap, and may look forever if that is broken.
+    """
     with told(f"{where}, attribute {name}"):
         if name not in item.attrs:
             return None
-        count = prod(item.attrs.get_id(name).shape or ())
-        if count > MOST_VALUES:
+        found = item.attrs.get_id(name)
+        if prod(found.shape or ()) > MOST_VALUES or (plain and found.dtype.hasobject):
             return None
         value = item.attrs[name]
         if isinstance(value, bytes):

@@ -20,6 +20,7 @@ __all__ = [
     "degree_of",
     "format_itk",
     "is_known",
+    "kind_of",
     "parse_itk",
     "read_transform",
 ]
@@ -171,7 +172,13 @@ def check_whole(transform: ITKTransform) -> None:
 
 def is_known(name: str) -> bool:
     """Tell whether a word names a transform."""
-    return name in (MESH, GRID) or name in COUNTS or degree_of(name) is not None
+    kind = kind_of(name)
+    return kind in (MESH, GRID) or kind in COUNTS or degree_of(name) is not None
+
+
+def kind_of(name: str) -> str:
+    """Return a name as it is looked up: some releases wrote the type twice."""
+    return name.replace("_double_double_", "_double_")
 
 
 def _numbers(words: Words, what: str) -> Floats:
@@ -181,27 +188,29 @@ def _numbers(words: Words, what: str) -> Floats:
 
 def degree_of(name: str) -> int | None:
     """Return the degree of a polynomial that is told by its name."""
-    degree = name.removeprefix(LEGENDRE)
-    if degree == name or not degree.isascii() or not degree.isdigit():
+    kind = kind_of(name)
+    degree = kind.removeprefix(LEGENDRE)
+    if degree == kind or not degree.isascii() or not degree.isdigit():
         return None
     return int(degree) if len(degree) < 3 else None
 
 
 def _counts(name: str, fixed: Floats) -> tuple[int, int] | None:
     """Return how many parameters and fixed ones there must be; None if unclear."""
-    if name in COUNTS:
-        return COUNTS[name]
+    kind = kind_of(name)
+    if kind in COUNTS:
+        return COUNTS[kind]
     degree = degree_of(name)
     if degree is not None:
         usable = len(fixed) != 4 or (fixed[2:] > 0).all()
         return ((degree + 1) * (degree + 2), 4) if usable else None
-    wanted = 8 if name == MESH else 7
+    wanted = 8 if kind == MESH else 7
     if len(fixed) != wanted or (fixed[5:7] <= 0).any():
         return None
-    sizes = fixed[7:] if name == MESH else fixed[1:3]
+    sizes = fixed[7:] if kind == MESH else fixed[1:3]
     # Numbers of the cells of a grid, or of the points of a mesh.
-    if (sizes < (name == GRID)).any() or (sizes > 1e9).any() or (sizes % 1).any():
+    if (sizes < (kind == GRID)).any() or (sizes > 1e9).any() or (sizes % 1).any():
         return None
-    if name == MESH:
+    if kind == MESH:
         return 4 * int(sizes[0]), wanted
     return 2 * (int(sizes[0]) + 1) * (int(sizes[1]) + 1), wanted

@@ -11,13 +11,13 @@ from ._checks import as_points
 from ._itk_text import (
     AFFINE,
     GRID,
-    LEGENDRE,
     MESH,
     RIGID,
     SIMILARITY,
     ITKTransform,
     check_whole,
     degree_of,
+    kind_of,
 )
 from ._transforms import apply_transform, swap_xy_matrix
 
@@ -84,8 +84,8 @@ def itk_matrix(transform: ITKTransform, *, forward: bool = False) -> Floats:
     """
     check_whole(transform)
     parameters, fixed = transform.parameters, transform.fixed_parameters
-    if transform.name in FORMULAS:
-        found = FORMULAS[transform.name](parameters, fixed)
+    if kind_of(transform.name) in FORMULAS:
+        found = FORMULAS[kind_of(transform.name)](parameters, fixed)
     else:
         found = _linear_part(transform)
     if forward:
@@ -125,10 +125,10 @@ def itk_points(transform: ITKTransform) -> ControlPoints:
     """
     check_whole(transform)
     fixed = transform.fixed_parameters
-    if transform.name == MESH:
+    if kind_of(transform.name) == MESH:
         numbers = transform.parameters.reshape(-1, 4)
         fractions, points = numbers[:, :2], numbers[:, 2:]
-    elif transform.name == GRID:
+    elif kind_of(transform.name) == GRID:
         rows, cols = (int(cells) + 1 for cells in fixed[1:3])
         points = transform.parameters.reshape(rows, cols, 2)
         fractions = _grid_fractions(rows, cols)
@@ -201,7 +201,7 @@ def _linear_part(transform: ITKTransform) -> Floats:
     if terms[:, 3:].any():
         message = (
             "`transform` must be a polynomial of degree 1; "
-            f"got {transform.name.removeprefix(LEGENDRE)}."
+            f"got {degree_of(transform.name)}."
         )
         raise ValueError(message)
     matrix = np.eye(3)

@@ -89,10 +89,7 @@ def read_mosaic(path: str | os.PathLike[str], *, outside: bool = False) -> Mosai
             head[key] = (words.count if whole else words.number)(key[:-1])
             continue
         name, kind = _name_and_kind(words, head.get("format_version_number:", 0))
-        try:
-            check_names([name], "image", outside=outside)
-        except ValueError as error:
-            words.fail("name a file", str(error).rstrip("."))
+        words.check_name(name, outside=outside)
         names.append(name)
         transforms.append(read_transform(words, kind))
     spacing = head.get("pixel_spacing:", 1.0)
@@ -177,14 +174,14 @@ def write_mosaic(
     write_text(path, "\n".join([*lines, ""]))
 
 
-def _name_and_kind(words: Words, version: float) -> tuple[str, str]:
-    """Return the file of a tile, and the kind of its transform."""
+def _name_and_kind(words: Words, version: float) -> tuple[str, str | None]:
+    """Return the file of a tile, and the kind of its transform if it was read too."""
     if version:
         name = words.line("the file of an image")
         # One release of the program that made the format put it in quotes.
         if len(name) > 2 and name[0] == name[-1] == '"':
             name = name[1:-1]
-        return name, words.word("a transform")
+        return name, None
     # The name ends where a known transform begins, so that it may have spaces.
     parts = [words.word("the file of an image")]
     while not is_known(kind := words.word("a transform")):

@@ -110,7 +110,7 @@ def save_result(path: str | os.PathLike[str], result: Any) -> None:
         message = f"`result` must be a result of this package; got {type(result)}."
         raise TypeError(message)
     with written(path) as file:
-        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        file.attrs["format"], file.attrs["version"] = np.bytes_(FORMAT), VERSION
         _put(file, result)
 
 
@@ -148,10 +148,10 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     """
     source = str(Path(path))
     with opened(path) as file:
-        if str(attribute(file, "format", source)) != FORMAT:
+        if str(attribute(file, "format", source, plain=True)) != FORMAT:
             message = f"{source} must hold a {FORMAT}; got something else."
             raise ValueError(message)
-        version = attribute(file, "version", source)
+        version = attribute(file, "version", source, plain=True)
         if not isinstance(version, np.integer) or version != VERSION:
             message = f"{source} must be of version {VERSION}; got {version!r:.40}."
             raise ValueError(message)
@@ -159,7 +159,7 @@ def load_result(path: str | os.PathLike[str]) -> Any:
 
 
 def _put(group: Any, result: Any) -> None:
-    group.attrs["class"] = type(result).__name__
+    group.attrs["class"] = np.bytes_(type(result).__name__)
     for field in fields(result):
         value = getattr(result, field.name)
         if is_dataclass(value):
@@ -167,7 +167,7 @@ def _put(group: Any, result: Any) -> None:
             continue
         kind, stored = _stored(value, field.name)
         item = group.create_dataset(field.name, data=stored)
-        item.attrs["kind"] = kind
+        item.attrs["kind"] = np.bytes_(kind)
         if kind == "label array":
             item.attrs["shape"] = np.array(value.shape, np.int64)
 
@@ -212,7 +212,7 @@ def _label(label: Any, name: str) -> Any:
         return label
     if isinstance(label, Integral) and abs(int(label)) < LARGEST:
         return int(label)
-    if isinstance(label, Real) and isfinite(label):
+    if isinstance(label, Real) and not isinstance(label, Integral) and isfinite(label):
         return float(label)
     message = f"`result.{name}` must have numbers, strings and tuples; got {label!r}."
     raise TypeError(message)
@@ -220,9 +220,9 @@ def _label(label: Any, name: str) -> Any:
 
 def _result(group: Any, where: str, wanted: Any = None) -> Any:
     """Make the result that a group holds."""
-    name = attribute(group, "class", where)
+    name = attribute(group, "class", where, plain=True)
     made = RESULTS.get(name) if isinstance(name, str) else None
-    if made is None or (wanted is not None and made is not wanted):
+    if made is None or (wanted is not None and not issubclass(made, wanted)):
         message = f"{where} must hold a result of a known kind; got {name!r:.60}."
         raise ValueError(message)
     values = {}
@@ -237,7 +237,7 @@ def _result(group: Any, where: str, wanted: Any = None) -> Any:
         if nested:
             values[field.name] = _result(item, place, field.type)
             continue
-        kind = attribute(item, "kind", place)
+        kind = attribute(item, "kind", place, plain=True)
         value = _value(item, kind, place)
         if not _fits(value, field.type):
             message = f"{place} must be as a {name} has it; got {kind} {value!r:.60}."
@@ -284,7 +284,7 @@ def _of_text(item: Any, array: Any, kind: str, where: str) -> Any:
         )
         labels = [_tuples(label) for label in listed]
     if kind == "label array":
-        return _label_array(labels, attribute(item, "shape", where), where)
+        return _label_array(labels, attribute(item, "shape", where, plain=True), where)
     return labels if kind == "list of labels" else tuple(labels)
 
 

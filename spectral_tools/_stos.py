@@ -83,7 +83,7 @@ def read_stos(path: str | os.PathLike[str]) -> Stos:
     array([ 3., -2.])
     """
     words = Words.of_file(path)
-    images = [words.line("the file of an image") for _ in range(2)]
+    images = [words.next_line("the file of an image") for _ in range(2)]
     flipped = [words.expect("0", "1") == "1" for _ in range(2)]
     spacings, shapes = [], []
     for _ in range(2):
@@ -99,7 +99,7 @@ def read_stos(path: str | os.PathLike[str]) -> Stos:
     masks = ["", ""]
     if not words.at_end():
         words.expect(MASKS)
-        masks = [words.line("the file of a mask") for _ in range(2)]
+        masks = [words.next_line("the file of a mask") for _ in range(2)]
     if not words.at_end():
         words.fail("end with two masks", "more")
     return Stos(

@@ -39,7 +39,7 @@ class Words:
 
     def __init__(self, text: str, source: str) -> None:
         self.source = source
-        self._lines = text.split("\n")
+        self._lines = text.rstrip().split("\n")
         self._next = 0
         self._words: list[str] = []
 
@@ -91,6 +91,15 @@ class Words:
         self._next += 1
         return self._lines[self._next - 1].strip()
 
+    def next_line(self, what: str) -> str:
+        """Return the next line, which must not be empty."""
+        self._words = []
+        self._next += 1
+        found = "".join(self._lines[self._next - 1 : self._next]).strip()
+        if not found:
+            self.fail(f"hold {what}", "nothing")
+        return found
+
     def word(self, what: str) -> str:
         """Return the next word."""
         if self.at_end():
@@ -121,6 +130,13 @@ class Words:
             self.fail(f"hold a finite number as {what}", short(word))
         return value
 
+    def check_name(self, name: str, *, outside: bool) -> None:
+        """Raise unless a word or line names a file, in its folder if it has to."""
+        if not name:
+            self.fail("name a file", "nothing")
+        if not outside and leads_outside(name):
+            self.fail("name a file in its folder, or `outside` be set", short(name))
+
     def count(self, what: str) -> int:
         """Return the next word as a whole number of at least 0."""
         return self.as_count(self.word(what), what)
@@ -148,20 +164,14 @@ def number_text(value: float) -> str:
     return repr(float(value))
 
 
-def check_names(names: list[Any], name: str, *, outside: bool = True) -> None:
-    """Raise unless each name is one line of text, and stays in its folder."""
+def check_names(names: list[Any], name: str) -> None:
+    """Raise unless each name is one line of text."""
     for each in names:
         if not isinstance(each, str) or each != each.strip() or not each:
             message = f"`{name}` must be strings without space around; got {each!r}."
             raise ValueError(message)
         if CONTROL.search(each) or "\n" in each or "\t" in each:
             message = f"`{name}` must be lines of text; got {each!r}."
-            raise ValueError(message)
-        if not outside and leads_outside(each):
-            message = (
-                f"`{name}` must stay in the folder of the file unless `outside` is "
-                f"set; got {each!r}."
-            )
             raise ValueError(message)
 
 

@@ -88,10 +88,7 @@ def read_tile_configuration(
                 words.fail("hold 2 or 3 as the number of dimensions", f"{ndim}")
             continue
         name, number, position = _tile(words, line, ndim)
-        try:
-            check_names([name], "name", outside=outside)
-        except ValueError as error:
-            words.fail("name a file", str(error).rstrip("."))
+        words.check_name(name, outside=outside)
         names.append(name)
         positions.append(position)
         if several:

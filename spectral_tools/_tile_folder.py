@@ -75,10 +75,10 @@ class TileFile:
         """Read the file, or only a part of it if its pixels lie there as they are."""
         with _told(self.path):
             image = _image(self.path)
-        if image.shape != self.shape or image.dtype != self.dtype:
+        if (image.shape, image.dtype.newbyteorder("=")) != (self.shape, self.dtype):
             message = f"{self.path} must be as it was, {self.shape}; got {image.shape}."
             raise ValueError(message)
-        return np.array(image[key])
+        return np.array(image[key], self.dtype)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return iter(self[...])
@@ -238,7 +238,10 @@ def _tile(path: Path) -> TileFile:
 
             with tifffile.TiffFile(path) as file:
                 series = file.series[0]
-                shape, dtype = tuple(series.shape), np.dtype(series.dtype)
+                shape, dtype = (
+                    tuple(series.shape),
+                    np.dtype(series.dtype).newbyteorder("="),
+                )
         else:
             shape, dtype = _head(path)
     _check_size(path, shape, dtype)
