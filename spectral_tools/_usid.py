@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._hdf5 import attribute, datasets, find, opened, read, told
-from ._usid_tables import Table, gathered, kept_axes
+from ._usid_tables import Table, kept_axes, on_grid
 
 __all__ = ["USIDData", "USIDEntry", "read_usid", "read_usid_tree"]
 
@@ -173,30 +173,19 @@ def read_usid(
     with opened(path) as file:
         main, where = _main(file, str(Path(path)), dataset)
         entry = _entry(main, where)
-        positions = _table(main, POSITION, where)
-        spectroscopic = _table(main, SPECTROSCOPIC, where)
+        tables = _table(main, POSITION, where), _table(main, SPECTROSCOPIC, where)
         values = read(main, where)
     if values.dtype.hasobject or values.dtype.kind not in "biufcV":
         message = f"{where} must hold numbers; got dtype {values.dtype}."
         raise ValueError(message)
-    values = gathered(values, positions, 0, fill_value, where)
-    ndim = len(positions.shape)
-    values = gathered(values, spectroscopic, ndim, fill_value, where)
-    tables = (positions, spectroscopic)
-    kept = [kept_axes(table) for table in tables]
-    shape = [
-        table.shape[k] for table, axes in zip(tables, kept, strict=True) for k in axes
-    ]
+    values = on_grid(values, tables, fill_value, where)
+    kept = [(table, k) for table in tables for k in kept_axes(table)]
     return USIDData(
-        data=values.reshape(shape),
-        positions=len(kept[0]),
-        axes=[t.labels[k] for t, axes in zip(tables, kept, strict=True) for k in axes],
-        axis_units=[
-            t.units[k] for t, axes in zip(tables, kept, strict=True) for k in axes
-        ],
-        axis_values=[
-            t.values[k] for t, axes in zip(tables, kept, strict=True) for k in axes
-        ],
+        data=values.reshape([table.shape[k] for table, k in kept]),
+        positions=len(kept_axes(tables[0])),
+        axes=[table.labels[k] for table, k in kept],
+        axis_units=[table.units[k] for table, k in kept],
+        axis_values=[table.values[k] for table, k in kept],
         quantity=entry.quantity,
         units=entry.units,
     )

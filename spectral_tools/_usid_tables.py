@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Table", "gathered", "kept_axes"]
+__all__ = ["Table", "kept_axes", "on_grid"]
 
 Ints = NDArray[np.intp]
 
@@ -84,32 +84,54 @@ class Table:
         )
 
 
-def gathered(
+def on_grid(
     values: NDArray[Any],
-    table: Table,
-    axis: int,
+    tables: tuple[Table, Table],
     fill_value: complex | None,
     where: str,
 ) -> NDArray[Any]:
-    """Replace an axis of a table's rows by the axes of its grid."""
-    before, after = values.shape[:axis], values.shape[axis + 1 :]
-    count = prod(table.shape)
-    missing = count - len(table.places)
-    found = np.empty((*before, count, *after), values.dtype)
+    """Put values (position, other) where tables tell, and what fills elsewhere."""
+    sides = prod(tables[0].shape), prod(tables[1].shape)
+    missing = prod(sides) - values.size
+    rows, cols = (_slots(table) for table in tables)
+    if isinstance(rows, slice) and isinstance(cols, slice) and not missing:
+        return values
     if missing:
-        if fill_value is None:
-            message = (
-                f"{where} must hold all {count} places of {table.shape}, or "
-                f"`fill_value` be given; got {len(table.places)}."
-            )
-            raise ValueError(message)
-        kind = np.min_scalar_type(fill_value)
-        if not np.can_cast(kind, values.dtype, "same_kind"):
-            message = f"`fill_value` must fit {values.dtype}; got {fill_value!r}."
-            raise ValueError(message)
-        found[...] = fill_value
-    np.moveaxis(found, axis, 0)[table.places] = np.moveaxis(values, axis, 0)
-    return found.reshape((*before, *table.shape, *after))
+        _check_fill(values, tables, fill_value, where)
+    found = np.full(sides, fill_value if missing else 0, values.dtype)
+    if isinstance(rows, np.ndarray) and isinstance(cols, np.ndarray):
+        rows = rows[:, np.newaxis]
+    found[rows, cols] = values
+    return found
+
+
+def _slots(table: Table) -> Ints | slice:
+    """Return the places of rows, as a slice if they are in order: that is faster."""
+    count = len(table.places)
+    in_order = (table.places == np.arange(count)).all()
+    return slice(count) if in_order else table.places
+
+
+def _check_fill(
+    values: NDArray[Any],
+    tables: tuple[Table, Table],
+    fill_value: complex | None,
+    where: str,
+) -> None:
+    """Raise unless something fills places without values, and fits among them."""
+    shape = tables[0].shape + tables[1].shape
+    if fill_value is None:
+        message = (
+            f"{where} must hold all places of {shape}, or `fill_value` be given; "
+            f"got {values.size}."
+        )
+        raise ValueError(message)
+    if not np.can_cast(np.min_scalar_type(fill_value), values.dtype, "same_kind"):
+        message = f"`fill_value` must fit {values.dtype}; got {fill_value!r}."
+        raise ValueError(message)
+    if prod(shape) > SPARSEST * values.size:
+        message = f"{where} must be a grid; got {values.size} places in {shape}."
+        raise ValueError(message)
 
 
 def kept_axes(table: Table) -> list[int]:

@@ -159,12 +159,21 @@ def test_spectroscopic_dimensions_are_found_too(tmp_path):
 def test_a_scan_that_was_interrupted_is_refused_or_filled(tmp_path):
     data = np.arange(10.0).reshape(10, 1)
     path = foreign(tmp_path / "scan.h5", X_FAST[:10], data)
-    match = r"must hold all 12 places of \(3, 4\), or `fill_value` be given; got 10"
+    match = r"hold all places of \(3, 4, 1\), or `fill_value` be given; got 10"
     with pytest.raises(ValueError, match=match):
         spt.io.read_usid(path)
     found = spt.io.read_usid(path, fill_value=np.nan)
     truth = np.append(np.arange(10.0), [np.nan, np.nan]).reshape(3, 4)
     assert_array_equal(found.data[..., 0], truth)
+
+
+def test_values_may_have_parts(tmp_path):
+    data = np.zeros((3, 4), [("a", "f4"), ("b", "i8")])
+    data["a"], data["b"] = np.pi, np.arange(4)
+    found = spt.io.read_usid(write(tmp_path / "scan.h5", data))
+    assert_array_equal(found.data, data)
+    backwards = foreign(tmp_path / "other.h5", X_FAST[::-1], data.reshape(12, 1))
+    assert_array_equal(spt.io.read_usid(backwards).data[..., 0], data[::-1, ::-1])
 
 
 def test_what_fills_must_fit(tmp_path):
