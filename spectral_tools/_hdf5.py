@@ -1,10 +1,13 @@
 """Read HDF5 that somebody else has written: it may be broken or mean ill (floor 1)."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader, FileIO
 from math import prod
 from pathlib import Path
+from struct import unpack_from
 from typing import Any
 
 import h5py
@@ -34,7 +37,58 @@ FREE = 1 << 20
 # Objects in a file, and groups inside of each other, beyond which nobody looks.
 MOST_OBJECTS = 100_000
 # Values of an attribute: texts of an array may all be the same long one.
-MOST_VALUES = 1000
+MOST_VALUES = 64
+# Texts of any length lie in heaps: a mark, the size of all, and objects one after the
+# other, each with a head of its number and its size. Number 0 is what is free.
+MARK, HEAP_HEAD, OBJECT_HEAD = re.compile(b"GCOL"), 16, 16
+# The library makes none smaller than this, numbers objects with 16 bits, and reads a
+# head with at most this much around it.
+SMALLEST_HEAP, MOST_IN_HEAP, LARGEST_READ = 4096, 1 << 16, 1 << 21
+
+
+class WatchedFile(BufferedReader):
+    """A file whose heaps are looked at before the library has them.
+
+    It goes from object to object by their sizes, and round in circles, or out of its
+    memory, if these are wrong: no error of Python could end that.
+    """
+
+    def readinto(self, buffer: Any) -> int:
+        """Read, and raise if there is a broken heap in what was read."""
+        start = self.tell()
+        count = super().readinto(buffer)
+        if count <= LARGEST_READ:
+            # A mark may lie across two parts that are read.
+            first = max(start - len(MARK.pattern), 0)
+            data = self._part(first, start - first + count + len(MARK.pattern))
+            places = [first + found.start() for found in MARK.finditer(data)]
+            most = 2 + len(data) // SMALLEST_HEAP
+            if len(places) > most:
+                message = f"Bytes must have {most} heaps; got {len(places)}."
+                raise ValueError(message)
+            for place in places:
+                self._check_heap(place)
+        return count
+
+    def _part(self, start: int, count: int) -> bytes:
+        self.seek(start)
+        return self.read(count)
+
+    def _check_heap(self, start: int) -> None:
+        size = int.from_bytes(self._part(start, HEAP_HEAD)[8:], "little")
+        heap = b""
+        if HEAP_HEAD < size <= os.fstat(self.fileno()).st_size:
+            # Of any other size, the library does not look into it.
+            heap = self._part(start, size)
+        place, objects = HEAP_HEAD, 0
+        while place + OBJECT_HEAD <= len(heap):
+            number, held = unpack_from("<H6xQ", heap, place)
+            step = OBJECT_HEAD + -(-held // 8) * 8 if number else held
+            place, objects = place + step, objects + 1
+            bad = step < OBJECT_HEAD or place > len(heap)
+            if bad or objects > MOST_IN_HEAP:
+                message = f"The heap at byte {start} must be whole; got {held} bytes."
+                raise ValueError(message)
 
 
 @contextmanager
@@ -52,15 +106,19 @@ def told(where: str) -> Iterator[None]:
 def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a file to read; a missing one is an `OSError`, as it is everywhere."""
     source = Path(path)
-    with source.open("rb"):
-        pass
-    with told(str(source)):
-        file = h5py.File(source, "r")
-    try:
-        yield file
-    finally:
+    with WatchedFile(FileIO(source)) as watched:
         with told(str(source)):
-            file.close()
+            file = h5py.File(watched, "r")
+        try:
+            with told(str(source)):
+                sizes = file.id.get_create_plist().get_sizes()
+            if sizes != (8, 8):
+                message = f"{source} must have addresses of 8 bytes; got others."
+                raise ValueError(message)
+            yield file
+        finally:
+            with told(str(source)):
+                file.close()
 
 
 @contextmanager
@@ -118,17 +176,17 @@ def datasets(file: Any, where: str) -> list[Any]:
     return [found[name] for name in sorted(found)]
 
 
-def attribute(item: Any, name: str, where: str, *, plain: bool = False) -> Any:
-    """Return an attribute, with bytes as text; None if there is none, or too many.
-
-    With `plain`, texts of any length count as none: the library looks for them in a
-    heap, and may look forever if that is broken.
-    """
+def attribute(item: Any, name: str, where: str) -> Any:
+    """Return an attribute, with bytes as text; None if there is none of use."""
     with told(f"{where}, attribute {name}"):
         if name not in item.attrs:
             return None
         found = item.attrs.get_id(name)
-        if prod(found.shape or ()) > MOST_VALUES or (plain and found.dtype.hasobject):
+        # Of the kinds that are not their own bytes, the library survives these two.
+        text = h5py.check_string_dtype(found.dtype)
+        link = h5py.check_ref_dtype(found.dtype) is h5py.Reference
+        odd = found.dtype.hasobject and not text and not link
+        if odd or prod(found.shape or ()) > MOST_VALUES:
             return None
         value = item.attrs[name]
         if isinstance(value, bytes):

@@ -148,10 +148,10 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     """
     source = str(Path(path))
     with opened(path) as file:
-        if str(attribute(file, "format", source, plain=True)) != FORMAT:
+        if str(attribute(file, "format", source)) != FORMAT:
             message = f"{source} must hold a {FORMAT}; got something else."
             raise ValueError(message)
-        version = attribute(file, "version", source, plain=True)
+        version = attribute(file, "version", source)
         if not isinstance(version, np.integer) or version != VERSION:
             message = f"{source} must be of version {VERSION}; got {version!r:.40}."
             raise ValueError(message)
@@ -220,7 +220,7 @@ def _label(label: Any, name: str) -> Any:
 
 def _result(group: Any, where: str, wanted: Any = None) -> Any:
     """Make the result that a group holds."""
-    name = attribute(group, "class", where, plain=True)
+    name = attribute(group, "class", where)
     made = RESULTS.get(name) if isinstance(name, str) else None
     if made is None or (wanted is not None and not issubclass(made, wanted)):
         message = f"{where} must hold a result of a known kind; got {name!r:.60}."
@@ -237,7 +237,7 @@ def _result(group: Any, where: str, wanted: Any = None) -> Any:
         if nested:
             values[field.name] = _result(item, place, field.type)
             continue
-        kind = attribute(item, "kind", place, plain=True)
+        kind = attribute(item, "kind", place)
         value = _value(item, kind, place)
         if not _fits(value, field.type):
             message = f"{place} must be as a {name} has it; got {kind} {value!r:.60}."
@@ -267,15 +267,13 @@ def _of_text(item: Any, array: Any, kind: str, where: str) -> Any:
     """Return outcomes or labels, which are stored as text."""
     with told(where):
         words = [each.decode() for each in array.flat]
-        # Compressed text could grow without end.
-        plain = item.chunks is None
     if kind in ("outcome", "outcomes"):
         found = np.empty(len(words), object)
         with told(where):
             found[:] = [Outcome(word) for word in words]
         found = found.reshape(array.shape)
         return found[()] if kind == "outcome" else found
-    if array.shape != () or not plain:
+    if array.shape != ():
         message = f"{where} must be a text; got {array.shape} of them."
         raise ValueError(message)
     with told(where):
@@ -284,7 +282,7 @@ def _of_text(item: Any, array: Any, kind: str, where: str) -> Any:
         )
         labels = [_tuples(label) for label in listed]
     if kind == "label array":
-        return _label_array(labels, attribute(item, "shape", where, plain=True), where)
+        return _label_array(labels, attribute(item, "shape", where), where)
     return labels if kind == "list of labels" else tuple(labels)
 
 
@@ -295,10 +293,9 @@ def _refused(found: Any) -> None:
 
 def _label_array(labels: list[Any], shape: Any, where: str) -> Any:
     """Return labels as an array of objects, none of which is taken for an axis."""
-    sides = np.ravel(shape).tolist() if isinstance(shape, np.ndarray) else [-1]
-    if not all(isinstance(side, int) and side >= 0 for side in sides) or prod(
-        sides
-    ) != len(labels):
+    sides = np.ravel(shape).tolist()
+    whole = all(isinstance(side, int) and side >= 0 for side in sides)
+    if not whole or prod(sides) != len(labels):
         message = f"{where} must have the shape of {len(labels)} labels; got {sides}."
         raise ValueError(message)
     found = np.empty(len(labels), object)

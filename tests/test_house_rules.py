@@ -87,7 +87,8 @@ def imported(tree):
 
 def neighbours(tree):
     """Return the modules of this package that a module imports from."""
-    inside = {name.removeprefix("spectral_tools.") for name in imported(tree)}
+    start = "spectral_tools."
+    inside = {n.removeprefix(start) for n in imported(tree) if n.startswith(start)}
     return inside & set(MODULES)
 
 

@@ -329,6 +329,54 @@ def test_broken_data_are_named(kind, tmp_path):
     assert str(path) in str(caught.value)
 
 
+def resized(data, number, held):
+    """Change the size that an object of the heap of texts says it has; 0 is free."""
+    place = data.index(b"GCOL") + 16
+    while int.from_bytes(data[place : place + 2], "little") != number:
+        size = int.from_bytes(data[place + 8 : place + 16], "little")
+        place += 16 + -(-size // 8) * 8
+    return data[: place + 8] + held.to_bytes(8, "little") + data[place + 16 :]
+
+
+def crowded(data):
+    """Make the texts of a heap begin as heaps do."""
+    place = data.index(b"GCOL") + 32
+    return data[:place] + b"GCOL" * 8 + data[place + 32 :]
+
+
+WHOLE = "scan.h5:.* quantity must be .* heap at byte .* must be whole; got "
+HEAPS = {
+    "free space without end": (lambda d: resized(d, 0, 0), WHOLE + "0"),
+    "an object behind the end": (lambda d: resized(d, 1, 5000), WHOLE + "5000"),
+    "an object behind memory": (lambda d: resized(d, 1, 2**64 - 40), WHOLE + "184"),
+    "heaps in a heap": (crowded, "Bytes must have 3 heaps; got 9"),
+    "texts of another kind": (
+        lambda d: d.replace(b"\x19\x01\x01", b"\x19\xff\x01"),
+        "must be a main dataset; got no text as quantity",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HEAPS)
+def test_broken_texts_are_named(kind, tmp_path):
+    path = write(tmp_path / "scan.h5", np.ones((3, 4)))
+    function, match = HEAPS[kind]
+    data = function(path.read_bytes())
+    assert data != path.read_bytes()
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=match):
+        spt.io.read_usid(path, dataset=MAIN)
+
+
+def test_addresses_of_other_sizes_are_refused(tmp_path):
+    settings = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    settings.set_sizes(4, 4)
+    path = tmp_path / "scan.h5"
+    h5py.h5f.create(bytes(path), fcpl=settings).close()
+    with pytest.raises(ValueError, match="must have addresses of 8 bytes; got others"):
+        spt.io.read_usid_tree(path)
+
+
 @pytest.mark.parametrize(
     ("dataset", "match"),
     [
@@ -566,8 +614,8 @@ HOSTILE = {
         "result.h5:reference_points must lead to something in the file",
     ),
     "no field": (lambda f: f.__delitem__("group"), "result.h5:group must lead to"),
-    "a class in a heap": (
-        lambda f: f.attrs.__setitem__("class", "Placement"),
+    "a class of any length": (
+        lambda f: f.attrs.__setitem__("class", ["Placement"] * 99),
         "must hold a result of a known kind; got None",
     ),
     "a group": (
