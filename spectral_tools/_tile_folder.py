@@ -37,8 +37,6 @@ TROUBLES = (
 FIELDS = ("plane", "row", "col", "index")
 # A width, such as 03d: digits with zeros before them.
 WIDTH = re.compile(r"(?:0?([1-9]))?d?")
-# Modes in which an image is decoded as it is stored.
-MODES = {"L": ("u1", ()), "I;16": ("u2", ()), "RGB": ("u1", (3,)), "RGBA": ("u1", (4,))}
 # No format packs pixels more than this many times.
 DENSEST = 20_000
 FREE = 1 << 24
@@ -118,7 +116,7 @@ def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
     Parameters
     ----------
     folder : path_like
-        Folder of images that TIFF readers or scikit-image open.
+        Folder of TIFF, PNG, JPEG, BMP and the like.
     pattern : str
         Their names, with ``{row}`` and ``{col}``, also ``{plane}``, or ``{index}``
         alone where they stand, such as ``"tile_{row}_{col}.tif"``. A width is kept
@@ -252,13 +250,16 @@ def _head(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
     from PIL import Image  # noqa: PLC0415
 
     with Image.open(path) as file:
-        (cols, rows), mode = file.size, file.mode
-    if mode in MODES:
-        kind, channels = MODES[mode]
-        return (rows, cols, *channels), np.dtype(kind)
-    _check_size(path, (rows, cols, 4), np.dtype(np.uint8))
-    image = _image(path)
-    return image.shape, image.dtype
+        cols, rows = file.size
+        pixel = np.asarray(Image.new(_mode(file), (1, 1)))
+    return (rows, cols, *pixel.shape[2:]), pixel.dtype
+
+
+def _mode(file: Any) -> str:
+    """Return what an image becomes: colours, if its pixels only number them."""
+    if file.mode == "P":
+        return "RGBA" if "transparency" in file.info else "RGB"
+    return str(file.mode)
 
 
 def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -272,9 +273,10 @@ def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
 def _image(path: Path) -> NDArray[Any]:
     """Return the image of a file, without reading more than is needed if it can be."""
     if path.suffix.lower() not in TIFF:
-        from skimage.io import imread  # noqa: PLC0415
+        from PIL import Image  # noqa: PLC0415
 
-        return np.asarray(imread(path))
+        with Image.open(path) as file:
+            return np.asarray(file.convert(_mode(file)))
     import tifffile  # noqa: PLC0415
 
     with tifffile.TiffFile(path) as file:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 import spectral_tools as spt
 
@@ -547,11 +548,9 @@ def test_what_cannot_be_read_back_is_not_written(call, match, tmp_path):
 
 
 def folder_of(names, folder, image):
-    from skimage.io import imsave  # noqa: PLC0415
-
     for name in names:
         if name.endswith("png"):
-            imsave(folder / name, image, check_contrast=False)
+            Image.fromarray(image).save(folder / name)
         else:
             tifffile.imwrite(folder / name, image, photometric="minisblack")
 
@@ -616,6 +615,26 @@ def test_images_are_read_when_they_are_sliced(
     assert_array_equal(whole.astype(bool), image.astype(bool))
     assert_array_equal(tile[3:9, 5], whole[3:9, 5])
     assert not isinstance(tile[3:9], np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "dtype"),
+    [("1", (), "bool"), ("P", (3,), "u1"), ("LA", (2,), "u1"), ("I;16", (), "u2")],
+)
+def test_images_of_every_mode_are_as_their_heads_tell(mode, channels, dtype, tmp_path):
+    Image.new(mode, (7, 5)).save(tmp_path / "0.png")
+    [tile] = spt.io.tile_folder(tmp_path, "{index}.png").tiles
+    assert (tile.shape, tile.dtype) == ((5, 7, *channels), np.dtype(dtype))
+    assert not np.asarray(tile).any()
+
+
+def test_images_that_number_their_colours_become_colours(tmp_path):
+    image = Image.new("P", (7, 5))
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.putpixel((3, 2), 1)
+    image.save(tmp_path / "0.png")
+    [tile] = spt.io.tile_folder(tmp_path, "{index}.png").tiles
+    assert_array_equal(tile[2, 2:4], [(0, 0, 0), (10, 20, 30)])
 
 
 def open_files():
