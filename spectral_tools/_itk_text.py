@@ -9,12 +9,6 @@ from ._checks import as_finite
 from ._text_files import Words, number_text
 
 __all__ = [
-    "AFFINE",
-    "GRID",
-    "LEGENDRE",
-    "MESH",
-    "RIGID",
-    "SIMILARITY",
     "ITKTransform",
     "check_whole",
     "degree_of",

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_finite
 from ._itk_text import ITKTransform, format_itk, read_transform
@@ -121,9 +121,9 @@ def write_stos(
     path: str | os.PathLike[str],
     transform: ITKTransform,
     images: tuple[str, str],
-    shapes: NDArray[np.intp] | list[tuple[int, int]],
+    shapes: ArrayLike,
     *,
-    spacings: tuple[Floats, Floats] | None = None,
+    spacings: ArrayLike = ((1, 1), (1, 1)),
     flipped: tuple[bool, bool] = (False, False),
     masks: tuple[str, str] = ("", ""),
 ) -> None:
@@ -142,7 +142,7 @@ def write_stos(
     shapes : array_like of int, shape (2, 2)
         Their shapes.
     spacings : array_like of shape (2, 2), optional
-        Their distances of neighbouring pixels along (row, col); 1 by default.
+        Their distances of neighbouring pixels along (row, col).
     flipped : pair of bool, optional
         Whether each was turned upside down before.
     masks : pair of str, optional
@@ -171,7 +171,7 @@ def write_stos(
     if (sides % 1).any() or (sides >= 1e9).any():
         message = f"`shapes` must be whole numbers below 1e9; got {sides.tolist()}."
         raise ValueError(message)
-    units = _pairs(np.ones((2, 2)) if spacings is None else spacings, "spacings")
+    units = _pairs(spacings, "spacings")
     lines = [*images, *(str(int(bool(turned))) for turned in flipped)]
     for spacing, shape in zip(units, sides.astype(int), strict=True):
         numbers = [*map(number_text, spacing[::-1]), *map(str, shape[::-1])]
@@ -180,8 +180,8 @@ def write_stos(
     write_text(path, "\n".join([*lines, ""]))
 
 
-def _pairs(values: object, name: str) -> Floats:
-    array = as_finite(values, name)  # type: ignore[arg-type]
+def _pairs(values: ArrayLike, name: str) -> Floats:
+    array = as_finite(values, name)
     if array.shape != (2, 2) or (array <= 0).any():
         message = f"`{name}` must be two pairs of numbers above 0; got {values!r}."
         raise ValueError(message)
