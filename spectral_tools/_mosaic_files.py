@@ -154,6 +154,9 @@ def write_mosaic(
     """
     listed = list(names)
     check_names(listed, "names")
+    if any(quoted(name) for name in listed):
+        message = f"`names` must be without quotes around them; got {listed}."
+        raise ValueError(message)
     if not listed or len(transforms) != len(listed):
         message = (
             "`transforms` must be one for each of at least one of `names`; "
@@ -179,11 +182,14 @@ def _name_and_kind(words: Words, version: float) -> tuple[str, str | None]:
     if version:
         name = words.line("the file of an image")
         # One release of the program that made the format put it in quotes.
-        if len(name) > 2 and name[0] == name[-1] == '"':
-            name = name[1:-1]
-        return name, None
+        return (name[1:-1] if quoted(name) else name), None
     # The name ends where a known transform begins, so that it may have spaces.
     parts = [words.word("the file of an image")]
     while not is_known(kind := words.word("a transform")):
         parts.append(kind)
     return " ".join(parts), kind
+
+
+def quoted(name: str) -> bool:
+    """Tell whether a name has quotes around it."""
+    return len(name) > 2 and name[0] == name[-1] == '"'

@@ -22,6 +22,8 @@ LONGEST = 400
 COUNT = re.compile(r"[0-9]{1,9}")
 # What is in no name and no line of text: a file that holds it is not text.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# What is in text, but in no name that comes back from a line of UTF-8.
+UNWRITTEN = re.compile("[\t\n\ufeff\ud800-\udfff]")
 # Where C++ puts its largest number when a point has no place.
 NOWHERE = 1.79e308
 
@@ -170,7 +172,7 @@ def check_names(names: list[Any], name: str) -> None:
         if not isinstance(each, str) or each != each.strip() or not each:
             message = f"`{name}` must be strings without space around; got {each!r}."
             raise ValueError(message)
-        if CONTROL.search(each) or "\n" in each or "\t" in each:
+        if CONTROL.search(each) or UNWRITTEN.search(each):
             message = f"`{name}` must be lines of text; got {each!r}."
             raise ValueError(message)
 

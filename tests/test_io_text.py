@@ -386,6 +386,12 @@ def test_broken_mosaics_are_named(before, after, match, tmp_path):
         spt.io.read_mosaic(path)
 
 
+def test_quotes_around_a_name_are_no_part_of_it(tmp_path):
+    path = tmp_path / "1.mosaic"
+    path.write_text(MOSAIC.replace("1.png", '"my 1.png"'))
+    assert spt.io.read_mosaic(path).names == ["my 1.png"]
+
+
 def test_names_may_lead_outside_if_that_is_allowed(tmp_path):
     path = tmp_path / "1.mosaic"
     path.write_text(MOSAIC.replace("1.png", "../tiles/1.png"))
@@ -509,6 +515,14 @@ def test_an_interrupted_write_leaves_the_old_file(kind, tmp_path, monkeypatch):
         (
             lambda p: spt.io.write_mosaic(p, ["a\nb"], [parsed("rigid")]),
             "`names` must be lines of text; got 'a",
+        ),
+        (
+            lambda p: spt.io.write_mosaic(p, ["a\udc80"], [parsed("rigid")]),
+            "`names` must be lines of text; got 'a",
+        ),
+        (
+            lambda p: spt.io.write_mosaic(p, ['"a"'], [parsed("rigid")]),
+            "`names` must be without quotes around them; got",
         ),
         (
             lambda p: spt.io.write_mosaic(p, [], []),
