@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -577,6 +578,30 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError, match="must have numbers, strings and tuples"):
         spt.io.save_result(path, replace(result, labels=[{}]))
     check_same(result, spt.io.load_result(path))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "writer",
+    [
+        lambda path: write(path, np.ones((3, 4))),
+        lambda path: spt.io.save_result(path, placement()),
+    ],
+)
+def test_a_file_that_cannot_take_its_place_leaves_the_old_one(
+    writer, tmp_path, monkeypatch
+):
+    path = tmp_path / "file.h5"
+    path.write_text("old")
+
+    def fails(*_):
+        message = "no space"
+        raise OSError(message)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="no space"):
+        writer(path)
+    assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
