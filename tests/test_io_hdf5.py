@@ -168,6 +168,17 @@ def test_a_scan_that_was_interrupted_is_refused_or_filled(tmp_path):
     assert_array_equal(found.data[..., 0], truth)
 
 
+def test_few_values_do_not_fill_a_large_grid(tmp_path):
+    line = np.arange(12)
+    path = foreign(
+        tmp_path / "scan.h5", np.stack([line, line], axis=1), np.ones((12, 12)),
+        spectral=np.stack([line, line]),
+    )  # fmt: skip
+    match = r"must be a grid; got 144 places in \(12, 12, 12, 12\)"
+    with pytest.raises(ValueError, match=match):
+        spt.io.read_usid(path, fill_value=0)
+
+
 def test_values_may_have_parts(tmp_path):
     data = np.zeros((3, 4), [("a", "f4"), ("b", "i8")])
     data["a"], data["b"] = np.pi, np.arange(4)
