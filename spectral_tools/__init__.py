@@ -31,14 +31,18 @@ from ._pairs import PointMatches, refine_pair
 from ._pattern import camera_pattern
 from ._place_tiles import TilePlacement, place_tiles
 from ._placement import Placement, solve_rigid
+from ._point_maps import TransformEstimate
+from ._point_transforms import estimate_transform, transform_covariance
 from ._render import Composite, warp_composite
-from ._report import (
-    PlacementReport,
-    SeamResiduals,
-    placement_report,
-    seam_residuals,
-)
+from ._report import PlacementReport, SeamResiduals, placement_report, seam_residuals
 from ._scattered_fields import interpolate_displacement
+from ._scores import (
+    RingCorrelation,
+    fourier_ring_correlation,
+    mutual_information,
+    normalized_cross_correlation,
+    texture_score,
+)
 from ._series import SeriesAlignment, align_series
 from ._shading import Shading, apply_shading, estimate_shading
 from ._shifts import ShiftEstimate, phase_correlate
@@ -73,8 +77,6 @@ from ._transforms import (
 from ._uncertainty import offset_covariance, position_covariance
 from ._warp import warp_image
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Composite",
     "DisplacementFit",
@@ -90,6 +92,7 @@ __all__ = [
     "PointMatches",
     "RingAverage",
     "RingCoherence",
+    "RingCorrelation",
     "SeamResiduals",
     "SeriesAlignment",
     "Shading",
@@ -101,6 +104,7 @@ __all__ = [
     "StageModel",
     "TileMatches",
     "TilePlacement",
+    "TransformEstimate",
     "align_series",
     "align_stack",
     "apply_displacement",
@@ -115,9 +119,11 @@ __all__ = [
     "correlation_surface",
     "cosine_taper",
     "estimate_shading",
+    "estimate_transform",
     "find_peaks",
     "fit_displacement",
     "flatten_displacement",
+    "fourier_ring_correlation",
     "gaussian_texture",
     "grid_links",
     "grid_positions",
@@ -131,6 +137,8 @@ __all__ = [
     "match_grid",
     "match_orientation",
     "match_tiles",
+    "mutual_information",
+    "normalized_cross_correlation",
     "offset_covariance",
     "overlapping_links",
     "phase_correlate",
@@ -154,8 +162,12 @@ __all__ = [
     "solve_rigid",
     "swap_xy_matrix",
     "swap_xy_points",
+    "texture_score",
+    "transform_covariance",
     "translation",
     "warp_composite",
     "warp_image",
     "whiten",
 ]
+
+__version__ = "0.1.0"

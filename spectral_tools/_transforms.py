@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_coordinates, as_matrix, as_point
+from ._point_maps import TransformEstimate, map_of, map_points
 
 __all__ = [
     "apply_transform",
@@ -80,13 +81,16 @@ def rotation(angle: float, *, center: ArrayLike | None = None) -> NDArray[np.flo
     return matrix
 
 
-def apply_transform(matrix: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
+def apply_transform(
+    matrix: ArrayLike | TransformEstimate, points: ArrayLike
+) -> NDArray[np.float64]:
     """Move points with a transform.
 
     Parameters
     ----------
-    matrix : array_like of shape (ndim + 1, ndim + 1)
-        Homogeneous matrix, also of a projective transform.
+    matrix : array_like of shape (ndim + 1, ndim + 1) or TransformEstimate
+        Homogeneous matrix, also of a projective transform, or what
+        `estimate_transform` found, also a polynomial.
     points : array_like of shape (..., ndim)
         Points (row, col) or (plane, row, col), in pixels.
 
@@ -102,10 +106,15 @@ def apply_transform(matrix: ArrayLike, points: ArrayLike) -> NDArray[np.float64]
     array([[ 2., -1.],
            [12., 19.]])
     """
+    if isinstance(matrix, TransformEstimate):
+        ndim = len(matrix.center)
+        given = as_coordinates(points, "points", ndim=ndim)
+        moved = map_points(map_of(matrix), given.reshape(-1, ndim))
+        return moved.reshape(given.shape)
     square = as_matrix(matrix, "matrix")
     ndim = len(square) - 1
     given = as_coordinates(points, "points", ndim=ndim)
-    moved: NDArray[np.float64] = given @ square[:-1, :-1].T + square[:-1, -1]
+    moved = given @ square[:-1, :-1].T + square[:-1, -1]
     last = np.zeros(ndim + 1)
     last[-1] = 1
     if not np.array_equal(square[-1], last):

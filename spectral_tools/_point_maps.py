@@ -1,0 +1,178 @@
+"""Maps of points: homogeneous matrices, and polynomials beside them (floor 0)."""
+
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "PointMap",
+    "TransformEstimate",
+    "bend_powers",
+    "bend_terms",
+    "map_of",
+    "map_points",
+    "map_slopes",
+    "unit_directions",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TransformEstimate:
+    """A transform between two images, and how far it can be trusted.
+
+    Attributes
+    ----------
+    model : str
+        What the transform may do: the name that was asked for.
+    matrix : ndarray of shape (ndim + 1, ndim + 1)
+        Homogeneous matrix from moving to reference. Of a polynomial it is the
+        affine part: what it does close to `center`.
+    bend : ndarray of shape (terms, ndim)
+        What a polynomial adds, term by term, in pixels of the reference; no terms
+        for the other models.
+    powers : ndarray of int, shape (terms, ndim)
+        Exponents of each term: products of powers of ``(moving_point - center) /
+        extent``.
+    center : ndarray of shape (ndim,)
+        Mean of the moving points.
+    extent : float
+        Root mean square distance of the moving points from `center`, in pixels.
+    covariance : ndarray of shape (k, k)
+        Covariance of the entries of `matrix`, row by row, and then of those of
+        `bend`. Infinite where no errors could be measured.
+    variance : float
+        Variance of a pair of points in units of its covariance; in square pixels
+        where no covariances were given. Infinite if the pairs say nothing of it.
+    residuals : ndarray of shape (n, ndim)
+        Reference points less mapped moving points, in pixels.
+    inlier : ndarray of bool, shape (n,)
+        Pairs that count.
+    leave_one_out : ndarray of shape (n,)
+        How far each pair misses a transform that is fitted without it, in pixels.
+        Infinite if there is none without it.
+    rms : float
+        Root mean square distance of the pairs that count, in pixels.
+    """
+
+    model: str
+    matrix: Floats
+    bend: Floats
+    powers: Ints
+    center: Floats
+    extent: float
+    covariance: Floats
+    variance: float
+    residuals: Floats
+    inlier: NDArray[np.bool_]
+    leave_one_out: Floats
+    rms: float
+
+
+class PointMap(NamedTuple):
+    """A matrix, and the terms of a polynomial that come on top of it.
+
+    Matrices and bends may have leading axes: many maps at once.
+
+    Attributes
+    ----------
+    matrix : ndarray of shape (..., ndim + 1, ndim + 1)
+        Homogeneous matrix.
+    bend : ndarray of shape (..., terms, ndim)
+        Coefficients of the terms.
+    powers : ndarray of int, shape (terms, ndim)
+        Exponents of the terms.
+    center : ndarray of shape (ndim,)
+        Where all terms are zero.
+    extent : float
+        Distance at which terms are one, at most.
+    """
+
+    matrix: Floats
+    bend: Floats
+    powers: Ints
+    center: Floats
+    extent: float
+
+
+def map_of(estimate: TransformEstimate) -> PointMap:
+    """Return what an estimate does to points."""
+    return PointMap(
+        estimate.matrix,
+        estimate.bend,
+        estimate.powers,
+        estimate.center,
+        estimate.extent,
+    )
+
+
+def bend_powers(ndim: int, order: int) -> Ints:
+    """Return the exponents of all terms of the second order and up to `order`."""
+    rows = [
+        np.bincount(axes, minlength=ndim)
+        for total in range(2, order + 1)
+        for axes in combinations_with_replacement(range(ndim), total)
+    ]
+    return np.array(rows, np.intp).reshape(-1, ndim)
+
+
+def bend_terms(change: PointMap, points: Floats) -> Floats:
+    """Return the value of each term at points, shape (n, terms)."""
+    unit = (points - change.center) / change.extent
+    return np.prod(unit[:, np.newaxis] ** change.powers, axis=2)
+
+
+def map_points(change: PointMap, points: Floats) -> Floats:
+    """Return where points of shape (n, ndim) go; many maps give (..., n, ndim).
+
+    A point on the horizon of a projective map, or beyond it, goes to infinity.
+    """
+    full = homogeneous(points) @ np.swapaxes(change.matrix, -1, -2)
+    moved, depth = full[..., :-1], full[..., -1:]
+    if not (depth == 1).all():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moved = np.where(depth > 0, moved / depth, np.inf)
+    if len(change.powers):
+        moved = moved + bend_terms(change, points) @ change.bend
+    return np.asarray(moved)
+
+
+def map_slopes(
+    change: PointMap, directions: tuple[Floats, Floats], points: Floats
+) -> Floats:
+    """Return how mapped points move when a map changes, shape (n, ndim, k).
+
+    Directions are k changes of the matrix, and k of the bend.
+    """
+    matrices, bends = directions
+    ndim = points.shape[1]
+    away = np.einsum("kab,nb->nak", matrices, homogeneous(points))
+    depth = homogeneous(points) @ change.matrix[-1]
+    flat = change._replace(powers=change.powers[:0], bend=change.bend[:0])
+    place = map_points(flat, points)
+    slopes = away[:, :ndim] - place[:, :, np.newaxis] * away[:, ndim:]
+    slopes /= depth[:, np.newaxis, np.newaxis]
+    if len(change.powers):
+        slopes += np.einsum("kta,nt->nak", bends, bend_terms(change, points))
+    return np.asarray(slopes)
+
+
+def unit_directions(change: PointMap) -> tuple[Floats, Floats]:
+    """Return the changes of one entry each, of the matrix and then of the bend."""
+    entries, terms = change.matrix.size, change.bend.size
+    total = entries + terms
+    every = np.eye(total)
+    return (
+        every[:, :entries].reshape(total, *change.matrix.shape),
+        every[:, entries:].reshape(total, *change.bend.shape),
+    )
+
+
+def homogeneous(points: Floats) -> Floats:
+    """Return points with a one behind their coordinates."""
+    return np.hstack([points, np.ones((len(points), 1))])

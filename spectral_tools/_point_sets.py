@@ -1,0 +1,105 @@
+"""Tell whether pairs of points determine a transform (floor 2)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._point_fit import Family, direct_maps
+from ._point_maps import PointMap, bend_terms, homogeneous
+
+__all__ = ["check_points"]
+
+Floats = NDArray[np.float64]
+
+# Extents across that are smaller than this share of those along are rounding.
+ROUNDING = 1e-9
+FLATS = {2: "a line", 3: "a plane"}
+
+
+def check_points(family: Family, reference: Floats, moving: Floats) -> None:
+    """Raise unless pairs of points determine a transform of the family."""
+    if len(moving) < family.least:
+        least = "1 point" if family.least == 1 else f"{family.least} points"
+        message = (
+            f"`reference_points` must hold at least {least} for {_named(family)}; "
+            f"got {len(moving)}."
+        )
+        raise ValueError(message)
+    if family.model == "translation":
+        return
+    for name, points in (("reference_points", reference), ("moving_points", moving)):
+        _check_spread(family, points, name)
+        if family.model == "projective":
+            _check_corners(family, points, name)
+    if family.model == "polynomial":
+        _check_curve(family, moving)
+
+
+def _check_spread(family: Family, points: Floats, name: str) -> None:
+    """Raise if points lie on one point, a line or a plane, where they must not."""
+    sizes = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    # Coordinates far from zero are known less well.
+    least = ROUNDING * max(sizes[0], 1e-3 * np.abs(points).max(initial=0))
+    across = int((sizes > least).sum())
+    if across == 0:
+        message = (
+            f"`{name}` must not all be the same for {_named(family)}; "
+            f"got {len(points)} times {points[0].tolist()}."
+        )
+        raise ValueError(message)
+    needed = family.least - 1 if family.model in ("rigid", "similarity") else family.ndim
+    if across < needed:
+        message = (
+            f"`{name}` must not all lie on {FLATS[across + 1]} for {_named(family)}; "
+            f"got {len(points)} points that do."
+        )
+        raise ValueError(message)
+
+
+def _check_curve(family: Family, moving: Floats) -> None:
+    away = moving - moving.mean(axis=0)
+    unit = away / np.abs(away).max()
+    still = PointMap(
+        np.eye(family.ndim + 1),
+        np.zeros((len(family.powers), family.ndim)),
+        family.powers,
+        np.zeros(family.ndim),
+        1.0,
+    )
+    design = np.hstack([homogeneous(unit), bend_terms(still, unit)])
+    sizes = np.linalg.svd(design, compute_uv=False)
+    if sizes[-1] < ROUNDING * sizes[0]:
+        order = int(family.powers.sum(axis=1).max())
+        message = (
+            f"`moving_points` must not all lie on one curve of order {order}; "
+            f"got {len(moving)} points that do."
+        )
+        raise ValueError(message)
+
+
+def _check_corners(family: Family, points: Floats, name: str) -> None:
+    """Raise if no points are the corners of a quadrilateral, or of a solid."""
+    ndim = family.ndim
+    away = points - points.mean(axis=0)
+    unit = away / np.abs(away).max()
+    # Points determine a map just where that onto themselves is the only one.
+    full = homogeneous(unit)
+    system = np.zeros((ndim, len(full), ndim + 1, ndim + 1))
+    for axis in range(ndim):
+        system[axis, :, axis] = full
+        system[axis, :, ndim] = -unit[:, axis, np.newaxis] * full
+    sizes = np.linalg.svd(system.reshape(-1, (ndim + 1) ** 2), compute_uv=False)
+    if sizes[(ndim + 1) ** 2 - 2] < ROUNDING * sizes[0]:
+        message = (
+            f"`{name}` must hold {ndim + 2} points of which no {ndim + 1} lie on "
+            f"{FLATS[ndim]} for {_named(family)}; got {len(points)} points without."
+        )
+        raise ValueError(message)
+
+
+def _named(family: Family) -> str:
+    """Return the name of a transform of a family, with its article."""
+    if family.model == "polynomial":
+        return f"a polynomial of order {family.powers.sum(axis=1).max()}"
+    article = "an" if family.model == "affine" else "a"
+    kind = " with `mirror`" if family.mirror else ""
+    return f"{article} {family.model} transform{kind}"
