@@ -67,6 +67,7 @@ from ._stage import StageModel
 from ._surfaces import Peaks, correlation_surface, find_peaks, whiten
 from ._textures import gaussian_texture
 from ._tiles import TileMatches, match_tiles
+from ._transform_choice import TransformComparison, compare_transforms
 from ._transforms import (
     apply_transform,
     rotation,
@@ -104,6 +105,7 @@ __all__ = [
     "StageModel",
     "TileMatches",
     "TilePlacement",
+    "TransformComparison",
     "TransformEstimate",
     "align_series",
     "align_stack",
@@ -113,6 +115,7 @@ __all__ = [
     "apply_transform",
     "camera_pattern",
     "common_area",
+    "compare_transforms",
     "compose_displacements",
     "composite_blocks",
     "composite_bounds",

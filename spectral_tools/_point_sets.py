@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from ._point_fit import Family, direct_maps
 from ._point_maps import PointMap, bend_terms, homogeneous
 
-__all__ = ["check_points"]
+__all__ = ["check_points", "why_undetermined"]
 
 Floats = NDArray[np.float64]
 
@@ -17,25 +17,34 @@ FLATS = {2: "a line", 3: "a plane"}
 
 def check_points(family: Family, reference: Floats, moving: Floats) -> None:
     """Raise unless pairs of points determine a transform of the family."""
+    reason = why_undetermined(family, reference, moving)
+    if reason:
+        raise ValueError(reason)
+
+
+def why_undetermined(family: Family, reference: Floats, moving: Floats) -> str:
+    """Return why pairs of points determine no transform, or an empty string."""
     if len(moving) < family.least:
         least = "1 point" if family.least == 1 else f"{family.least} points"
         message = (
             f"`reference_points` must hold at least {least} for {_named(family)}; "
             f"got {len(moving)}."
         )
-        raise ValueError(message)
+        return message
     if family.model == "translation":
-        return
-    for name, points in (("reference_points", reference), ("moving_points", moving)):
-        _check_spread(family, points, name)
-        if family.model == "projective":
-            _check_corners(family, points, name)
-    if family.model == "polynomial":
-        _check_curve(family, moving)
+        return ""
+    reasons = [_flat(family, reference, "reference_points")]
+    reasons += [_flat(family, moving, "moving_points")]
+    if family.model == "projective" and not any(reasons):
+        reasons += [_cornerless(family, reference, "reference_points")]
+        reasons += [_cornerless(family, moving, "moving_points")]
+    if family.model == "polynomial" and not any(reasons):
+        reasons += [_curved(family, moving)]
+    return next(filter(None, reasons), "")
 
 
-def _check_spread(family: Family, points: Floats, name: str) -> None:
-    """Raise if points lie on one point, a line or a plane, where they must not."""
+def _flat(family: Family, points: Floats, name: str) -> str:
+    """Return a reason if points lie on one point, a line or a plane, where they must not."""
     sizes = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     # Coordinates far from zero are known less well.
     least = ROUNDING * max(sizes[0], 1e-3 * np.abs(points).max(initial=0))
@@ -45,17 +54,19 @@ def _check_spread(family: Family, points: Floats, name: str) -> None:
             f"`{name}` must not all be the same for {_named(family)}; "
             f"got {len(points)} times {points[0].tolist()}."
         )
-        raise ValueError(message)
+        return message
     needed = family.least - 1 if family.model in ("rigid", "similarity") else family.ndim
     if across < needed:
         message = (
             f"`{name}` must not all lie on {FLATS[across + 1]} for {_named(family)}; "
             f"got {len(points)} points that do."
         )
-        raise ValueError(message)
+        return message
+    return ""
 
 
-def _check_curve(family: Family, moving: Floats) -> None:
+def _curved(family: Family, moving: Floats) -> str:
+    """Return a reason if points lie on a curve that a polynomial may call zero."""
     away = moving - moving.mean(axis=0)
     unit = away / np.abs(away).max()
     still = PointMap(
@@ -73,11 +84,12 @@ def _check_curve(family: Family, moving: Floats) -> None:
             f"`moving_points` must not all lie on one curve of order {order}; "
             f"got {len(moving)} points that do."
         )
-        raise ValueError(message)
+        return message
+    return ""
 
 
-def _check_corners(family: Family, points: Floats, name: str) -> None:
-    """Raise if no points are the corners of a quadrilateral, or of a solid."""
+def _cornerless(family: Family, points: Floats, name: str) -> str:
+    """Return a reason if no points are the corners of a quadrilateral, or of a solid."""
     ndim = family.ndim
     away = points - points.mean(axis=0)
     unit = away / np.abs(away).max()
@@ -93,7 +105,8 @@ def _check_corners(family: Family, points: Floats, name: str) -> None:
             f"`{name}` must hold {ndim + 2} points of which no {ndim + 1} lie on "
             f"{FLATS[ndim]} for {_named(family)}; got {len(points)} points without."
         )
-        raise ValueError(message)
+        return message
+    return ""
 
 
 def _named(family: Family) -> str:

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._canvas import make_plan
 from ._checks import as_matrix, as_shape, image_dtype
+from ._map_fields import affine_and_field
+from ._point_maps import TransformEstimate, map_of
 from ._stores import write_blocks
 from ._workers import Workers, check_workers
 
@@ -16,7 +18,7 @@ __all__ = ["warp_image"]
 
 def warp_image(
     image: ArrayLike,
-    matrix: ArrayLike,
+    matrix: ArrayLike | TransformEstimate,
     *,
     displacement: ArrayLike | None = None,
     shape: Sequence[int] | None = None,
@@ -38,8 +40,9 @@ def warp_image(
     image : array_like of shape (rows, cols) or (planes, rows, cols)
         The moving image, perhaps with one axis more for channels, or anything
         that is sliced like an array; only what is needed is read.
-    matrix : array_like of shape (ndim + 1, ndim + 1)
-        Affine map from the image to the reference.
+    matrix : array_like of shape (ndim + 1, ndim + 1) or TransformEstimate
+        Affine map from the image to the reference, or what `estimate_transform`
+        found, also a projective transform or a polynomial.
     displacement : array_like of shape (rows, cols, 2) or (planes, rows, cols, 3)
         For each pixel of the result, how far the point that comes to lie there
         is moved after the matrix:
@@ -89,7 +92,8 @@ def warp_image(
            [0, 0, 0, 0, 0]], dtype=uint8)
     """
     check_workers(workers)
-    inward = as_matrix(matrix, "matrix")
+    found = matrix if isinstance(matrix, TransformEstimate) else None
+    inward = as_matrix(matrix if found is None else found.matrix, "matrix")
     ndim = len(inward) - 1
     moving = image if hasattr(image, "dtype") else np.asarray(image)
     field = None if displacement is None else _as_field(displacement, ndim)
@@ -104,6 +108,15 @@ def warp_image(
     if field is not None and field.shape[:-1] != sides:
         message = f"`displacement` must have shape {(*sides, ndim)}; got {field.shape}."
         raise ValueError(message)
+    if found is not None:
+        inward, rest = affine_and_field(map_of(found), sides)
+        if rest is not None and field is not None:
+            message = (
+                "`matrix` must be affine if a displacement is given; "
+                f"got a {found.model} estimate."
+            )
+            raise ValueError(message)
+        field = field if rest is None else rest
 
     plan = make_plan(
         [moving],

@@ -1,0 +1,256 @@
+"""Compare what several kinds of transforms make of the same points (floor 11)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import as_image, as_points, check_same_shape
+from ._link_inputs import as_link_weights
+from ._point_fit import MODELS, family_of
+from ._point_maps import TransformEstimate
+from ._point_sets import why_undetermined
+from ._point_transforms import Model, estimate_transform
+from ._scores import mutual_information, normalized_cross_correlation
+from ._warp import warp_image
+
+__all__ = ["TransformComparison", "compare_transforms"]
+
+Floats = NDArray[np.float64]
+
+# Why there is no leave-one-out error.
+NEEDED = "the fit needs a pair that cannot be left out."
+# A model judges which pairs are wrong if there are this many times as many as it needs.
+ENOUGH = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TransformComparison:
+    """What several models make of the same points; prints as a table.
+
+    Attributes
+    ----------
+    models : tuple of str
+        Names of the models, in the order they were given.
+    unknowns : ndarray of int, shape (n_models,)
+        How many numbers each model has to find.
+    rms : ndarray of shape (n_models,)
+        Root mean square distance that remains between the pairs, in pixels. Infinite
+        if the pairs do not determine the model.
+    leave_one_out : ndarray of shape (n_models,)
+        Root mean square distance by which each pair misses the fit to the others,
+        in pixels. Infinite if the others do not determine the model.
+    correlation : ndarray of shape (n_models,)
+        Zero-mean correlation of the images where they overlap; 0 without images.
+    mutual_information : ndarray of shape (n_models,)
+        Mutual information of the images where they overlap, in bits; 0 without.
+    inlier : ndarray of bool, shape (n,)
+        Pairs that count, the same for all models.
+    reason : tuple of str
+        Why a model could not be fitted or tested; empty if it could.
+    """
+
+    models: tuple[str, ...]
+    unknowns: NDArray[np.intp]
+    rms: Floats
+    leave_one_out: Floats
+    correlation: Floats
+    mutual_information: Floats
+    inlier: NDArray[np.bool_]
+    reason: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the comparison as a table."""
+        titles = ("model", "unknowns", "rms", "leave one out", "correlation", "bits")
+        rows = [
+            (model, str(count), *(f"{value:.3g}" for value in values))
+            for model, count, *values in zip(
+                self.models,
+                self.unknowns.tolist(),
+                self.rms,
+                self.leave_one_out,
+                self.correlation,
+                self.mutual_information,
+                strict=True,
+            )
+        ]
+        if not (self.correlation.any() or self.mutual_information.any()):
+            titles, rows = titles[:4], [row[:4] for row in rows]
+        widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if number else cell.ljust(width)
+                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in (titles, *rows)
+        ]
+        why = [
+            f"{model}: {reason}"
+            for model, reason in zip(self.models, self.reason, strict=True)
+            if reason
+        ]
+        return "\n".join([*lines, *why])
+
+
+def compare_transforms(
+    reference_points: ArrayLike,
+    moving_points: ArrayLike,
+    *,
+    models: Sequence[Model] = ("translation", "rigid", "similarity", "affine", "projective"),
+    covariance: ArrayLike | None = None,
+    mirror: bool = False,
+    order: int = 2,
+    robust: bool = True,
+    reference: ArrayLike | None = None,
+    moving: ArrayLike | None = None,
+) -> TransformComparison:
+    """Fit every model to the same points, and tell how well each foretells them.
+
+    Nothing is chosen: the column to read is `leave_one_out`.
+
+    Parameters
+    ----------
+    reference_points, moving_points : array_like of shape (n, ndim)
+        Pairs of points that show the same thing, in pixels.
+    models : sequence of str, optional
+        Models, as `estimate_transform` knows them.
+    covariance : array_like of shape (n, ndim, ndim) or (ndim, ndim), optional
+        Covariance of reference point less mapped moving point, in px^2.
+    mirror : bool, optional
+        Whether a rigid transform or a similarity may be a mirror image.
+    order : int, optional
+        Order of a polynomial, at least 2.
+    robust : bool, optional
+        Leave out pairs that contradict the others. The model with most unknowns
+        that has twice as many pairs as it needs tells which, so that
+        a stiff model does not call wrong what it cannot follow.
+    reference, moving : array_like of shape (rows, cols) or (planes, rows, cols), optional
+        The images. With both, each model's scores where the warped moving image
+        covers the reference are computed too.
+
+    Returns
+    -------
+    TransformComparison
+        One row for each model; ``print(comparison)`` shows a table.
+
+    See Also
+    --------
+    estimate_transform : Fits the model of your choice.
+
+    Notes
+    -----
+    More unknowns always bring points nearer to each other: the residuals of four
+    points and a projective transform are zero, whatever the points are worth. So
+    each pair in turn is foretold by a fit to all others. A model that is too stiff
+    misses by what it cannot follow; one that is too soft follows the errors of the
+    other points, and misses by more the further it is from them. If two models are
+    about equal, the one with fewer unknowns is the safer choice away from the points.
+    A transform that no leave-one-out error can be computed for, because all its points
+    are needed, is not tested at all.
+
+    The scores of the images do not depend on the points, and are the better judges
+    where images are alike. Over a small overlap they say little.
+
+    Examples
+    --------
+    Four corners, clicked to about one pixel. The projective transform seems perfect:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> moving = np.array([(0, 0), (0, 90), (90, 0), (90, 90)])
+    >>> errors = [(1, -1), (0, 1), (-1, 0), (1, 1)]
+    >>> print(spt.compare_transforms(moving + errors, moving))
+    model        unknowns       rms  leave one out
+    translation         2 ...
+    """
+    first = as_points(reference_points, "reference_points")
+    second = as_points(moving_points, "moving_points")
+    check_same_shape(reference_points=first, moving_points=second)
+    images = _as_images(reference, moving, first.shape[1])
+    names = _as_models(models)
+    families = [
+        family_of(name, first.shape[1], mirror=mirror, order=order) for name in names
+    ]
+    options: dict[str, Any] = {"mirror": mirror, "order": order}
+    spread, _, inlier = as_link_weights(covariance, *first.shape)
+    rich = [family for family in families if inlier.sum() >= ENOUGH * family.least]
+    if robust and rich:
+        judge = max(rich, key=lambda family: family.unknowns).model
+        if not why_undetermined(
+            family_of(judge, first.shape[1], mirror=mirror, order=order),
+            first[inlier],
+            second[inlier],
+        ):
+            inlier = estimate_transform(
+                first, second, model=judge, covariance=covariance, **options
+            ).inlier
+
+    options["covariance"] = np.where(inlier[:, None, None], spread, np.inf)
+    columns, reasons = np.array([[np.inf], [np.inf], [0], [0]]).repeat(len(names), 1), []
+    for number, family in enumerate(families):
+        reason = why_undetermined(family, first[inlier], second[inlier])
+        if not reason:
+            found = estimate_transform(
+                first, second, model=family.model, robust=False, **options
+            )
+            columns[:2, number] = found.rms, _foretold(found)
+            if images is not None:
+                columns[2:, number] = _scores(found, *images)
+            if not np.isfinite(columns[1, number]):
+                reason = NEEDED
+        reasons.append(reason)
+    return TransformComparison(
+        models=tuple(names),
+        unknowns=np.array([family.unknowns for family in families]),
+        rms=columns[0],
+        leave_one_out=columns[1],
+        correlation=columns[2],
+        mutual_information=columns[3],
+        inlier=inlier,
+        reason=tuple(reasons),
+    )
+
+
+def _foretold(found: TransformEstimate) -> float:
+    """Return the root mean square of what pairs miss when they are left out."""
+    return float(np.sqrt((found.leave_one_out[found.inlier] ** 2).mean()))
+
+
+def _scores(
+    found: TransformEstimate, reference: Floats, moving: Floats
+) -> tuple[float, float]:
+    """Return the scores of the warped moving image."""
+    warped = warp_image(moving, found, shape=reference.shape, fill_value=np.nan)
+    return (
+        normalized_cross_correlation(reference, warped),
+        mutual_information(reference, warped),
+    )
+
+
+def _as_models(models: Sequence[Model]) -> tuple[Model, ...]:
+    names = tuple(models)
+    unknown = [name for name in names if name not in MODELS]
+    if unknown or not names or isinstance(models, str):
+        listed = ", ".join(map(repr, MODELS))
+        message = f"`models` must be a sequence of some of {listed}; got {models!r}."
+        raise ValueError(message)
+    return names
+
+
+def _as_images(
+    reference: ArrayLike | None, moving: ArrayLike | None, ndim: int
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    if reference is None and moving is None:
+        return None
+    if reference is None or moving is None:
+        name = "reference" if reference is None else "moving"
+        message = f"`{name}` must be given with the other image; got None."
+        raise ValueError(message)
+    images = as_image(reference, "reference"), as_image(moving, "moving")
+    for name, image in zip(("reference", "moving"), images, strict=True):
+        if image.ndim != ndim:
+            message = f"`{name}` must have {ndim} axes, as points do; got {image.ndim}."
+            raise ValueError(message)
+    return images
