@@ -27,6 +27,7 @@ from ._loops import LoopClosures, loop_closures
 from ._mesh import MeshRelaxation, relax_meshes
 from ._orientation import OrientationEstimate, match_orientation
 from ._outcomes import Outcome
+from ._overlap_scores import OverlapScores, overlap_scores
 from ._pairs import PointMatches, refine_pair
 from ._pattern import camera_pattern
 from ._place_tiles import TilePlacement, place_tiles
@@ -87,6 +88,7 @@ __all__ = [
     "MeshRelaxation",
     "OrientationEstimate",
     "Outcome",
+    "OverlapScores",
     "Peaks",
     "Placement",
     "PlacementReport",
@@ -143,6 +145,7 @@ __all__ = [
     "mutual_information",
     "normalized_cross_correlation",
     "offset_covariance",
+    "overlap_scores",
     "overlapping_links",
     "phase_correlate",
     "place_tiles",

@@ -50,7 +50,9 @@ def tangent(change: PointMap) -> Floats:
 def inverse_points(change: PointMap, points: Floats) -> Floats:
     """Return the moving points that go to reference points; NaN if none is found."""
     if not len(change.powers):
-        back = change._replace(matrix=np.linalg.inv(change.matrix))
+        back = change._replace(
+            matrix=np.asarray(np.linalg.inv(change.matrix), np.float64)
+        )
         found = map_points(back, points)
         found[~np.isfinite(found).all(axis=1)] = np.nan
         return found

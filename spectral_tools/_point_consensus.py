@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import fdtri, gammainccinv, gammaln
 
 from ._point_fit import Family, Pairs, direct_maps, directions_of, fit_map, whitened
-from ._point_maps import PointMap, map_points, map_slopes
+from ._point_maps import PointMap, map_slopes
 
 __all__ = ["Evidence", "agreeing_pairs", "evidence_of"]
 
@@ -96,7 +96,7 @@ def evidence_of(
     )
     misfit = whitened(change, pairs)
     used = slopes[believed].reshape(-1, slopes.shape[2])
-    normal = np.linalg.pinv(used.T @ used, hermitian=True)
+    normal = np.asarray(np.linalg.pinv(used.T @ used, hermitian=True), np.float64)
     spread = slopes @ normal @ slopes.transpose(0, 2, 1)
     # A believed pair pulled the map towards it; for another the map was foretold.
     own = np.where(believed, -1.0, 1.0)[:, np.newaxis, np.newaxis]

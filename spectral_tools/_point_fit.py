@@ -76,7 +76,13 @@ class Family(NamedTuple):
         turns = axes * (axes - 1) // 2
         if self.model == "polynomial":
             return axes * (axes + 1 + len(self.powers))
-        counts = (axes, axes + turns, axes + turns + 1, axes**2 + axes, axes**2 + 2 * axes)
+        counts = (
+            axes,
+            axes + turns,
+            axes + turns + 1,
+            axes**2 + axes,
+            axes**2 + 2 * axes,
+        )
         return dict(zip(MODELS, counts, strict=False))[self.model]
 
 
@@ -138,7 +144,9 @@ def fit_map(family: Family, pairs: Pairs, *, start: PointMap | None = None) -> P
         directions = directions_of(family, change)
         slopes = pairs.roots @ map_slopes(change, directions, pairs.moving)
         slopes = slopes.reshape(-1, slopes.shape[2])
-        step = np.linalg.lstsq(slopes, misfit.ravel(), rcond=None)[0]
+        step: Floats = np.asarray(
+            np.linalg.lstsq(slopes, misfit.ravel(), rcond=None)[0], np.float64
+        )
         for _ in range(HALVINGS):
             trial = _stepped(family, change, directions, step)
             misfit = whitened(trial, pairs)
@@ -241,15 +249,20 @@ def direct_maps(
         flat = moving.reshape(-1, axes)
         design = np.hstack([homogeneous(flat), bend_terms(change, flat)])
         root = np.sqrt(weights)[:, np.newaxis]
-        found = np.linalg.pinv(root * design.reshape(sets, count, -1)) @ (root * reference)
+        found = np.linalg.pinv(root * design.reshape(sets, count, -1)) @ (
+            root * reference
+        )
         matrix[:, :axes] = np.swapaxes(found[:, : axes + 1], 1, 2)
         return change._replace(bend=found[:, axes + 1 :])
     share = (weights / weights.sum())[:, np.newaxis]
     middles = [(share * points).sum(axis=1) for points in (reference, moving)]
     linear: Floats = np.broadcast_to(np.eye(axes), (sets, axes, axes))
     if family.model != "translation":
-        away = [p - m[:, np.newaxis] for p, m in zip((reference, moving), middles, strict=True)]
-        linear = _turned(family, *away, share)
+        away = [
+            p - m[:, np.newaxis]
+            for p, m in zip((reference, moving), middles, strict=True)
+        ]
+        linear = _turned(family, away[0], away[1], share)
     matrix[:, :axes, :axes] = linear
     matrix[:, :axes, axes] = middles[0] - np.einsum("sab,sb->sa", linear, middles[1])
     return change

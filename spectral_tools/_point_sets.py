@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ._point_fit import Family, direct_maps
+from ._point_fit import Family
 from ._point_maps import PointMap, bend_terms, homogeneous
 
 __all__ = ["check_points", "why_undetermined"]
@@ -55,7 +55,9 @@ def _flat(family: Family, points: Floats, name: str) -> str:
             f"got {len(points)} times {points[0].tolist()}."
         )
         return message
-    needed = family.least - 1 if family.model in ("rigid", "similarity") else family.ndim
+    needed = (
+        family.least - 1 if family.model in ("rigid", "similarity") else family.ndim
+    )
     if across < needed:
         message = (
             f"`{name}` must not all lie on {FLATS[across + 1]} for {_named(family)}; "

@@ -161,7 +161,7 @@ def estimate_transform(
     pairs = Pairs(
         (reference - frame.reference) / frame.sizes[0],
         (moving - frame.moving) / frame.sizes[1],
-        np.linalg.cholesky(weights).transpose(0, 2, 1) * frame.sizes[0],
+        np.asarray(np.linalg.cholesky(weights).transpose(0, 2, 1) * frame.sizes[0]),
     )
     known = covariance is not None
     inlier = usable.copy()
@@ -264,7 +264,8 @@ def _finished(
     depth = abs(matrix[-1, -1]) or 1.0
     entries = (out @ matrices @ into).reshape(len(matrices), -1) / depth
     if family.model == "projective":
-        entries -= np.outer(entries[:, -1], matrix.ravel() / matrix[-1, -1]) if matrix[-1, -1] else 0
+        fixed = matrix.ravel() / (matrix[-1, -1] or np.inf)
+        entries -= np.outer(entries[:, -1], fixed)
     bends = bends.reshape(len(bends), -1) * frame.sizes[0]
     slopes = np.hstack([entries, bends])
     if np.isfinite(variance):
@@ -311,7 +312,7 @@ def _left_out(
             rest = inlier.copy()
             rest[row] = False
             fit = fit_map(family, pairs.chosen(rest), start=change)
-            misses[row] = whitened(fit, pairs.chosen([row]))[0]
+            misses[row] = whitened(fit, pairs.chosen(np.array([row])))[0]
     finite = np.isfinite(misses).all(axis=1)
     away = np.full(len(misses), np.inf)
     plain = np.linalg.solve(pairs.roots[finite], misses[finite][..., np.newaxis])

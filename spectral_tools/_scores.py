@@ -1,5 +1,6 @@
 """Scores of images that lie on each other, and of images alone (floor 5)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,8 +181,8 @@ def mutual_information(
     entropy0, entropy1, both = map(_entropy, (*alone, joint))
     if normalized:
         return (entropy0 + entropy1) / both if both > 0 else 1.0
-    free = np.prod([np.count_nonzero(counts) - 1 for counts in alone])
-    chance = float(free) / (2 * np.log(2) * len(pair[0]))
+    free = (np.count_nonzero(alone[0]) - 1) * (np.count_nonzero(alone[1]) - 1)
+    chance = free / (2 * math.log(2) * len(pair[0]))
     return max(entropy0 + entropy1 - both - chance, 0.0)
 
 
@@ -215,14 +216,17 @@ def fourier_ring_correlation(
 
     Examples
     --------
-    A scene without details of less than 8 pixels, in two noisy images:
+    Two images of one scene, with little noise and with ten times as much, which hides
+    its finer details:
 
     >>> import spectral_tools as spt
     >>> scene = spt.gaussian_texture((300, 300), cutoff=1 / 8, rng=0)
-    >>> pair = spt.simulate_pair(scene, (256, 256), 0, noise_sigma=0.05, rng=0)
-    >>> found = spt.fourier_ring_correlation(pair.reference, pair.moving)
-    >>> round(found.resolution)
-    8
+    >>> for noise in (0.02, 0.2):
+    ...     pair = spt.simulate_pair(scene, (256, 256), 0, noise_sigma=noise, rng=0)
+    ...     found = spt.fourier_ring_correlation(pair.reference, pair.moving)
+    ...     print(f"details down to {found.resolution:.1f} pixels")
+    details down to 5.1 pixels
+    details down to 8.0 pixels
     """
     rings = ring_coherence(image0, image1, shift=shift)
     # Of a real image each mode stands for two points of the plane of frequencies.

@@ -63,9 +63,16 @@ class TransformComparison:
 
     def __str__(self) -> str:
         """Return the comparison as a table."""
-        titles = ("model", "unknowns", "rms", "leave one out", "correlation", "bits")
-        rows = [
-            (model, str(count), *(f"{value:.3g}" for value in values))
+        titles: tuple[str, ...] = (
+            "model",
+            "unknowns",
+            "rms",
+            "leave one out",
+            "correlation",
+            "bits",
+        )
+        rows: list[tuple[str, ...]] = [
+            (model, str(count), *(f"{value:.3f}" for value in values))
             for model, count, *values in zip(
                 self.models,
                 self.unknowns.tolist(),
@@ -98,7 +105,13 @@ def compare_transforms(
     reference_points: ArrayLike,
     moving_points: ArrayLike,
     *,
-    models: Sequence[Model] = ("translation", "rigid", "similarity", "affine", "projective"),
+    models: Sequence[Model] = (
+        "translation",
+        "rigid",
+        "similarity",
+        "affine",
+        "projective",
+    ),
     covariance: ArrayLike | None = None,
     mirror: bool = False,
     order: int = 2,
@@ -145,10 +158,13 @@ def compare_transforms(
     points and a projective transform are zero, whatever the points are worth. So
     each pair in turn is foretold by a fit to all others. A model that is too stiff
     misses by what it cannot follow; one that is too soft follows the errors of the
-    other points, and misses by more the further it is from them. If two models are
-    about equal, the one with fewer unknowns is the safer choice away from the points.
-    A transform that no leave-one-out error can be computed for, because all its points
-    are needed, is not tested at all.
+    other points, and misses by more the further it is from them.
+
+    Few points make this error uncertain itself, by a share of about one in the root
+    of twice as many as there are coordinates. So take the model with fewest unknowns
+    that is within a share of ``1 / sqrt(n * ndim)`` of the smallest error: a quarter
+    for eight points in the plane. A model whose points are all needed has an infinite
+    error: nothing has tested it.
 
     The scores of the images do not depend on the points, and are the better judges
     where images are alike. Over a small overlap they say little.
@@ -162,8 +178,13 @@ def compare_transforms(
     >>> moving = np.array([(0, 0), (0, 90), (90, 0), (90, 90)])
     >>> errors = [(1, -1), (0, 1), (-1, 0), (1, 1)]
     >>> print(spt.compare_transforms(moving + errors, moving))
-    model        unknowns       rms  leave one out
-    translation         2 ...
+    model        unknowns    rms  leave one out
+    translation         2  1.173          1.563
+    rigid               3  1.166          2.058
+    similarity          4  1.118          2.236
+    affine              6  0.791          3.162
+    projective          8  0.000            inf
+    projective: the fit needs a pair that cannot be left out.
     """
     first = as_points(reference_points, "reference_points")
     second = as_points(moving_points, "moving_points")
@@ -177,7 +198,7 @@ def compare_transforms(
     spread, _, inlier = as_link_weights(covariance, *first.shape)
     rich = [family for family in families if inlier.sum() >= ENOUGH * family.least]
     if robust and rich:
-        judge = max(rich, key=lambda family: family.unknowns).model
+        judge: Any = max(rich, key=lambda family: family.unknowns).model
         if not why_undetermined(
             family_of(judge, first.shape[1], mirror=mirror, order=order),
             first[inlier],
@@ -188,12 +209,15 @@ def compare_transforms(
             ).inlier
 
     options["covariance"] = np.where(inlier[:, None, None], spread, np.inf)
-    columns, reasons = np.array([[np.inf], [np.inf], [0], [0]]).repeat(len(names), 1), []
-    for number, family in enumerate(families):
+    columns, reasons = (
+        np.array([[np.inf], [np.inf], [0], [0]]).repeat(len(names), 1),
+        [],
+    )
+    for number, (name, family) in enumerate(zip(names, families, strict=True)):
         reason = why_undetermined(family, first[inlier], second[inlier])
         if not reason:
             found = estimate_transform(
-                first, second, model=family.model, robust=False, **options
+                first, second, model=name, robust=False, **options
             )
             columns[:2, number] = found.rms, _foretold(found)
             if images is not None:

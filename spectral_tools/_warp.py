@@ -92,8 +92,10 @@ def warp_image(
            [0, 0, 0, 0, 0]], dtype=uint8)
     """
     check_workers(workers)
-    found = matrix if isinstance(matrix, TransformEstimate) else None
-    inward = as_matrix(matrix if found is None else found.matrix, "matrix")
+    found = None
+    if isinstance(matrix, TransformEstimate):
+        found, matrix = matrix, matrix.matrix
+    inward = as_matrix(matrix, "matrix")
     ndim = len(inward) - 1
     moving = image if hasattr(image, "dtype") else np.asarray(image)
     field = None if displacement is None else _as_field(displacement, ndim)
