@@ -1,6 +1,6 @@
 """Fit a map to pairs of points by weighted least squares (floor 1)."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +16,26 @@ from ._point_maps import (
 from ._rotations import rotations
 
 __all__ = [
-    "LINEAR",
-    "MODELS",
     "Family",
+    "Model",
     "Pairs",
     "direct_maps",
     "directions_of",
     "family_of",
     "fit_map",
+    "fits_without",
     "whitened",
 ]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
-MODELS = ("translation", "rigid", "similarity", "affine", "projective", "polynomial")
-# Least squares of these are solved in one step.
-LINEAR = ("translation", "affine", "polynomial")
-# Steps of Gauss and Newton, how often one is halved, and when points stand still, in
-# units of the extent of the points.
-STEPS, HALVINGS, STILL = 50, 12, 1e-9
+Model = Literal[
+    "translation", "rigid", "similarity", "affine", "projective", "polynomial"
+]
+
+# Steps of Gauss and Newton, and when points stand still, in units of their extent.
+STEPS, STILL = 100, 1e-9
 # A cost that grows by less than this share has not grown.
 SLACK = 1e-9
 
@@ -55,10 +55,15 @@ class Family(NamedTuple):
         Exponents of the terms of a polynomial; none for others.
     """
 
-    model: str
+    model: Model
     ndim: int
     mirror: bool
     powers: Ints
+
+    @property
+    def linear(self) -> bool:
+        """Return whether least squares are solved in one step."""
+        return self.model in ("translation", "affine", "polynomial")
 
     @property
     def least(self) -> int:
@@ -67,7 +72,7 @@ class Family(NamedTuple):
             return self.ndim + 1 + len(self.powers)
         turned = self.ndim + self.mirror
         counts = (1, turned, turned, self.ndim + 1, self.ndim + 2)
-        return dict(zip(MODELS, counts, strict=False))[self.model]
+        return dict(zip(get_args(Model), counts, strict=False))[self.model]
 
     @property
     def unknowns(self) -> int:
@@ -83,7 +88,7 @@ class Family(NamedTuple):
             axes**2 + axes,
             axes**2 + 2 * axes,
         )
-        return dict(zip(MODELS, counts, strict=False))[self.model]
+        return dict(zip(get_args(Model), counts, strict=False))[self.model]
 
 
 class Pairs(NamedTuple):
@@ -106,7 +111,9 @@ class Pairs(NamedTuple):
         return Pairs(self.reference[rows], self.moving[rows], self.roots[rows])
 
 
-def family_of(model: str, ndim: int, *, mirror: bool = False, order: int = 2) -> Family:
+def family_of(
+    model: Model, ndim: int, *, mirror: bool = False, order: int = 2
+) -> Family:
     """Return the family of a model; `order` is that of a polynomial."""
     powers = bend_powers(ndim, order if model == "polynomial" else 1)
     turns = model in ("rigid", "similarity")
@@ -114,12 +121,16 @@ def family_of(model: str, ndim: int, *, mirror: bool = False, order: int = 2) ->
 
 
 def whitened(change: PointMap, pairs: Pairs) -> Floats:
-    """Return residuals in units of their standard deviations, shape (..., n, ndim)."""
+    """Return residuals in units of their standard deviations, shape (..., n, ndim).
+
+    They are infinite for points on the horizon or beyond it.
+    """
     residuals = pairs.reference - map_points(change, pairs.moving)
-    return np.einsum("nab,...nb->...na", pairs.roots, residuals)
+    found = np.einsum("nab,...nb->...na", pairs.roots, residuals)
+    return np.where(np.isfinite(residuals), found, np.inf)
 
 
-def fit_map(family: Family, pairs: Pairs, *, start: PointMap | None = None) -> PointMap:
+def fit_map(family: Family, pairs: Pairs) -> PointMap:
     """Return the map with the least sum of squared whitened residuals.
 
     Parameters
@@ -129,60 +140,100 @@ def fit_map(family: Family, pairs: Pairs, *, start: PointMap | None = None) -> P
     pairs : Pairs
         At least as many pairs as determine a map, around zero and with an extent of
         about one.
-    start : PointMap, optional
-        A map nearby; by default one is found directly.
 
     Returns
     -------
     PointMap
         Map with zero as its centre and an extent of one.
     """
-    change = _direct(family, pairs) if start is None else start
-    misfit = whitened(change, pairs)
-    cost = float((misfit**2).sum())
+    everything = np.ones((1, len(pairs.moving), 1), np.bool_)
+    maps = _descended(family, pairs, _repeated(_direct(family, pairs), 1), everything)
+    return maps._replace(matrix=maps.matrix[0], bend=maps.bend[0])
+
+
+def fits_without(
+    family: Family, pairs: Pairs, change: PointMap, rows: Ints
+) -> PointMap:
+    """Return the fits to all pairs but one, for each of the rows.
+
+    `change` is the fit to all of them.
+    """
+    kept = ~np.eye(len(pairs.moving), dtype=np.bool_)[rows, :, np.newaxis]
+    return _descended(family, pairs, _repeated(change, len(rows)), kept)
+
+
+def _repeated(change: PointMap, count: int) -> PointMap:
+    matrix, bend = (np.repeat(part[np.newaxis], count, 0) for part in change[:2])
+    return change._replace(matrix=matrix, bend=bend)
+
+
+def _descended(
+    family: Family, pairs: Pairs, maps: PointMap, kept: NDArray[np.bool_]
+) -> PointMap:
+    """Take each of many maps to the least squares of the pairs that it keeps.
+
+    `kept` has shape (maps, n, 1).
+    """
+    misfit = np.where(kept, whitened(maps, pairs), 0)
+    cost = (misfit**2).sum(axis=(1, 2))
+    share = np.ones(len(kept))
     for _ in range(STEPS):
-        directions = directions_of(family, change)
-        slopes = pairs.roots @ map_slopes(change, directions, pairs.moving)
-        slopes = slopes.reshape(-1, slopes.shape[2])
-        step: Floats = np.asarray(
-            np.linalg.lstsq(slopes, misfit.ravel(), rcond=None)[0], np.float64
+        directions = directions_of(family, maps)
+        slopes = pairs.roots @ map_slopes(maps, directions, pairs.moving)
+        slopes = np.where(kept[..., np.newaxis], slopes, 0)
+        slopes = slopes.reshape(len(kept), -1, slopes.shape[-1])
+        step = _solved(slopes, misfit.reshape(len(kept), -1, 1))
+        step *= share[:, np.newaxis, np.newaxis]
+        trial = _stepped(family, maps, directions, step[..., 0])
+        trial_misfit = np.where(kept, whitened(trial, pairs), 0)
+        trial_cost = (trial_misfit**2).sum(axis=(1, 2))
+        better = trial_cost <= cost * (1 + SLACK) + SLACK
+        # What overshoots tries half of it.
+        share = np.where(better, 1.0, share / 2)
+        cost = np.where(better, trial_cost, cost)
+        chosen = better[:, np.newaxis, np.newaxis]
+        misfit = np.where(chosen, trial_misfit, misfit)
+        maps = maps._replace(
+            matrix=np.where(chosen, trial.matrix, maps.matrix),
+            bend=np.where(chosen, trial.bend, maps.bend),
         )
-        for _ in range(HALVINGS):
-            trial = _stepped(family, change, directions, step)
-            misfit = whitened(trial, pairs)
-            trial_cost = float((misfit**2).sum())
-            if trial_cost <= cost * (1 + SLACK) + SLACK:
-                break
-            step /= 2
-        else:
-            break
-        change, cost = trial, trial_cost
         if np.abs(slopes @ step).max() <= STILL * np.abs(pairs.roots).max():
             break
-    return change
+    return maps
+
+
+def _solved(slopes: Floats, misfit: Floats) -> Floats:
+    """Return the steps of least squares, the shortest where they are not determined."""
+    left, right = np.linalg.qr(slopes)
+    turned = np.swapaxes(left, 1, 2) @ misfit
+    return np.asarray(np.linalg.pinv(right) @ turned, np.float64)
 
 
 def directions_of(family: Family, change: PointMap) -> tuple[Floats, Floats]:
-    """Return the ways in which a map may change: of its matrix, and of its bend."""
-    axes = family.ndim
-    shifts = np.zeros((axes, axes + 1, axes + 1))
-    shifts[range(axes), range(axes), axes] = 1
+    """Return the ways in which maps may change: of the matrix, and of the bend."""
+    axes, many = family.ndim, change.matrix.shape[:-2]
+    every = np.eye((axes + 1) ** 2).reshape(-1, axes + 1, axes + 1)
+    shifts = every[axes : axes * (axes + 1) : axes + 1]
     if family.model == "translation":
         matrices = shifts
     elif family.model in ("rigid", "similarity"):
-        linear = change.matrix[:axes, :axes]
+        linear = change.matrix[..., np.newaxis, :axes, :axes]
         turns = linear @ _turns(axes)
         if family.model == "similarity":
-            turns = np.concatenate([turns, linear[np.newaxis]])
-        matrices = np.concatenate([np.pad(turns, ((0, 0), (0, 1), (0, 1))), shifts])
+            turns = np.concatenate([turns, linear], axis=-3)
+        matrices = np.zeros((*many, turns.shape[-3] + axes, axes + 1, axes + 1))
+        matrices[..., :-axes, :axes, :axes] = turns
+        matrices[..., -axes:, :, :] = shifts
     else:
         rows = axes + (family.model == "projective")
-        every = np.eye((axes + 1) ** 2).reshape(-1, axes + 1, axes + 1)
-        # The last entry of a projective matrix stays one.
+        # The last entry of a projective matrix stays as it is.
         matrices = every[: rows * (axes + 1) - (rows > axes)]
-    bends = np.eye(change.bend.size).reshape(change.bend.size, *change.bend.shape)
+    terms = len(family.powers)
+    if not terms:
+        return matrices, np.zeros((matrices.shape[-3], 0, axes))
+    bends = np.eye(terms * axes).reshape(-1, terms, axes)
     none = np.zeros((len(bends), axes + 1, axes + 1))
-    still = np.zeros((len(matrices), *change.bend.shape))
+    still = np.zeros((len(matrices), terms, axes))
     return np.concatenate([matrices, none]), np.concatenate([still, bends])
 
 
@@ -196,17 +247,21 @@ def _turns(axes: int) -> Floats:
 def _stepped(
     family: Family, change: PointMap, directions: tuple[Floats, Floats], step: Floats
 ) -> PointMap:
-    """Return a map, changed along the directions by a step."""
+    """Return maps, changed along the directions by a step of shape (..., k)."""
     if family.model not in ("rigid", "similarity"):
-        matrix, bend = (np.tensordot(step, way, 1) for way in directions)
+        matrix, bend = (
+            np.einsum("...k,...kab->...ab", step, way) for way in directions
+        )
         return change._replace(matrix=change.matrix + matrix, bend=change.bend + bend)
     axes = family.ndim
     turns = axes * (axes - 1) // 2
     matrix = change.matrix.copy()
-    matrix[:axes, axes] += step[-axes:]
-    linear = matrix[:axes, :axes] @ rotations(step[np.newaxis, :turns])[0]
-    size = np.exp(step[turns]) if family.model == "similarity" else 1.0
-    matrix[:axes, :axes] = size * linear
+    matrix[..., :axes, axes] += step[..., -axes:]
+    turn = rotations(step[..., :turns].reshape(-1, turns))
+    linear = matrix[..., :axes, :axes] @ turn.reshape(*step.shape[:-1], axes, axes)
+    if family.model == "similarity":
+        linear *= np.exp(step[..., turns])[..., np.newaxis, np.newaxis]
+    matrix[..., :axes, :axes] = linear
     return change._replace(matrix=matrix)
 
 
@@ -214,7 +269,7 @@ def _direct(family: Family, pairs: Pairs) -> PointMap:
     """Return a map that is at least close to the best one."""
     axes = family.ndim
     weights = (pairs.roots**2).sum(axis=(1, 2)) / axes
-    if family.model not in LINEAR:
+    if not family.linear:
         maps = direct_maps(
             family, pairs.reference[np.newaxis], pairs.moving[np.newaxis], weights
         )

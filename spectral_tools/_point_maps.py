@@ -145,20 +145,27 @@ def map_points(change: PointMap, points: Floats) -> Floats:
 def map_slopes(
     change: PointMap, directions: tuple[Floats, Floats], points: Floats
 ) -> Floats:
-    """Return how mapped points move when a map changes, shape (n, ndim, k).
+    """Return how mapped points move when maps change, shape (..., n, ndim, k).
 
-    Directions are k changes of the matrix, and k of the bend.
+    Directions are k changes of each matrix, and k of each bend. Points on the horizon
+    or beyond it do not move.
     """
     matrices, bends = directions
-    ndim = points.shape[1]
-    away = np.einsum("kab,nb->nak", matrices, homogeneous(points))
-    depth = homogeneous(points) @ change.matrix[-1]
-    flat = change._replace(powers=change.powers[:0], bend=change.bend[:0])
-    place = map_points(flat, points)
-    slopes = away[:, :ndim] - place[:, :, np.newaxis] * away[:, ndim:]
-    slopes /= depth[:, np.newaxis, np.newaxis]
+    ndim, full = points.shape[1], homogeneous(points)
+    away = np.moveaxis(matrices @ full.T, -3, -1).swapaxes(-3, -2)
+    slopes = away[..., :ndim, :]
+    last = np.eye(ndim + 1)[-1]
+    if (change.matrix[..., -1, :] != last).any() or matrices[..., -1, :].any():
+        depth = full @ change.matrix[..., -1, :, np.newaxis]
+        seen = depth > 0
+        flat = change._replace(powers=change.powers[:0], bend=change.bend[..., :0, :])
+        place = np.where(seen, map_points(flat, points), 0)[..., np.newaxis]
+        slopes = (slopes - place * away[..., ndim:, :]) * (
+            seen / np.where(seen, depth, 1)
+        )[..., np.newaxis]
     if len(change.powers):
-        slopes += np.einsum("kta,nt->nak", bends, bend_terms(change, points))
+        terms = bend_terms(change, points)
+        slopes = slopes + np.einsum("...kta,nt->...nak", bends, terms)
     return np.asarray(slopes)
 
 

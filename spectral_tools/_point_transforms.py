@@ -1,6 +1,6 @@
 """Find the transform between two images from pairs of points (floor 3)."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,13 +10,13 @@ from ._checks import as_coordinates, as_points, check_count, check_same_shape
 from ._link_inputs import as_link_weights
 from ._point_consensus import agreeing_pairs, evidence_of
 from ._point_fit import (
-    LINEAR,
-    MODELS,
     Family,
+    Model,
     Pairs,
     directions_of,
     family_of,
     fit_map,
+    fits_without,
     whitened,
 )
 from ._point_maps import (
@@ -29,19 +29,16 @@ from ._point_maps import (
 )
 from ._point_sets import check_points
 
-__all__ = ["Model", "estimate_transform", "transform_covariance"]
+__all__ = ["estimate_transform", "transform_covariance"]
 
 Floats = NDArray[np.float64]
-Model = Literal[
-    "translation", "rigid", "similarity", "affine", "projective", "polynomial"
-]
 
 # Residuals that honest covariances explain with less than this probability say
 # themselves how large errors are.
 UNLIKELY = 1e-3
 # Pairs up to which each is left out with a fit of its own. Of more, each changes the
 # fit so little that one step tells the same.
-FITTED_AGAIN = 200
+FITTED_AGAIN = 100
 
 
 class Frame(NamedTuple):
@@ -83,8 +80,9 @@ def estimate_transform(
         a plane in a photograph; bend.
     covariance : array_like of shape (n, ndim, ndim) or (ndim, ndim), optional
         Covariance of reference point less mapped moving point, in px^2 of the
-        reference. A pair with an infinite entry has failed: it has no say. By
-        default all pairs count alike, and their residuals say how large errors are.
+        reference: of a weight w, ``np.eye(ndim) / w``. A pair with an infinite entry
+        has failed: it has no say. By default all pairs count alike, and their
+        residuals say how large errors are.
     mirror : bool, optional
         Whether a rigid transform or a similarity may be a mirror image.
     order : int, optional
@@ -217,9 +215,9 @@ def transform_covariance(estimate: TransformEstimate, points: ArrayLike) -> Floa
     return np.asarray(spread.reshape(*given.shape, ndim))
 
 
-def _as_family(model: str, ndim: int, mirror: bool, order: int) -> Family:
-    if model not in MODELS:
-        names = ", ".join(map(repr, MODELS))
+def _as_family(model: Model, ndim: int, mirror: bool, order: int) -> Family:
+    if model not in get_args(Model):
+        names = ", ".join(map(repr, get_args(Model)))
         message = f"`model` must be one of {names}; got {model!r}."
         raise ValueError(message)
     check_count(order, "order")
@@ -285,7 +283,8 @@ def _finished(
         variance=variance,
         residuals=residuals,
         inlier=inlier,
-        leave_one_out=_left_out(family, change, pairs, inlier) * frame.sizes[0],
+        leave_one_out=_left_out(family, change, pairs, inlier, evidence.misses)
+        * frame.sizes[0],
         rms=float(np.sqrt(squares.mean())),
     )
 
@@ -302,19 +301,26 @@ def _matrices_of(frame: Frame) -> tuple[Floats, Floats]:
 
 
 def _left_out(
-    family: Family, change: PointMap, pairs: Pairs, inlier: NDArray[np.bool_]
+    family: Family,
+    change: PointMap,
+    pairs: Pairs,
+    inlier: NDArray[np.bool_],
+    misses: Floats,
 ) -> Floats:
-    """Return how far each pair misses a fit without it."""
-    misses = evidence_of(family, change, pairs, inlier).misses
-    rows = np.flatnonzero(inlier & np.isfinite(misses).all(axis=1))
-    if family.model not in LINEAR and len(rows) <= FITTED_AGAIN:
-        for row in rows:
-            rest = inlier.copy()
-            rest[row] = False
-            fit = fit_map(family, pairs.chosen(rest), start=change)
-            misses[row] = whitened(fit, pairs.chosen(np.array([row])))[0]
-    finite = np.isfinite(misses).all(axis=1)
+    """Return how far each pair misses a fit without it.
+
+    `misses` are what one linear step tells of it, whitened.
+    """
+    known = np.asarray(np.isfinite(misses).all(axis=1))
+    rows = np.flatnonzero(inlier & known)
+    if not family.linear and 0 < len(rows) <= FITTED_AGAIN:
+        used = pairs.chosen(inlier)
+        among = np.flatnonzero(known[inlier])
+        fits = fits_without(family, used, change, among)
+        misses[rows] = whitened(fits, used)[np.arange(len(among)), among]
+    # A point that goes beyond the horizon misses by an infinite distance.
+    known = np.asarray(np.isfinite(misses).all(axis=1))
     away = np.full(len(misses), np.inf)
-    plain = np.linalg.solve(pairs.roots[finite], misses[finite][..., np.newaxis])
-    away[finite] = np.linalg.norm(plain[..., 0], axis=1)
+    plain = np.linalg.solve(pairs.roots[known], misses[known][..., np.newaxis])
+    away[known] = np.linalg.norm(plain[..., 0], axis=1)
     return away

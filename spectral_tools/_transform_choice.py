@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_image, as_points, check_same_shape
 from ._link_inputs import as_link_weights
-from ._point_fit import MODELS, family_of
+from ._point_fit import Family, Model, family_of
 from ._point_maps import TransformEstimate
 from ._point_sets import why_undetermined
-from ._point_transforms import Model, estimate_transform
+from ._point_transforms import estimate_transform
 from ._scores import mutual_information, normalized_cross_correlation
 from ._warp import warp_image
 
@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 NEEDED = "the fit needs a pair that cannot be left out."
 # A model judges which pairs are wrong if there are this many times as many as it needs.
 ENOUGH = 2
+# Errors that differ by less are the same, in pixels.
+EXACT = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +44,9 @@ class TransformComparison:
     leave_one_out : ndarray of shape (n_models,)
         Root mean square distance by which each pair misses the fit to the others,
         in pixels. Infinite if the others do not determine the model.
+    tied : ndarray of bool, shape (n_models,)
+        Models whose leave-one-out error is within its standard error of the smallest
+        one. Prefer the one of these that has the fewest unknowns.
     correlation : ndarray of shape (n_models,)
         Zero-mean correlation of the images where they overlap; 0 without images.
     mutual_information : ndarray of shape (n_models,)
@@ -56,49 +61,38 @@ class TransformComparison:
     unknowns: NDArray[np.intp]
     rms: Floats
     leave_one_out: Floats
+    tied: NDArray[np.bool_]
     correlation: Floats
     mutual_information: Floats
     inlier: NDArray[np.bool_]
     reason: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Return the comparison as a table."""
-        titles: tuple[str, ...] = (
-            "model",
-            "unknowns",
-            "rms",
-            "leave one out",
-            "correlation",
-            "bits",
-        )
-        rows: list[tuple[str, ...]] = [
-            (model, str(count), *(f"{value:.3f}" for value in values))
-            for model, count, *values in zip(
-                self.models,
-                self.unknowns.tolist(),
-                self.rms,
-                self.leave_one_out,
-                self.correlation,
-                self.mutual_information,
-                strict=True,
-            )
-        ]
-        if not (self.correlation.any() or self.mutual_information.any()):
-            titles, rows = titles[:4], [row[:4] for row in rows]
-        widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if number else cell.ljust(width)
-                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in (titles, *rows)
+        """Return the comparison as a table; errors that are tied carry a star."""
+        columns: dict[str, Sequence[str]] = {
+            "model": self.models,
+            "unknowns": [str(count) for count in self.unknowns],
+            "rms": [f"{value:.3f}" for value in self.rms],
+            "leave one out": [
+                f"{value:.3f} {'*' if tied else ' '}"
+                for value, tied in zip(self.leave_one_out, self.tied, strict=True)
+            ],
+        }
+        if self.correlation.any() or self.mutual_information.any():
+            columns["correlation"] = [f"{value:.3f}" for value in self.correlation]
+            columns["bits"] = [f"{value:.3f}" for value in self.mutual_information]
+        rows = [tuple(columns), *zip(*columns.values(), strict=True)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        cells = [
+            [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+            for row in rows
         ]
         why = [
             f"{model}: {reason}"
             for model, reason in zip(self.models, self.reason, strict=True)
             if reason
         ]
-        return "\n".join([*lines, *why])
+        return "\n".join([*("  ".join(row).rstrip() for row in cells), *why])
 
 
 def compare_transforms(
@@ -121,7 +115,7 @@ def compare_transforms(
 ) -> TransformComparison:
     """Fit every model to the same points, and tell how well each foretells them.
 
-    Nothing is chosen: the column to read is `leave_one_out`.
+    Nothing is chosen: the columns to read are `leave_one_out` and `tied`.
 
     Parameters
     ----------
@@ -160,14 +154,22 @@ def compare_transforms(
     misses by what it cannot follow; one that is too soft follows the errors of the
     other points, and misses by more the further it is from them.
 
-    Few points make this error uncertain itself, by a share of about one in the root
-    of twice as many as there are coordinates. So take the model with fewest unknowns
-    that is within a share of ``1 / sqrt(n * ndim)`` of the smallest error: a quarter
-    for eight points in the plane. A model whose points are all needed has an infinite
-    error: nothing has tested it.
+    Few points make this error uncertain itself. With f measurements more than
+    unknowns its standard error is a share of ``1 / sqrt(2 f)`` of it if errors are
+    normal, and that of the difference of two such errors ``1 / sqrt(f)``: a quarter
+    to a third for eight points in the plane. Models within this share of the
+    smallest error, f being that of its model, are `tied`. Of these, the one with the
+    fewest unknowns is to be preferred, as in the rule of one standard error [1]_.
+    A model whose points are all needed has an infinite error: nothing has tested it.
 
     The scores of the images do not depend on the points, and are the better judges
     where images are alike. Over a small overlap they say little.
+
+    References
+    ----------
+    .. [1] Breiman, Friedman, Olshen & Stone (1984). Classification and Regression
+       Trees.
+       :doi:`10.1201/9781315139470`
 
     Examples
     --------
@@ -179,9 +181,9 @@ def compare_transforms(
     >>> errors = [(1, -1), (0, 1), (-1, 0), (1, 1)]
     >>> print(spt.compare_transforms(moving + errors, moving))
     model        unknowns    rms  leave one out
-    translation         2  1.173          1.563
-    rigid               3  1.166          2.058
-    similarity          4  1.118          2.236
+    translation         2  1.173        1.563 *
+    rigid               3  1.173        2.057 *
+    similarity          4  1.118        2.236
     affine              6  0.791          3.162
     projective          8  0.000            inf
     projective: the fit needs a pair that cannot be left out.
@@ -190,46 +192,38 @@ def compare_transforms(
     second = as_points(moving_points, "moving_points")
     check_same_shape(reference_points=first, moving_points=second)
     images = _as_images(reference, moving, first.shape[1])
-    names = _as_models(models)
-    families = [
-        family_of(name, first.shape[1], mirror=mirror, order=order) for name in names
-    ]
     options: dict[str, Any] = {"mirror": mirror, "order": order}
+    names = _as_models(models)
+    families = [family_of(name, first.shape[1], **options) for name in names]
     spread, _, inlier = as_link_weights(covariance, *first.shape)
-    rich = [family for family in families if inlier.sum() >= ENOUGH * family.least]
-    if robust and rich:
-        judge: Any = max(rich, key=lambda family: family.unknowns).model
-        if not why_undetermined(
-            family_of(judge, first.shape[1], mirror=mirror, order=order),
-            first[inlier],
-            second[inlier],
-        ):
-            inlier = estimate_transform(
-                first, second, model=judge, covariance=covariance, **options
-            ).inlier
+    if robust:
+        options["covariance"] = covariance
+        inlier = _believed(families, first, second, inlier, options)
 
-    options["covariance"] = np.where(inlier[:, None, None], spread, np.inf)
-    columns, reasons = (
-        np.array([[np.inf], [np.inf], [0], [0]]).repeat(len(names), 1),
-        [],
-    )
-    for number, (name, family) in enumerate(zip(names, families, strict=True)):
+    # Pairs that do not count have failed for all models alike.
+    options["covariance"] = np.where(inlier[:, np.newaxis, np.newaxis], spread, np.inf)
+    columns = np.zeros((4, len(names)))
+    columns[:2] = np.inf
+    reasons = []
+    for family, column in zip(families, columns.T, strict=True):
         reason = why_undetermined(family, first[inlier], second[inlier])
         if not reason:
             found = estimate_transform(
-                first, second, model=name, robust=False, **options
+                first, second, model=family.model, robust=False, **options
             )
-            columns[:2, number] = found.rms, _foretold(found)
+            column[:2] = found.rms, _foretold(found)
             if images is not None:
-                columns[2:, number] = _scores(found, *images)
-            if not np.isfinite(columns[1, number]):
+                column[2:] = _scores(found, *images)
+            if not np.isfinite(column[1]):
                 reason = NEEDED
         reasons.append(reason)
+    unknowns = np.array([family.unknowns for family in families])
     return TransformComparison(
-        models=tuple(names),
-        unknowns=np.array([family.unknowns for family in families]),
+        models=names,
+        unknowns=unknowns,
         rms=columns[0],
         leave_one_out=columns[1],
+        tied=_tied(columns[1], unknowns, first[inlier].size),
         correlation=columns[2],
         mutual_information=columns[3],
         inlier=inlier,
@@ -237,9 +231,39 @@ def compare_transforms(
     )
 
 
+def _believed(
+    families: list[Family],
+    reference: Floats,
+    moving: Floats,
+    usable: NDArray[np.bool_],
+    options: dict[str, Any],
+) -> NDArray[np.bool_]:
+    """Return the pairs that count, as the softest model that can judge them says."""
+    rich = [
+        family
+        for family in families
+        if usable.sum() >= ENOUGH * family.least
+        and not why_undetermined(family, reference[usable], moving[usable])
+    ]
+    if not rich:
+        return usable
+    judge: Any = max(rich, key=lambda family: family.unknowns).model
+    return estimate_transform(reference, moving, model=judge, **options).inlier
+
+
 def _foretold(found: TransformEstimate) -> float:
     """Return the root mean square of what pairs miss when they are left out."""
     return float(np.sqrt((found.leave_one_out[found.inlier] ** 2).mean()))
+
+
+def _tied(
+    leave_one_out: Floats, unknowns: NDArray[np.intp], count: int
+) -> NDArray[np.bool_]:
+    """Return which errors, each from as many coordinates, chance may have made least."""
+    least = int(leave_one_out.argmin())
+    freedom = max(count - int(unknowns[least]), 1)
+    limit = leave_one_out[least] * (1 + 1 / np.sqrt(freedom)) + EXACT
+    return np.isfinite(leave_one_out) & (leave_one_out <= limit)
 
 
 def _scores(
@@ -255,9 +279,9 @@ def _scores(
 
 def _as_models(models: Sequence[Model]) -> tuple[Model, ...]:
     names = tuple(models)
-    unknown = [name for name in names if name not in MODELS]
+    unknown = [name for name in names if name not in get_args(Model)]
     if unknown or not names or isinstance(models, str):
-        listed = ", ".join(map(repr, MODELS))
+        listed = ", ".join(map(repr, get_args(Model)))
         message = f"`models` must be a sequence of some of {listed}; got {models!r}."
         raise ValueError(message)
     return names
