@@ -71,7 +71,8 @@ def normalized_cross_correlation(
 ) -> float:
     """Return the correlation of the values of two images.
 
-    Their mean and contrast do not matter; how the values of one follow from those
+    This is Pearson's correlation of the pixels that both images show. Their mean and
+    contrast do not matter; how the values of one follow from those
     of the other must be a line.
 
     Parameters
@@ -183,7 +184,7 @@ def mutual_information(
         return (entropy0 + entropy1) / both if both > 0 else 1.0
     free = (np.count_nonzero(alone[0]) - 1) * (np.count_nonzero(alone[1]) - 1)
     chance = free / (2 * math.log(2) * len(pair[0]))
-    return max(entropy0 + entropy1 - both - chance, 0.0)
+    return float(max(entropy0 + entropy1 - both - chance, 0.0))
 
 
 def fourier_ring_correlation(
