@@ -11,21 +11,39 @@ from numpy.typing import ArrayLike, NDArray
 from ._checks import as_points
 from ._outcomes import Outcome
 from ._placement import Placement
+from ._plot_grid import warped_grid
+from ._plot_images import checkerboard, overlay, swipe
+from ._plot_points import points
+from ._plot_style import (
+    INK,
+    PALE,
+    ROUNDING,
+    WRONG,
+    draw_colorbar,
+    draw_legend,
+    framed,
+    several,
+    shown_scale,
+)
 from ._report import PlacementReport, failed_links, placement_report
 from ._uncertainty import position_covariance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.collections import Collection
 
-__all__ = ["placement", "uncertainty"]
+__all__ = [
+    "checkerboard",
+    "overlay",
+    "placement",
+    "points",
+    "swipe",
+    "uncertainty",
+    "warped_grid",
+]
 
 Floats = NDArray[np.float64]
 
-# Colours that all eyes can tell apart (Okabe and Ito).
-INK = "#333333"
-PALE = "#BBBBBB"
-WRONG = "#D55E00"
+# Colours of tiles that no link holds.
 ODD = {
     Outcome.CONTRADICTED: "#CC79A7",
     Outcome.PRIOR_ONLY: "#E69F00",
@@ -37,8 +55,6 @@ WORST_SIGMA = 3.0
 ARROW = 0.3
 # Tiles this small on paper, in points, have no room for arrows.
 ROOM = 15
-# Residuals that are smaller than this many pixels are rounding.
-ROUNDING = 1e-6
 # Tiles that still have room for their labels.
 LABELLED = 100
 
@@ -89,7 +105,7 @@ def placement(
     ax.set_title(
         f"{len(corners)} tiles, seams {report.seam_rms:.3f} px rms", loc="left"
     )
-    _draw_legend(ax)
+    draw_legend(ax)
     return ax
 
 
@@ -142,12 +158,12 @@ def uncertainty(
     tiles.set(edgecolor="white", linewidth=min(1.0, 0.02 * _tile_points(ax, corners)))
     ax.add_collection(tiles, autolim=False)
     if not known.all():
-        name = _several(~known, "tile", "that nothing holds")
+        name = several(~known, "tile", "that nothing holds")
         unknown = PolyCollection(polygons[~known], facecolor="white", label=name)
         unknown.set(edgecolor=WRONG, linewidth=0.8)
         ax.add_collection(unknown, autolim=False)
-    _draw_colorbar(ax, tiles, "standard error (px)")
-    _draw_legend(ax)
+    draw_colorbar(ax, tiles, "standard error (px)")
+    draw_legend(ax)
     rms = np.sqrt(variance[known].sum() / max(np.count_nonzero(known), 1))
     ax.set_title(f"Standard error of positions, {rms:.2f} px rms", loc="left")
     return ax
@@ -175,65 +191,19 @@ def _corners(placement: Placement, tile_shapes: ArrayLike) -> Floats:
 
 
 def _framed(ax: "Axes | None", corners: Floats) -> "Axes":
-    """Set up axes that show all tiles, with rows down and columns to the right."""
+    """Set up axes that show all tiles, and a little more."""
     low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
     edge = 0.02 * (high - low).max()
-    if ax is None:
-        from matplotlib import pyplot as plt  # noqa: PLC0415
-
-        tall, wide = high - low + 2 * edge
-        size = 7.5, float(np.clip(5.5 * tall / wide + 1.5, 3, 8))
-        ax = plt.figure(figsize=size, layout="constrained").add_subplot()
-    ax.set(xlim=(low[1] - edge, high[1] + edge), ylim=(high[0] + edge, low[0] - edge))
-    ax.set(aspect="equal", xlabel="col", ylabel="row")
-    return ax
-
-
-def _scale(ax: "Axes") -> float:
-    """Return how large a pixel of the mosaic is on paper, in points, about."""
-    box = ax.get_window_extent()
-    wide, tall = np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())
-    return 72 / ax.figure.dpi * float(min(box.width / wide, box.height / tall))
+    return framed(ax, low - edge, high + edge)
 
 
 def _tile_points(ax: "Axes", corners: Floats) -> float:
     """Return how large a usual tile is on paper, in points, about."""
-    return _scale(ax) * _tile_size(corners)
+    return shown_scale(ax) * _tile_size(corners)
 
 
 def _tile_size(corners: Floats) -> float:
     return float(np.median(np.linalg.norm(corners[:, 2] - corners[:, 0], axis=1))) / 1.4
-
-
-def _draw_colorbar(ax: "Axes", drawn: "Collection", label: str) -> None:
-    """Draw a colour bar as tall as the axes."""
-    beside = ax.inset_axes((1.03, 0, 0.03, 1))
-    top = drawn.get_clim()[1] or np.inf
-    beyond = np.max(np.asarray(drawn.get_array()), initial=0) > top
-    bar = ax.figure.colorbar(
-        drawn, cax=beside, label=label, extend="max" if beyond else "neither"
-    )
-    bar.outline.set_visible(False)
-
-
-def _draw_legend(ax: "Axes") -> None:
-    """Draw a legend below the axes, if there is something to explain."""
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, 0),
-            # Room for the numbers and the name of the axis, in letters.
-            borderaxespad=5,
-            ncols=2,
-            frameon=False,
-            fontsize="small",
-        )
-
-
-def _several(flags: NDArray[np.bool_], noun: str, what: str) -> str:
-    """Say how many there are."""
-    count = int(flags.sum())
-    return f"{count} {noun}{'s' if count != 1 else ''} {what}"
 
 
 def _draw_tiles(ax: "Axes", placement: Placement, corners: Floats) -> None:
@@ -248,7 +218,7 @@ def _draw_tiles(ax: "Axes", placement: Placement, corners: Floats) -> None:
     for outcome, color in ODD.items():
         odd = placement.outcome == outcome
         if odd.any():
-            name = _several(odd, "tile", outcome)
+            name = several(odd, "tile", outcome)
             tiles = PolyCollection(polygons[odd], facecolor=color + "55", label=name)
             tiles.set(edgecolor=color, linewidth=2 * thin)
             ax.add_collection(tiles, autolim=False)
@@ -272,16 +242,16 @@ def _draw_links(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
     links.set(cmap=shades, clim=(0, WORST_SIGMA), linewidth=wide, zorder=2)
     links.set_capstyle("round")
     ax.add_collection(links, autolim=False)
-    _draw_colorbar(ax, links, "residual of links (sigma)")
+    draw_colorbar(ax, links, "residual of links (sigma)")
     failed = failed_links(placed)
     dropped = ~believed & ~failed
     if failed.any():
-        name = _several(failed, "link", "without a match")
+        name = several(failed, "link", "without a match")
         away = LineCollection(lines[failed], label=name, colors=PALE)
         away.set(linewidth=0.4 * wide, linestyle=":", zorder=2)
         ax.add_collection(away, autolim=False)
     if dropped.any():
-        name = _several(dropped, "link", "dropped")
+        name = several(dropped, "link", "dropped")
         wrong = LineCollection(lines[dropped], colors=WRONG)
         wrong.set(linewidth=0.4 * wide, linestyle="--", zorder=3)
         ax.add_collection(wrong, autolim=False)
@@ -320,7 +290,7 @@ def _draw_arrows(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
     shown = float(f"{max(report.seam_rms, 0.06 * span / enlarged):.0e}")
     left = 1 - shown * enlarged / span
     # As high as the title is.
-    above = 1 + 11 / (_scale(ax) * float(np.ptp(ax.get_ylim())))
+    above = 1 + 11 / (shown_scale(ax) * float(np.ptp(ax.get_ylim())))
     ax.quiverkey(arrows, left, above, shown, f"residual {shown:g} px", labelpos="W")
 
 
