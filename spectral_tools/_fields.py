@@ -64,7 +64,7 @@ def jacobian_determinant(displacement: ArrayLike) -> Floats:
     >>> float(spt.jacobian_determinant(field).mean().round(3))
     0.9
     """
-    return np.linalg.det(_jacobian(as_displacement(displacement)))
+    return _determinant(_jacobian(as_displacement(displacement)))
 
 
 def invert_displacement(displacement: ArrayLike) -> Floats:
@@ -285,6 +285,15 @@ def _jacobian(field: Floats) -> Floats:
         slopes[..., axis, along] = -np.gradient(field[..., axis], axis=along)
         slopes[..., axis, along] += axis == along
     return slopes
+
+
+def _determinant(matrices: Floats) -> Floats:
+    """Return determinants of many small matrices, NaN where they are NaN."""
+    if matrices.shape[-1] == 2:
+        (a, b), (c, d) = np.moveaxis(matrices, (-2, -1), (0, 1))
+        return np.asarray(a * d - b * c)
+    first, second, third = np.moveaxis(matrices, -2, 0)
+    return np.asarray((first * np.cross(second, third)).sum(axis=-1))
 
 
 def _between(slopes: Floats, points: Floats) -> Floats:

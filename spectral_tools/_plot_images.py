@@ -237,7 +237,7 @@ def swipe(
     shown = np.where(beyond, second, first)
     ax = image_axes(ax, shown.shape)
     draw_shades(ax, shown)
-    _draw_border(ax, edge - 0.5, axis)
+    _draw_border(ax, edge, axis)
     along = ("row", "col")[axis]
     ax.set_title(
         f"Reference before {along} {edge}, moving image from there on", loc="left"
@@ -336,12 +336,18 @@ def _draw_frame(ax: "Axes", odd: NDArray[np.bool_], size: int) -> None:
     ax.add_collection(frame, autolim=False)
 
 
-def _draw_border(ax: "Axes", place: float, axis: int) -> None:
+def _draw_border(ax: "Axes", edge: int, axis: int) -> None:
     """Draw the line of a swipe, and whose image is on which side."""
+    place = edge - 0.5
+    bounds = ax.get_xlim() if axis else ax.get_ylim()
     draw = (ax.axhline, ax.axvline)[axis]
-    draw(place, color=INK, linewidth=3.5, zorder=3)
-    draw(place, color="white", linewidth=1.5, zorder=3)
+    # With a pale rim, the line is seen on dark images too.
+    draw(place, color="white", linewidth=4, zorder=3)
+    draw(place, color=INK, linewidth=2, zorder=3)
     for name, side in (("reference", -1), ("moving", 1)):
+        if place == (min if side < 0 else max)(bounds):
+            # Nothing of this image is shown.
+            continue
         away = 6 * side
         ax.annotate(
             name,

@@ -53,7 +53,7 @@ def points(
     """Draw points on an image, with what is left at each, and which are refused.
 
     Arrows start at the points and are enlarged so that they show; the legend
-    says how much. Refused points are crossed out and have no arrows, which would
+    says how much, the title how long those of believed points are. Refused points are crossed out and have no arrows, which would
     be longer than the image.
 
     Parameters
@@ -147,8 +147,19 @@ def _draw_residuals(ax: "Axes", places: Floats, left: Floats, enlarged: float) -
         color=MARK,
         edgecolor=INK,
         linewidth=0.6,
-        label=f"residuals, {times}",
         zorder=3,
+    )
+    # An arrow for the legend.
+    ax.plot(
+        [],
+        [],
+        linestyle="none",
+        marker=r"$\longrightarrow$",
+        markersize=18,
+        markerfacecolor=MARK,
+        markeredgecolor=INK,
+        markeredgewidth=0.6,
+        label=f"residuals, {times}",
     )
 
 

@@ -63,10 +63,14 @@ def shown_scale(ax: "Axes") -> float:
 def draw_colorbar(ax: "Axes", drawn: "Collection | AxesImage", label: str) -> None:
     """Draw a colour bar as tall as the axes."""
     beside = ax.inset_axes((1.03, 0, 0.03, 1))
-    top = drawn.get_clim()[1] or np.inf
-    beyond = np.max(np.asarray(drawn.get_array()), initial=0) > top
+    given = np.ma.asarray(drawn.get_array(), dtype=np.float64)
+    values: Floats = np.ma.masked_invalid(given).compressed()
+    drawn.autoscale_None()
+    low, high = drawn.get_clim() if values.size else (0.0, 0.0)
+    beyond = bool((values < low).any()), bool((values > high).any())
+    names = {(True, False): "min", (False, True): "max", (True, True): "both"}
     bar = ax.figure.colorbar(
-        drawn, cax=beside, label=label, extend="max" if beyond else "neither"
+        drawn, cax=beside, label=label, extend=names.get(beyond, "neither")
     )
     bar.outline.set_visible(False)
 
