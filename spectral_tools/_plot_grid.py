@@ -83,7 +83,7 @@ def warped_grid(
     >>> [float(line.vertices[0, 1].round(1)) for line in lines]
     [11.0, 22.0, 33.0]
     >>> ax.get_title(loc="left")
-    'Squares of 10 px, areas 0.909 to 0.909, no folds'
+    'Squares of 10 px, areas 0.909 to 0.909'
     """
     field = np.asarray(displacement)
     if field.ndim != 3:
@@ -106,9 +106,8 @@ def warped_grid(
     for axis in range(2):
         _draw_lines(ax, shown[..., axis], spacing)
     low, high = np.nanmin(area), np.nanmax(area)
-    told = f"{100 * folds.mean():.2g} % folds" if folds.any() else "no folds"
     ax.set_title(
-        f"Squares of {spacing:g} px, areas {low:.3g} to {high:.3g}, {told}", loc="left"
+        f"Squares of {spacing:g} px, areas {low:.3g} to {high:.3g}", loc="left"
     )
     return ax
 
@@ -133,12 +132,13 @@ def _draw_area(ax: "Axes", area: Floats, folds: Flags) -> None:
     # Lines are seen on all of these.
     shades = ListedColormap(colormaps["PRGn"](np.linspace(0.12, 0.88, 256)))
     drawn = ax.imshow(even, cmap=shades, vmin=1 - limit, vmax=1 + limit, origin="upper")
-    draw_colorbar(ax, drawn, "area of a pixel in the moving image (px²)")
+    draw_colorbar(ax, drawn, "area in the moving image (px²)")
     extra = mark_uncovered(ax, np.isfinite(area))
     if folds.any():
         marks = np.ma.masked_where(~folds, folds)
         ax.imshow(marks, cmap=ListedColormap([WRONG]), origin="upper")
-        extra = [Patch(color=WRONG, label="folds"), *extra]
+        told = f"folds, {100 * folds.mean():.2g} % of the pixels"
+        extra = [Patch(color=WRONG, label=told), *extra]
     draw_legend(ax, extra)
 
 

@@ -97,8 +97,6 @@ def overlay(
             [  0, 153, 255, 255],
             [  0,   0,   0, 255]]], dtype=uint8)
     """
-    from matplotlib.patches import Patch  # noqa: PLC0415
-
     first, second = _gray_pair(reference, moving, reference_valid, moving_valid)
     covered = np.isfinite(first) | np.isfinite(second)
     red, blue = np.nan_to_num(first), np.nan_to_num(second)
@@ -106,10 +104,9 @@ def overlay(
     lights = np.stack([red, red + GREEN * (blue - red), blue, covered], axis=-1)
     ax = image_axes(ax, covered.shape)
     ax.imshow(np.rint(255 * lights).astype(np.uint8), origin="upper")
-    ax.set_title(f"Overlay, each image {_stretch_text()}", loc="left")
+    ax.set_title("Overlay", loc="left")
     colours = {"reference": REFERENCE, "moving": MOVING, "both alike": "#999999"}
-    handles = [Patch(color=color, label=name) for name, color in colours.items()]
-    draw_legend(ax, handles + mark_uncovered(ax, covered), columns=4)
+    _draw_names(ax, colours, covered)
     return ax
 
 
@@ -161,8 +158,6 @@ def checkerboard(
            [0.3, 0.3, 0.7, 0.7, 0.3, 0.3],
            [0. , 0. , 1. , 1. , 0. , 0. ]])
     """
-    from matplotlib.patches import Patch  # noqa: PLC0415
-
     first, second = _gray_pair(reference, moving, reference_valid, moving_valid)
     if size is None:
         size = -(-max(first.shape) // SQUARES)
@@ -173,10 +168,9 @@ def checkerboard(
     ax = image_axes(ax, shown.shape)
     draw_shades(ax, shown)
     _draw_frame(ax, odd, size)
-    ax.set_title(f"Squares of {size} px, each image {_stretch_text()}", loc="left")
+    ax.set_title(f"Squares of {size} px", loc="left")
     colours = {"reference": REFERENCE, "moving": MOVING}
-    handles = [Patch(color=color, label=name) for name, color in colours.items()]
-    draw_legend(ax, handles + mark_uncovered(ax, np.isfinite(shown)), columns=3)
+    _draw_names(ax, colours, np.isfinite(shown))
     return ax
 
 
@@ -225,7 +219,7 @@ def swipe(
     array([[0.  , 0.25, 0.5 , 0.25, 0.  ],
            [0.  , 0.25, 0.5 , 0.25, 0.  ]])
     >>> ax.get_title(loc="left")
-    'Reference before col 2, moving image from there on'
+    'Swipe at col 2'
     """
     first, second = _gray_pair(reference, moving, reference_valid, moving_valid)
     check_fraction(position, "position")
@@ -239,9 +233,7 @@ def swipe(
     draw_shades(ax, shown)
     _draw_border(ax, edge, axis)
     along = ("row", "col")[axis]
-    ax.set_title(
-        f"Reference before {along} {edge}, moving image from there on", loc="left"
-    )
+    ax.set_title(f"Swipe at {along} {edge}", loc="left")
     draw_legend(ax, mark_uncovered(ax, np.isfinite(shown)))
     return ax
 
@@ -312,9 +304,17 @@ def image_axes(ax: "Axes | None", shape: Iterable[int]) -> "Axes":
     return framed(ax, np.array((-0.5, -0.5)), np.array(tuple(shape)) - 0.5)
 
 
-def _stretch_text() -> str:
+def _draw_names(
+    ax: "Axes", colours: dict[str, str], covered: NDArray[np.bool_]
+) -> None:
+    """Draw a legend of colours, with how images are stretched above it."""
+    from matplotlib.patches import Patch  # noqa: PLC0415
+
+    names = [Patch(color=color, label=name) for name, color in colours.items()]
+    handles = [*names, *mark_uncovered(ax, covered)]
     low, high = STRETCH
-    return f"from {low:g} to {high:g} % of its values"
+    told = f"each from {low:g} to {high:g} % of its values"
+    draw_legend(ax, handles, columns=len(handles), title=told)
 
 
 def _draw_frame(ax: "Axes", odd: NDArray[np.bool_], size: int) -> None:

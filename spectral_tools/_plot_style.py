@@ -76,13 +76,19 @@ def draw_colorbar(ax: "Axes", drawn: "Collection | AxesImage", label: str) -> No
 
 
 def draw_legend(
-    ax: "Axes", extra: Sequence["Artist"] = (), *, columns: int = 2
+    ax: "Axes",
+    extra: Sequence["Artist"] = (),
+    *,
+    columns: int = 2,
+    title: str | None = None,
 ) -> None:
     """Draw a legend below the axes, if there is something to explain."""
     handles = [*ax.get_legend_handles_labels()[0], *extra]
     if handles:
         ax.legend(
             handles=handles,
+            title=title,
+            title_fontsize="small",
             loc="upper center",
             bbox_to_anchor=(0.5, 0),
             # Room for the numbers and the name of the axis, in letters.

@@ -188,3 +188,19 @@ def test_bad_options_are_named(options, text):
 def test_fields_must_have_one_component_for_each_axis(function):
     with pytest.raises(ValueError, match="`displacement` must have shape"):
         function(np.zeros((8, 8, 3)))
+
+
+def test_determinants_of_unknown_fields_are_unknown():
+    field = np.zeros((20, 20, 2))
+    field[3:6, 4:9] = np.nan
+    area = spt.jacobian_determinant(field)
+    assert np.isnan(area[3:6, 4:9]).all()
+    assert np.isfinite(area[7:]).all()
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_determinants_are_those_of_the_slopes(rng, ndim):
+    slopes = 0.3 * rng.normal(size=(ndim, ndim))
+    points = np.moveaxis(np.indices((5, 6, 7)[:ndim], dtype=float), 0, -1)
+    area = spt.jacobian_determinant(points @ slopes.T)
+    assert_allclose(area, np.linalg.det(np.eye(ndim) - slopes))
