@@ -27,6 +27,7 @@ __all__ = [
     "STEP_SIGMAS",
     "ShiftFit",
     "fit_shift",
+    "nearest_whole",
     "short_axes",
     "taper_width",
     "uncertainty_factor",
@@ -38,6 +39,8 @@ TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0
 # A ring averages at least this many modes and this share of its own frequency.
 RING_MODES, RING_SHARE = 12.0, 0.1
 ROUNDS, STEPS, FARTHEST = 10, 3, 4.0
+# A whole shift is kept up to this distance from it, in pixels.
+HALF = 0.6
 # The fit ends when a step is below both a fixed and a statistical limit.
 STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
 # The share of an error that the tapers keep from being seen in the first round.
@@ -87,9 +90,11 @@ def fit_shift(
     shift = start.copy()
     active = np.maximum(reference.shape, moving.shape) > 1
     moved, used = math.inf, 0
+    whole = np.rint(shift)
     while True:
         used += 1
-        blocks = _cut(reference, moving, shift, exponent, valid)
+        whole = nearest_whole(shift, whole)
+        blocks = _cut(reference, moving, shift, whole, exponent, valid)
         if blocks is None:
             return None
         step = _settle(blocks, shift, active, exponent, rough)
@@ -115,6 +120,16 @@ def fit_shift(
         coarse=_significance_of_coarse(blocks, step, active),
         steps=used,
     )
+
+
+def nearest_whole(
+    shift: NDArray[np.float64], last: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the nearest whole shift, or the last one if that is hardly further.
+
+    Half a pixel on, fits would cut one way and the other in turn, and never settle.
+    """
+    return np.where(np.abs(shift - last) < HALF, last, np.rint(shift))
 
 
 def _settle(
@@ -182,11 +197,11 @@ def _cut(
     reference: NDArray[np.float32],
     moving: NDArray[np.float32],
     shift: NDArray[np.float64],
+    whole: NDArray[np.float64],
     exponent: float,
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
 ) -> _Blocks | None:
     """Cut, taper and transform what the two images share at `shift`."""
-    whole = np.rint(shift)
     sizes = np.array(reference.shape), np.array(moving.shape)
     *starts, block = overlap_block(*sizes, whole.astype(np.intp))
     if block.min() < 1 or block.max() < 4:

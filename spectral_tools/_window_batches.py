@@ -17,6 +17,7 @@ from ._subpixel import (
     RING_MODES,
     RING_SHARE,
     SLOW,
+    nearest_whole,
     short_axes,
     taper_width,
     uncertainty_factor,
@@ -132,8 +133,9 @@ def fit_windows(
     shift, moved = start.copy(), np.full(count, np.inf)
     told = np.zeros((count, 16))
     done, going = np.ones(count, np.bool_), np.ones(count, np.bool_)
+    whole = np.rint(shift)
     for number in range(rounds):
-        whole = np.rint(shift)
+        whole = nearest_whole(shift, whole)
         second = low - whole.astype(np.intp)
         inside = _inside(images[1], second, block)
         done &= inside | ~going
