@@ -11,6 +11,7 @@ from ._affine import solve_affine
 from ._apply_shifts import apply_shifts, common_area, make_template
 from ._composite_blocks import composite_blocks
 from ._composite_bounds import composite_bounds
+from ._control_points import find_control_points, refine_points
 from ._field_algebra import (
     FlattenedDisplacement,
     compose_displacements,
@@ -125,6 +126,7 @@ __all__ = [
     "cosine_taper",
     "estimate_shading",
     "estimate_transform",
+    "find_control_points",
     "find_peaks",
     "fit_displacement",
     "flatten_displacement",
@@ -154,6 +156,7 @@ __all__ = [
     "position_covariance",
     "power_spectrum",
     "refine_pair",
+    "refine_points",
     "relax_meshes",
     "resample_displacement",
     "ring_average",

@@ -1,0 +1,306 @@
+"""Points that two instruments both see, matched by structure (floor 12)."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._checks import (
+    as_image,
+    as_matrix,
+    as_points,
+    as_shift,
+    check_count,
+    check_not_negative,
+    check_positive,
+    check_same_ndim,
+    check_same_shape,
+)
+from ._outcomes import Outcome
+from ._pairs import PointMatches
+from ._point_fit import Model
+from ._point_maps import TransformEstimate
+from ._point_transforms import estimate_transform
+from ._seen_points import (
+    Seen,
+    Transform,
+    agreed,
+    laid_over,
+    seen_around,
+    seen_on_grid,
+    supported,
+)
+from ._structure_match import BELIEVED
+from ._transforms import translation
+from ._workers import Workers, check_workers
+
+__all__ = ["find_control_points", "refine_points"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+# The shortest window that has enough edges in it.
+SHORTEST = 16
+# Coarse images are searched up to so many of their pixels, and finer ones after them.
+REACH, NEAR = 12.0, 8.0
+# No image is made smaller than so many windows along an axis.
+FEWEST = 1.25
+# A finer image is used if this share of its windows is believed, and so many.
+WORTH, ENOUGH = 0.25, 6
+# So many pairs can tell that one of them is wrong.
+JUDGES = 8
+
+
+def refine_points(
+    reference: ArrayLike,
+    moving: ArrayLike,
+    reference_points: ArrayLike,
+    moving_points: ArrayLike,
+    *,
+    model: Model = "affine",
+    size: ArrayLike = 64,
+    max_shift: ArrayLike = 12.0,
+    scale: float = 1.0,
+    iterations: int = 2,
+    workers: Workers = 1,
+) -> PointMatches:
+    """Refine pairs of points that were set by hand, across instruments.
+
+    The points tell how to lay the moving image over the reference. Around each
+    reference point a window of the structure of both images is matched: which way
+    edges run, whatever is bright and dark [1]_, [2]_.
+
+    Parameters
+    ----------
+    reference, moving : array_like of shape (rows, cols) or (planes, rows, cols)
+        Images, of any real dtype; the shapes may differ. Pixels that are not finite
+        do not count.
+    reference_points, moving_points : array_like of shape (n, ndim)
+        Pairs of points that should show the same thing, in pixels. The reference
+        points stay where they are.
+    model : {"translation", "rigid", "similarity", "affine", "projective", \
+"polynomial"}, optional
+        What the transform may do by which the images are laid over each other, as in
+        `estimate_transform`.
+    size : int or array_like of shape (ndim,), optional
+        Side of the windows, in pixels of the reference.
+    max_shift : float or array_like of shape (ndim,), optional
+        How far a moving point may be wrong along each axis, in pixels of the
+        reference.
+    scale : float, optional
+        Width of the edges that are looked for, in pixels of the coarser image.
+    iterations : int, optional
+        How often images are laid over each other: first by the given points, then by
+        those that were found.
+    workers : int or map-like callable, optional
+        Number of threads, or a callable that is used like `map`. Results do not
+        depend on it.
+
+    Returns
+    -------
+    PointMatches
+        The reference points and the refined moving points. A pair that fails comes
+        back as it was given, with an infinite covariance, which `estimate_transform`
+        takes. Covariances are in px^2 of the reference.
+
+    See Also
+    --------
+    refine_pair : For two images of the same kind.
+    find_control_points : Needs no points.
+    estimate_transform : Takes the points and their covariances.
+
+    Notes
+    -----
+    Covariances come from how the modes of the two structures disagree, so that what
+    one instrument does not show counts as noise. Believed pairs that contradict the
+    model of the others are refused.
+
+    References
+    ----------
+    .. [1] Bigun & Granlund (1987). Optimal orientation detection of linear symmetry.
+       Proc. ICCV, 433.
+    .. [2] Haber & Modersitzki (2006). Intensity gradient based registration and
+       fusion of multi-modal images. :doi:`10.1007/11866763_89`
+
+    Examples
+    --------
+    Two images of one scene, one of which is a negative with another contrast, moved by
+    (7, -4) px; points that were set to about 3 px:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> scene = spt.gaussian_texture((220, 220), rng=1)
+    >>> reference, moving = scene[:200, 10:210], np.exp(-scene[7:207, 6:206])
+    >>> points = np.array([(60, 60), (60, 140), (140, 60), (140, 140)])
+    >>> clicks = points - (7, -4) + [(2, -3), (-3, 1), (1, 3), (0, -2)]
+    >>> found = spt.refine_points(reference, moving, points, clicks)
+    >>> bool(np.abs(points - found.moving_points - (7, -4)).max() < 0.2)
+    True
+    """
+    images = as_image(reference, "reference"), as_image(moving, "moving")
+    check_same_ndim(reference=images[0], moving=images[1])
+    ndim = images[0].ndim
+    points = as_points(reference_points, "reference_points", ndim=ndim)
+    given = as_points(moving_points, "moving_points", ndim=ndim)
+    check_same_shape(reference_points=points, moving_points=given)
+    sides = _as_sides(size, ndim)
+    reach = as_shift(max_shift, ndim, "max_shift")
+    check_not_negative(float(reach.min()), "max_shift")
+    check_positive(scale, "scale")
+    check_count(iterations, "iterations")
+    check_workers(workers)
+
+    way: Transform = estimate_transform(points, given, model=model)
+    for number in range(iterations):
+        sheets = laid_over(images, way, scale)
+        found = seen_around(sheets, way, points, given, sides, np.ceil(reach), workers)
+        better = None if number + 1 == iterations else agreed(found, model, BELIEVED)
+        if better is None:
+            break
+        way = better
+    return _finished(found, given, model)
+
+
+def find_control_points(
+    reference: ArrayLike,
+    moving: ArrayLike,
+    *,
+    matrix: ArrayLike | TransformEstimate | None = None,
+    model: Model = "affine",
+    size: int = 64,
+    max_shift: float | None = None,
+    scale: float = 1.0,
+    workers: Workers = 1,
+) -> PointMatches:
+    """Find points that two instruments both see, on a grid.
+
+    Small copies of the images are matched first, and finer ones as long as they still
+    show common structure. The grid, and its windows, are as fine as the finest of them.
+
+    Parameters
+    ----------
+    reference, moving : array_like of shape (rows, cols) or (planes, rows, cols)
+        Images, of any real dtype; the shapes may differ. Pixels that are not finite
+        do not count.
+    matrix : array_like of shape (ndim + 1, ndim + 1) or TransformEstimate, optional
+        Rough transform from the moving image to the reference; by default the middles
+        of the images are laid over each other.
+    model : {"translation", "rigid", "similarity", "affine", "projective", \
+"polynomial"}, optional
+        What the transform may do that leads from copy to copy, as in
+        `estimate_transform`.
+    size : int, optional
+        Side of the windows, in pixels of each copy.
+    max_shift : float, optional
+        How far the rough transform may be wrong along each axis, in pixels of the
+        reference; by default an eighth of its longest side.
+    scale : float, optional
+        Width of the edges that are looked for, in pixels of each copy.
+    workers : int or map-like callable, optional
+        Number of threads, or a callable that is used like `map`. Results do not
+        depend on it.
+
+    Returns
+    -------
+    PointMatches
+        Pairs of points, and how far each can be trusted. A pair that was not found has
+        an infinite covariance.
+
+    See Also
+    --------
+    estimate_transform : Takes the points and their covariances, for one transform.
+    fit_displacement : Takes them for a field that bends.
+    match_orientation : Finds a rough transform where images are turned much.
+
+    Examples
+    --------
+    An image, and its negative, turned by 3 degrees:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> scene = spt.gaussian_texture((256, 256), rng=2)
+    >>> truth = spt.rotation(np.deg2rad(3), center=(128, 120))
+    >>> moving = spt.warp_image(-scene, np.linalg.inv(truth), order=3)
+    >>> points = spt.find_control_points(scene, moving)
+    >>> found = spt.estimate_transform(
+    ...     points.reference_points,
+    ...     points.moving_points,
+    ...     model="rigid",
+    ...     covariance=points.covariance,
+    ... )
+    >>> bool(np.abs(found.matrix - truth).max() < 0.05)
+    True
+    """
+    images = as_image(reference, "reference"), as_image(moving, "moving")
+    check_same_ndim(reference=images[0], moving=images[1])
+    ndim = images[0].ndim
+    sides = _as_sides(size, ndim)
+    if max_shift is None:
+        max_shift = max(images[0].shape) / 8
+    check_positive(max_shift, "max_shift")
+    check_positive(scale, "scale")
+    check_workers(workers)
+    way: Transform
+    if matrix is None:
+        middles = [(np.array(image.shape) - 1) / 2 for image in images]
+        way = translation(middles[0] - middles[1])
+    elif isinstance(matrix, TransformEstimate):
+        way = matrix
+    else:
+        way = as_matrix(matrix, "matrix", ndim=ndim)
+
+    least = min(images[0].shape[-2:])
+    deepest = max(int(math.log2(max(least / (FEWEST * size), 1))), 0)
+    level = min(max(math.ceil(math.log2(max_shift / REACH)), 0), deepest)
+    reach, best, sure = max_shift / 2**level, list[Seen](), False
+    simple: Model = model
+    if level and model not in ("translation", "rigid"):
+        simple = "similarity"
+    while level >= 0:
+        found = seen_on_grid(images, way, level, sides, reach, scale, workers)
+        fit = agreed(found, simple, 1.0)
+        together = None if fit is None else supported(found, fit, simple, reach, level)
+        if together is None:
+            # Small copies may show too little, and yet lead the way.
+            if fit is None or sure:
+                break
+            best = best or [found]
+        else:
+            believed = int((together.outcome == Outcome.MATCHED).sum())
+            if sure and believed < max(WORTH * len(together.outcome), ENOUGH):
+                break
+            best, sure = [together], True
+        assert fit is not None
+        way, reach, simple = fit, NEAR, model
+        level -= 1
+    best = best or [found]
+    return _finished(best[0], best[0].start, model)
+
+
+def _as_sides(size: ArrayLike, ndim: int) -> Ints:
+    sides = as_shift(size, ndim, "size")
+    if (sides < SHORTEST).any():
+        message = f"`size` must be at least {SHORTEST} pixels; got {size!r}."
+        raise ValueError(message)
+    return np.rint(sides).astype(np.intp)
+
+
+def _finished(found: Seen, given: Floats, model: Model) -> PointMatches:
+    """Return what was found, without what contradicts the others."""
+    outcome = found.outcome.copy()
+    believed = np.flatnonzero(outcome == Outcome.MATCHED)
+    if len(believed) >= JUDGES:
+        fit = estimate_transform(
+            found.points[believed], found.moving[believed], model=model
+        )
+        outcome[believed[~fit.inlier]] = Outcome.CONTRADICTED
+    kept = np.asarray(outcome == Outcome.MATCHED)
+    return PointMatches(
+        reference_points=found.points.copy(),
+        moving_points=np.where(kept[:, np.newaxis], found.moving, given),
+        covariance=np.where(kept[:, np.newaxis, np.newaxis], found.covariance, np.inf),
+        correlation=found.correlation,
+        false_alarm=np.where(kept, found.false_alarm, 1.0),
+        outcome=outcome,
+        steps=np.where(kept, 1, 0),
+    )

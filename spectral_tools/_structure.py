@@ -1,0 +1,84 @@
+"""Images of structure, which look alike whatever an instrument measures (floor 1)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._ndimage import distance_transform_edt, gaussian_filter
+
+__all__ = ["Structure", "structure_of"]
+
+Single = NDArray[np.float32]
+
+# Edges count by how strong they are beside others within this many scales: those of a
+# faint part of the image as much as those of a bright one.
+AROUND = 8.0
+# Pixels this many scales from where nothing is known do not count.
+RIM = 2.0
+
+
+class Structure(NamedTuple):
+    """Which way edges run at each pixel, and how far they can be trusted.
+
+    Attributes
+    ----------
+    field : ndarray of float32, shape (channels, *shape)
+        Deviation from roundness of the direction of the gradient, times its strength
+        beside that of others around; three axes, a missing one comes first.
+    weight : ndarray of float32, shape (*shape,)
+        One where the field counts, else zero.
+    """
+
+    field: Single
+    weight: Single
+
+
+def structure_of(
+    image: NDArray[np.floating], scale: float, valid: NDArray[np.bool_] | None = None
+) -> Structure:
+    """Return the structure of an image, at a scale in pixels.
+
+    The direction of the gradient up to its sign does not change if bright becomes
+    dark, nor if contrast grows; its double angle is what averages well.
+    """
+    known = np.isfinite(image)
+    if valid is not None:
+        known &= valid
+    weight = np.ones(image.shape, np.float32)
+    filled = np.asarray(image, np.float32)
+    if not known.any():
+        weight[:] = 0
+        filled = np.zeros_like(filled)
+    elif not known.all():
+        nearest = distance_transform_edt(
+            ~known, return_distances=False, return_indices=True
+        )
+        filled = filled[tuple(nearest)]
+        weight[:] = distance_transform_edt(known) > RIM * scale
+    slopes = [
+        gaussian_filter(filled, scale, order=order, mode="nearest")
+        for order in np.eye(image.ndim, dtype=int).tolist()
+    ]
+    square = sum(slope * slope for slope in slopes)
+    strength = np.sqrt(square)
+    around = gaussian_filter(strength * weight, AROUND * scale, mode="nearest")
+    share = gaussian_filter(weight, AROUND * scale, mode="nearest")
+    around /= np.maximum(share, 1e-3)
+    # Where nothing is, rounding has directions too.
+    floor = 1e-4 * float(strength.max(initial=0)) + 1e-30
+    gain = weight / ((strength + around + floor) * (strength + floor))
+    channels = (_roundness(slopes, np.asarray(square)) * gain).astype(np.float32)
+    ahead = (np.newaxis,) * (3 - image.ndim)
+    return Structure(channels[(slice(None), *ahead)], weight[ahead])
+
+
+def _roundness(slopes: list[Single], square: Single) -> Single:
+    """Return the parts of the squared gradient that have a direction."""
+    if len(slopes) == 2:
+        first, second = slopes
+        return np.stack([first * first - second * second, 2 * first * second])
+    mean = square / 3
+    parts = [np.sqrt(1.5) * (slope * slope - mean) for slope in slopes]
+    parts += [np.sqrt(3) * slopes[i] * slopes[i - 1] for i in range(3)]
+    return np.stack(parts)
