@@ -37,6 +37,7 @@ from ._point_maps import TransformEstimate
 from ._point_transforms import estimate_transform, transform_covariance
 from ._render import Composite, warp_composite
 from ._report import PlacementReport, SeamResiduals, placement_report, seam_residuals
+from ._resample import Resampled, resample
 from ._scattered_fields import interpolate_displacement
 from ._scores import (
     RingCorrelation,
@@ -94,6 +95,7 @@ __all__ = [
     "Placement",
     "PlacementReport",
     "PointMatches",
+    "Resampled",
     "RingAverage",
     "RingCoherence",
     "RingCorrelation",
@@ -158,6 +160,7 @@ __all__ = [
     "refine_pair",
     "refine_points",
     "relax_meshes",
+    "resample",
     "resample_displacement",
     "ring_average",
     "ring_coherence",

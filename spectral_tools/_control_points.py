@@ -252,29 +252,28 @@ def find_control_points(
     least = min(images[0].shape[-2:])
     deepest = max(int(math.log2(max(least / (FEWEST * size), 1))), 0)
     level = min(max(math.ceil(math.log2(max_shift / REACH)), 0), deepest)
-    reach, best, sure = max_shift / 2**level, list[Seen](), False
+    reach, kept, sure = max_shift / 2**level, list[Seen](), False
     simple: Model = model
     if level and model not in ("translation", "rigid"):
         simple = "similarity"
     while level >= 0:
         found = seen_on_grid(images, way, level, sides, reach, scale, workers)
+        kept = kept or [found]
         fit = agreed(found, simple, 1.0)
-        together = None if fit is None else supported(found, fit, simple, reach, level)
-        if together is None:
-            # Small copies may show too little, and yet lead the way.
-            if fit is None or sure:
-                break
-            best = best or [found]
-        else:
+        if fit is None:
+            break
+        # Small copies may show too little, and yet lead the way.
+        together = supported(found, fit, simple, reach, level)
+        if together is not None:
             believed = int((together.outcome == Outcome.MATCHED).sum())
             if sure and believed < max(WORTH * len(together.outcome), ENOUGH):
                 break
-            best, sure = [together], True
-        assert fit is not None
+            kept, sure = [together], True
+        elif sure:
+            break
         way, reach, simple = fit, NEAR, model
         level -= 1
-    best = best or [found]
-    return _finished(best[0], best[0].start, model)
+    return _finished(kept[0], kept[0].start, model)
 
 
 def _as_sides(size: ArrayLike, ndim: int) -> Ints:

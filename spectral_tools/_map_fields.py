@@ -3,14 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ._point_maps import PointMap, map_points, map_slopes
+from ._point_maps import PointMap, inverse_points, tangent
 
-__all__ = ["affine_and_field", "inverse_points"]
+__all__ = ["affine_and_field"]
 
 Floats = NDArray[np.float64]
 
-# Newton's steps, and when a point has arrived, in pixels.
-STEPS, ARRIVED = 20, 1e-6
 # Points that are mapped at once.
 AT_ONCE = 200_000
 
@@ -35,61 +33,3 @@ def affine_and_field(
         moving = inverse_points(change, pixels[part])
         field[part] = pixels[part] - moving @ matrix[:-1, :-1].T - matrix[:-1, -1]
     return matrix, field.reshape(*shape, ndim)
-
-
-def tangent(change: PointMap) -> Floats:
-    """Return the affine map that does the same close to the centre."""
-    ndim = len(change.center)
-    matrix = np.eye(ndim + 1)
-    matrix[:-1, :-1] = _slopes(change, change.center[np.newaxis])[0]
-    place = map_points(change, change.center[np.newaxis])[0]
-    matrix[:-1, -1] = place - matrix[:-1, :-1] @ change.center
-    return matrix
-
-
-def inverse_points(change: PointMap, points: Floats) -> Floats:
-    """Return the moving points that go to reference points; NaN if none is found."""
-    if not len(change.powers):
-        back = change._replace(
-            matrix=np.asarray(np.linalg.inv(change.matrix), np.float64)
-        )
-        found = map_points(back, points)
-        found[~np.isfinite(found).all(axis=1)] = np.nan
-        return found
-    start = np.linalg.inv(tangent(change))
-    found = points @ start[:-1, :-1].T + start[:-1, -1]
-    arrived = np.zeros(len(points), np.bool_)
-    todo = np.arange(len(points))
-    for _ in range(STEPS):
-        away = map_points(change, found[todo]) - points[todo]
-        slopes = _slopes(change, found[todo])
-        # Beyond a fold the picture is seen from behind.
-        upright = np.linalg.det(slopes) * np.linalg.det(start[:-1, :-1]) > 0
-        done = np.abs(away).max(axis=1, initial=0) < ARRIVED
-        arrived[todo[done & upright]] = True
-        going = ~done & upright
-        todo, away, slopes = todo[going], away[going], slopes[going]
-        if not len(todo):
-            break
-        found[todo] -= np.linalg.solve(slopes, away[..., np.newaxis])[..., 0]
-    found[~arrived] = np.nan
-    return found
-
-
-def _slopes(change: PointMap, points: Floats) -> Floats:
-    """Return how mapped points move with moving points, shape (n, ndim, ndim)."""
-    ndim = points.shape[1]
-    # A shift of the points is a change of the matrix, by its own columns.
-    ways = np.zeros((ndim, ndim + 1, ndim + 1))
-    ways[range(ndim), :, ndim] = change.matrix[:, :ndim].T
-    bends = np.zeros((ndim, *change.bend.shape))
-    slopes = map_slopes(change, (ways, bends), points)
-    if not len(change.powers):
-        return slopes
-    unit = (points - change.center) / change.extent
-    for axis in range(ndim):
-        lower = np.maximum(change.powers - np.eye(ndim, dtype=np.intp)[axis], 0)
-        terms = np.prod(unit[:, np.newaxis] ** lower, axis=2)
-        rates = terms * change.powers[:, axis] / change.extent
-        slopes[:, :, axis] += rates @ change.bend
-    return slopes

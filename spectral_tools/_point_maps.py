@@ -12,14 +12,19 @@ __all__ = [
     "TransformEstimate",
     "bend_powers",
     "bend_terms",
+    "inverse_points",
     "map_of",
     "map_points",
     "map_slopes",
+    "tangent",
     "unit_directions",
 ]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
+
+# Newton's steps, and when a point has arrived, in pixels.
+STEPS, ARRIVED = 20, 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -178,6 +183,64 @@ def unit_directions(change: PointMap) -> tuple[Floats, Floats]:
         every[:, :entries].reshape(total, *change.matrix.shape),
         every[:, entries:].reshape(total, *change.bend.shape),
     )
+
+
+def tangent(change: PointMap) -> Floats:
+    """Return the affine map that does the same close to the centre."""
+    ndim = len(change.center)
+    matrix = np.eye(ndim + 1)
+    matrix[:-1, :-1] = _slopes(change, change.center[np.newaxis])[0]
+    place = map_points(change, change.center[np.newaxis])[0]
+    matrix[:-1, -1] = place - matrix[:-1, :-1] @ change.center
+    return matrix
+
+
+def inverse_points(change: PointMap, points: Floats) -> Floats:
+    """Return the moving points that go to reference points; NaN if none is found."""
+    if not len(change.powers):
+        back = change._replace(
+            matrix=np.asarray(np.linalg.inv(change.matrix), np.float64)
+        )
+        found = map_points(back, points)
+        found[~np.isfinite(found).all(axis=1)] = np.nan
+        return found
+    start = np.linalg.inv(tangent(change))
+    found = points @ start[:-1, :-1].T + start[:-1, -1]
+    arrived = np.zeros(len(points), np.bool_)
+    todo = np.arange(len(points))
+    for _ in range(STEPS):
+        away = map_points(change, found[todo]) - points[todo]
+        slopes = _slopes(change, found[todo])
+        # Beyond a fold the picture is seen from behind.
+        upright = np.linalg.det(slopes) * np.linalg.det(start[:-1, :-1]) > 0
+        done = np.abs(away).max(axis=1, initial=0) < ARRIVED
+        arrived[todo[done & upright]] = True
+        going = ~done & upright
+        todo, away, slopes = todo[going], away[going], slopes[going]
+        if not len(todo):
+            break
+        found[todo] -= np.linalg.solve(slopes, away[..., np.newaxis])[..., 0]
+    found[~arrived] = np.nan
+    return found
+
+
+def _slopes(change: PointMap, points: Floats) -> Floats:
+    """Return how mapped points move with moving points, shape (n, ndim, ndim)."""
+    ndim = points.shape[1]
+    # A shift of the points is a change of the matrix, by its own columns.
+    ways = np.zeros((ndim, ndim + 1, ndim + 1))
+    ways[range(ndim), :, ndim] = change.matrix[:, :ndim].T
+    bends = np.zeros((ndim, *change.bend.shape))
+    slopes = map_slopes(change, (ways, bends), points)
+    if not len(change.powers):
+        return slopes
+    unit = (points - change.center) / change.extent
+    for axis in range(ndim):
+        lower = np.maximum(change.powers - np.eye(ndim, dtype=np.intp)[axis], 0)
+        terms = np.prod(unit[:, np.newaxis] ** lower, axis=2)
+        rates = terms * change.powers[:, axis] / change.extent
+        slopes[:, :, axis] += rates @ change.bend
+    return slopes
 
 
 def homogeneous(points: Floats) -> Floats:

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 
 from ._grid_windows import halved
-from ._map_fields import inverse_points
 from ._outcomes import Outcome
 from ._point_fit import Model, family_of
-from ._point_maps import TransformEstimate, map_of, map_points
+from ._point_maps import TransformEstimate
 from ._point_transforms import estimate_transform
 from ._structure import Structure, structure_of
 from ._structure_match import BELIEVED, StructureMatch, match_structures, no_match
@@ -100,7 +99,7 @@ def seen_around(
     return Seen(
         points=points,
         start=start,
-        moving=_moved_back(way, (there + 0.5) * step - 0.5),
+        moving=_moved(way, (there + 0.5) * step - 0.5, inverse=True),
         covariance=np.reshape(covariance, (-1, ndim, ndim)) * step**2,
         correlation=np.array([match.correlation for match in matches]),
         false_alarm=np.array([match.false_alarm for match in matches]),
@@ -135,7 +134,7 @@ def seen_on_grid(
         axes.append(np.linspace((side - 1) / 2, size - 1 - (side - 1) / 2, count))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
     points = (grid + 0.5) * 2**level - 0.5
-    start = _moved_back(way, points)
+    start = _moved(way, points, inverse=True)
     far = np.full(len(axes), math.ceil(reach))
     return seen_around(sheets, way, points, start, sides, far, workers, level)
 
@@ -155,18 +154,6 @@ def agreed(found: Seen, model: Model, doubt: float) -> TransformEstimate | None:
     except ValueError:
         # Too few pairs, or all on a line, determine nothing better.
         return None
-
-
-def _moved(way: Transform, points: Floats) -> Floats:
-    if isinstance(way, TransformEstimate):
-        return map_points(map_of(way), points)
-    return apply_transform(way, points)
-
-
-def _moved_back(way: Transform, points: Floats) -> Floats:
-    if isinstance(way, TransformEstimate):
-        return inverse_points(map_of(way), points)
-    return apply_transform(np.linalg.inv(way), points)
 
 
 def supported(
@@ -207,3 +194,11 @@ def supported(
     more = agree & known & (false_alarm < BELIEVED) & (outcome == Outcome.NOT_FOUND)
     outcome[more] = Outcome.MATCHED
     return found._replace(false_alarm=false_alarm, outcome=outcome)
+
+
+def _moved(way: Transform, points: Floats, *, inverse: bool = False) -> Floats:
+    """Move points, those that are nowhere to nowhere."""
+    known = np.isfinite(points).all(axis=1)
+    moved = np.full(points.shape, np.nan)
+    moved[known] = apply_transform(way, points[known], inverse=inverse)
+    return moved

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_coordinates, as_matrix, as_point
-from ._point_maps import TransformEstimate, map_of, map_points
+from ._point_maps import TransformEstimate, inverse_points, map_of, map_points
 
 __all__ = [
     "apply_transform",
@@ -82,7 +82,7 @@ def rotation(angle: float, *, center: ArrayLike | None = None) -> NDArray[np.flo
 
 
 def apply_transform(
-    matrix: ArrayLike | TransformEstimate, points: ArrayLike
+    matrix: ArrayLike | TransformEstimate, points: ArrayLike, *, inverse: bool = False
 ) -> NDArray[np.float64]:
     """Move points with a transform.
 
@@ -93,11 +93,14 @@ def apply_transform(
         `estimate_transform` found, also a polynomial.
     points : array_like of shape (..., ndim)
         Points (row, col) or (plane, row, col), in pixels.
+    inverse : bool, optional
+        Move points the other way, for instance to ask which pixel of the moving image,
+        or which spectrum of a map, a point of the reference shows.
 
     Returns
     -------
     ndarray of shape (..., ndim)
-        The moved points.
+        The moved points; NaN where a transform that is turned round leads nowhere.
 
     Examples
     --------
@@ -105,13 +108,20 @@ def apply_transform(
     >>> spt.apply_transform(spt.translation((2, -1)), [(0, 0), (10, 20)])
     array([[ 2., -1.],
            [12., 19.]])
+    >>> spt.apply_transform(spt.translation((2, -1)), [(12, 19)], inverse=True)
+    array([[10., 20.]])
     """
     if isinstance(matrix, TransformEstimate):
         ndim = len(matrix.center)
         given = as_coordinates(points, "points", ndim=ndim)
-        moved = map_points(map_of(matrix), given.reshape(-1, ndim))
-        return moved.reshape(given.shape)
+        move = inverse_points if inverse else map_points
+        return move(map_of(matrix), given.reshape(-1, ndim)).reshape(given.shape)
     square = as_matrix(matrix, "matrix")
+    if inverse:
+        if not abs(np.linalg.det(square)) > 0:
+            message = "`matrix` must be invertible; got a singular one."
+            raise ValueError(message)
+        square = np.linalg.inv(square).astype(np.float64, copy=False)
     ndim = len(square) - 1
     given = as_coordinates(points, "points", ndim=ndim)
     moved = given @ square[:-1, :-1].T + square[:-1, -1]
