@@ -148,7 +148,8 @@ def agreed(found: Seen, model: Model, doubt: float) -> TransformEstimate | None:
     believed = int((found.false_alarm < BELIEVED).sum())
     rows = order[: max(believed, len(order) // 2)]
     rows = rows[found.false_alarm[rows] <= doubt]
-    rows = rows[np.isfinite(found.moving[rows]).all(axis=1)]
+    known = np.isfinite(found.moving).all(axis=1) & (found.correlation > 0)
+    rows = rows[known[rows]]
     try:
         return estimate_transform(found.points[rows], found.moving[rows], model=model)
     except ValueError:

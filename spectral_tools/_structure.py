@@ -14,6 +14,8 @@ Single = NDArray[np.float32]
 # Edges count by how strong they are beside others within this many scales: those of a
 # faint part of the image as much as those of a bright one.
 AROUND = 8.0
+# Squared gradients are averaged over this many scales.
+SOFT = 0.7
 # Pixels this many scales from where nothing is known do not count.
 RIM = 2.0
 
@@ -60,15 +62,20 @@ def structure_of(
         gaussian_filter(filled, scale, order=order, mode="nearest")
         for order in np.eye(image.ndim, dtype=int).tolist()
     ]
-    square = sum(slope * slope for slope in slopes)
-    strength = np.sqrt(square)
+    square = np.asarray(sum(slope * slope for slope in slopes))
+    parts = _roundness(slopes, square)
+    # Where edges meet, directions jump; means over a few pixels do not.
+    soft = [
+        gaussian_filter(part, SOFT * scale, mode="nearest") for part in (*parts, square)
+    ]
+    strength = np.sqrt(np.maximum(soft[-1], 0))
     around = gaussian_filter(strength * weight, AROUND * scale, mode="nearest")
     share = gaussian_filter(weight, AROUND * scale, mode="nearest")
     around /= np.maximum(share, 1e-3)
     # Where nothing is, rounding has directions too.
-    floor = 1e-4 * float(strength.max(initial=0)) + 1e-30
+    floor = 1e-4 * float(strength.max(initial=0)) + 1e-12
     gain = weight / ((strength + around + floor) * (strength + floor))
-    channels = (_roundness(slopes, np.asarray(square)) * gain).astype(np.float32)
+    channels = (np.stack(soft[:-1]) * gain).astype(np.float32)
     ahead = (np.newaxis,) * (3 - image.ndim)
     return Structure(channels[(slice(None), *ahead)], weight[ahead])
 

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._fft import fast_shape, forward_stack, frequencies, inverse_stack
-from ._ndimage import shift_image
 from ._outcomes import Outcome
 from ._search_kernels import chance_level, local_maxima, parabola_tops
 from ._structure import Structure
@@ -16,7 +15,7 @@ __all__ = ["BELIEVED", "StructureMatch", "match_structures", "no_match"]
 Floats = NDArray[np.float64]
 Single = NDArray[np.float32]
 Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
+Spectra = NDArray[np.complexfloating]
 
 # A shift is believed below this chance of a false alarm.
 BELIEVED = 1e-3
@@ -26,16 +25,18 @@ BEYOND = 20
 SHARED = 0.25
 # Share of each side over which a window falls off, at both ends.
 FALL = 0.25
-# Another shift as good as this leaves the answer open; of structures that are alike
-# by more than `ALIKE`, whatever chance says: lattices meet themselves everywhere.
-RIVAL, ALIKE = 0.85, 0.4
+# Another shift as good as this leaves the answer open, as among structures that are
+# alike by more than `ALIKE`.
+RIVAL, ALIKE = 0.85, 0.5
 # Steps of the fit, how many modes share a weight at least, and how far it may go.
 STEPS, RING_MODES, FARTHEST = 4, 40, 2.0
 # A step this small, in pixels, is the last.
 ENOUGH = 2e-3
 # What the weights, found in the same noise, add to the variance, over the squared significance.
-UNSURE = 36.0
-# Pixels beyond a block that a spline through it needs.
+UNSURE = 100.0
+# Errors of pixels this far apart, in pixels, have nothing to do with each other.
+PLACE = 10.0
+# Pixels beyond a block that are needed to look between its pixels.
 RIM = 6
 
 
@@ -102,6 +103,7 @@ def match_structures(
     lag = lags[best] + parabola_tops(surface, places[best : best + 1], False)[0]
     found = fit_shift(first, moving, start[1], sides, lag)
     outcome = Outcome.MATCHED
+    # A lattice meets itself everywhere, and sets the level of chance by itself.
     if rival and (false_alarm < BELIEVED or height > ALIKE):
         outcome = Outcome.AMBIGUOUS
     elif false_alarm >= BELIEVED or found is None:
@@ -181,9 +183,11 @@ def fit_shift(
     for _ in range(STEPS):
         # The second window shows what the first does, to the fraction of a pixel.
         second = forward_stack(window * _shifted(moving, start + shift, sides))
-        turned, powers = _cross(one, second)
-        weights = counts * _weights(turned, powers, rings, counts)
-        step, covariance = _newton(turned, weights, waves, sides > 1)
+        powers = [_power(part) for part in (one, second)]
+        cross = (one * second.conj()).sum(axis=0)
+        gains = _gains(cross.real, powers, rings, counts)
+        pair = one, second, gains
+        step, covariance = _newton(pair, waves, counts, sides)
         if not len(covariance):
             return None
         shift = shift + step
@@ -191,22 +195,11 @@ def fit_shift(
             return None
         if np.abs(step).max() < ENOUGH:
             break
-    return shift, covariance * _spread_of(window)
+    return shift, covariance
 
 
-def _cross(
-    one: NDArray[np.complex64], other: NDArray[np.complex64]
-) -> tuple[NDArray[np.complex128], tuple[Floats, Floats]]:
-    """Return the cross-spectrum over all channels, and both powers.
-
-    Its phase grows with the frequency times how far the second lies ahead.
-    """
-    cross = (one * other.conj()).sum(axis=0).astype(np.complex128)
-    powers = [
-        (part.real**2 + part.imag**2).sum(axis=0).astype(np.float64)
-        for part in (one, other)
-    ]
-    return cross, (powers[0], powers[1])
+def _power(spectra: NDArray[np.complex64]) -> Single:
+    return (spectra.real**2 + spectra.imag**2).sum(axis=0)
 
 
 def _rings(freqs: list[Floats]) -> tuple[NDArray[np.intp], Floats]:
@@ -222,52 +215,72 @@ def _rings(freqs: list[Floats]) -> tuple[NDArray[np.intp], Floats]:
     return rings.reshape(radius.shape), counts
 
 
-def _weights(
-    turned: NDArray[np.complex128],
-    powers: tuple[Floats, Floats],
-    rings: NDArray[np.intp],
-    counts: Floats,
-) -> Floats:
+def _gains(
+    agreement: Single, powers: list[Single], rings: NDArray[np.intp], counts: Floats
+) -> Single:
     """Return the weight of each mode of the cross-spectrum."""
     sums = [
         np.bincount(rings.ravel(), (counts * part).ravel())
-        for part in (turned.real, *powers)
+        for part in (agreement, *powers)
     ]
     scale = np.sqrt(sums[1] * sums[2]) + 1e-30
     modes = np.maximum(np.bincount(rings.ravel(), counts.ravel()), 1)
     # So much coherence is made by chance alone.
     coherence = np.clip(sums[0] / scale - 1 / np.sqrt(modes), 0.0, 0.98)
     gain = coherence / (1 - coherence**2) * modes / scale
-    return np.asarray(gain[rings])
+    return gain[rings].astype(np.float32)
 
 
 def _newton(
-    turned: NDArray[np.complex128], weights: Floats, waves: Floats, free: Flags
+    pair: tuple[Spectra, Spectra, Single], waves: Floats, counts: Floats, sides: Ints
 ) -> tuple[Floats, Floats]:
-    """Return the step to the top of the weighted sum, and its covariance.
+    """Return the step to the top of the weighted product, and its covariance.
 
-    That is empty where there is no top.
-
-    The errors of the slopes are those that the modes show, whatever makes them: what
-    two instruments see differently is as good as noise.
+    That is empty where there is no top. The errors of the slopes are those that
+    pixels show, in places a few pixels wide: what two instruments see differently is
+    as good as noise, but not the same everywhere.
     """
-    axes = np.flatnonzero(free)
-    ways = waves[axes].reshape(len(axes), -1)
-    real = (weights * turned.real).ravel()
-    slopes = ways * (weights * turned.imag).ravel()
-    curvature = (ways * real) @ ways.T
+    shape, axes = tuple(sides.tolist()), np.flatnonzero(sides > 1)
+    ways = waves[axes]
+    one, second, gains = pair
+    weighted = gains * one
+    product = (counts * (weighted * second.conj()).sum(axis=0)).astype(np.complex128)
+    rows = ways.reshape(len(axes), -1)
+    curvature = (rows * product.real.ravel()) @ rows.T
     step, covariance = np.zeros(3), np.zeros((3, 3))
     if np.linalg.eigvalsh(curvature)[0] <= 1e-12 * max(np.abs(curvature).max(), 1e-30):
         return step, np.zeros((0, 0))
-    # A mode and its mirror image are one: its score counts twice, and squared, so.
     small = np.linalg.inv(curvature)
-    step[axes] = small @ slopes.sum(axis=1)
-    scatter = 2 * (slopes @ slopes.T)
+    step[axes] = small @ (rows @ product.imag.ravel())
+    # The same slopes, pixel by pixel: they add up to those of the modes. What both
+    # share adds up to nothing, and is left out.
+    power = float((counts * gains * _power(one)).sum())
+    rest = inverse_stack(second - float(product.real.sum()) / power * one, shape)
+    scores = np.stack(
+        [
+            (inverse_stack(-1j * way * weighted, shape) * rest).sum(axis=0)
+            for way in ways
+        ]
+    )
+    spectra = forward_stack(scores * sides.prod())
+    near = _nearby(sides) * counts / sides.prod()
+    flat = spectra.reshape(len(axes), -1)
+    scatter = ((flat * near.ravel()) @ flat.conj().T).real
     # The weights are found in the same noise.
-    power = 2 * float(np.square(weights * np.abs(turned)).sum())
-    unsure = 1 + UNSURE * power / float(real.sum()) ** 2
+    chance = 2 * float((np.abs(product) ** 2 / np.maximum(counts, 1)).sum())
+    unsure = 1 + UNSURE * chance / float(product.real.sum()) ** 2
     covariance[np.ix_(axes, axes)] = unsure * (small @ scatter @ small)
     return step, covariance
+
+
+def _nearby(sides: Ints) -> Floats:
+    """Return the spectrum of weights of pairs of pixels, less the further apart."""
+    lines = []
+    for size in sides.tolist():
+        away = np.minimum(np.arange(size), size - np.arange(size))
+        lines.append(np.maximum(1 - away / PLACE, 0.0) if size > 1 else np.ones(1))
+    kernel = lines[0][:, None, None] * lines[1][:, None] * lines[2]
+    return forward_stack(kernel).real
 
 
 def _shifted(moving: Structure, start: Floats, sides: Ints) -> Single:
@@ -275,9 +288,18 @@ def _shifted(moving: Structure, start: Floats, sides: Ints) -> Single:
     whole = np.rint(start).astype(np.intp)
     rim = np.where(sides > 1, RIM, 0)
     block = cut(moving, whole - rim, sides + 2 * rim).field
-    inner = tuple(slice(low, low + size) for low, size in zip(rim, sides, strict=True))
-    parts = [shift_image(part, whole - start, order=3)[inner] for part in block]
-    return np.stack(parts)
+    for axis in np.flatnonzero(sides > 1).tolist():
+        rows = _between(int(sides[axis]), float(start[axis] - whole[axis]))
+        lines = np.moveaxis(block, axis + 1, -1) @ rows.T
+        block = np.moveaxis(lines, -1, axis + 1)
+    return block
+
+
+def _between(size: int, fraction: float) -> Single:
+    """Return what samples a line a fraction of a pixel on: a sinc that ends softly."""
+    away = np.arange(size)[:, None] + RIM + fraction - np.arange(size + 2 * RIM)
+    rows = np.where(np.abs(away) < RIM, np.sinc(away) * np.sinc(away / RIM), 0)
+    return np.asarray(rows / rows.sum(axis=1, keepdims=True), np.float32)
 
 
 def _window(sides: Ints) -> Single:
@@ -289,9 +311,3 @@ def _window(sides: Ints) -> Single:
         parts.append(np.sin(0.5 * np.pi * edge) ** 2 if size > 1 else np.ones(1))
     window = parts[0][:, None, None] * parts[1][:, None] * parts[2]
     return window.astype(np.float32)
-
-
-def _spread_of(window: Single) -> float:
-    """Return how much neighbouring modes share, since windows end softly."""
-    squares = np.square(window, dtype=np.float64)
-    return float(window.size * (squares**2).sum() / squares.sum() ** 2)
