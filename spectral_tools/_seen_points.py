@@ -13,7 +13,7 @@ from ._outcomes import Outcome
 from ._point_fit import Model, family_of
 from ._point_maps import TransformEstimate
 from ._point_transforms import estimate_transform
-from ._structure import Structure, structure_of
+from ._structure import FINEST, Structure, structure_of
 from ._structure_match import BELIEVED, StructureMatch, match_structures, no_match
 from ._transforms import apply_transform
 from ._warp import warp_image
@@ -64,9 +64,13 @@ def laid_over(images: Images, way: Transform, scale: float, level: int = 0) -> S
         moving, way, shape=reference.shape, order=3, fill_value=np.nan, dtype=np.float32
     )
     # A small image has no finer edges for being shown large.
-    width = scale * max(1.0, larger / 2**level)
-    small = halved((reference, laid), level)
-    return structure_of(small[0], width), structure_of(small[1], width)
+    coarser = max(1.0, larger / 2**level)
+    first, second = (
+        structure_of(small, scale * coarser)
+        for small in halved((reference, laid), level)
+    )
+    finest = min(first.finest, FINEST / coarser)
+    return first._replace(finest=finest), second._replace(finest=finest)
 
 
 def seen_around(

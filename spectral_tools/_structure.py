@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ._ndimage import distance_transform_edt, gaussian_filter
 
-__all__ = ["Structure", "structure_of"]
+__all__ = ["FINEST", "Structure", "structure_of"]
 
 Single = NDArray[np.float32]
 
@@ -18,6 +18,8 @@ AROUND = 8.0
 SOFT = 0.7
 # Pixels this many scales from where nothing is known do not count.
 RIM = 2.0
+# Pixels as wide as a scale, and edges as soft, show no finer detail than two make a wave.
+FINEST = 0.5
 
 
 class Structure(NamedTuple):
@@ -30,10 +32,13 @@ class Structure(NamedTuple):
         beside that of others around; three axes, a missing one comes first.
     weight : ndarray of float32, shape (*shape,)
         One where the field counts, else zero.
+    finest : float
+        Frequency beyond which there is nothing but interpolation, in cycles per pixel.
     """
 
     field: Single
     weight: Single
+    finest: float
 
 
 def structure_of(
@@ -77,7 +82,8 @@ def structure_of(
     gain = weight / ((strength + around + floor) * (strength + floor))
     channels = (np.stack(soft[:-1]) * gain).astype(np.float32)
     ahead = (np.newaxis,) * (3 - image.ndim)
-    return Structure(channels[(slice(None), *ahead)], weight[ahead])
+    finest = FINEST / max(scale, 1.0)
+    return Structure(channels[(slice(None), *ahead)], weight[ahead], finest)
 
 
 def _roundness(slopes: list[Single], square: Single) -> Single:

@@ -116,7 +116,7 @@ def match_structures(
 
 def cut(structure: Structure, low: Ints, shape: Ints) -> Structure:
     """Return a block, with nothing in it where the image ends."""
-    field, weight = structure
+    field, weight, finest = structure
     sizes = np.array(weight.shape)
     inner_low, inner_high = np.clip(low, 0, sizes), np.clip(low + shape, 0, sizes)
     block = np.zeros((len(field), *shape), np.float32)
@@ -125,7 +125,7 @@ def cut(structure: Structure, low: Ints, shape: Ints) -> Structure:
     there = tuple(map(slice, inner_low - low, inner_high - low))
     block[(slice(None), *there)] = field[(slice(None), *here)]
     counts[there] = weight[here]
-    return Structure(block, counts)
+    return Structure(block, counts, finest)
 
 
 def likeness(first: Structure, second: Structure, window: Single) -> Single:
@@ -177,7 +177,7 @@ def fit_shift(
     window = _window(sides)
     freqs = list(np.meshgrid(*frequencies(tuple(sides.tolist())), indexing="ij"))
     waves = 2 * np.pi * np.stack(freqs)
-    rings, counts = _rings(freqs)
+    rings, counts = _rings(freqs, min(first.finest, moving.finest))
     one = forward_stack(window * first.field)
     shift, covariance = lag.copy(), np.zeros((0, 0))
     for _ in range(STEPS):
@@ -202,8 +202,12 @@ def _power(spectra: NDArray[np.complex64]) -> Single:
     return (spectra.real**2 + spectra.imag**2).sum(axis=0)
 
 
-def _rings(freqs: list[Floats]) -> tuple[NDArray[np.intp], Floats]:
-    """Return the ring of each mode, all of enough modes, and how often it counts."""
+def _rings(freqs: list[Floats], finest: float) -> tuple[NDArray[np.intp], Floats]:
+    """Return the ring of each mode, all of enough modes, and how often it counts.
+
+    Modes that are finer than the pixels of the coarser image agree by chance alone, and
+    would be believed most.
+    """
     radius = np.sqrt(sum(f * f for f in freqs))
     counts = np.full(radius.shape, 2.0)
     last = np.abs(freqs[2])
@@ -211,6 +215,7 @@ def _rings(freqs: list[Floats]) -> tuple[NDArray[np.intp], Floats]:
     order = np.argsort(radius, axis=None, kind="stable")
     rings = np.empty(radius.size, np.intp)
     rings[order] = np.arange(radius.size) // RING_MODES
+    counts[np.max(np.abs(freqs), axis=0) > finest] = 0.0
     counts[0, 0, 0] = 0.0
     return rings.reshape(radius.shape), counts
 
