@@ -230,8 +230,8 @@ def _gains(
     ]
     scale = np.sqrt(sums[1] * sums[2]) + 1e-30
     modes = np.maximum(np.bincount(rings.ravel(), counts.ravel()), 1)
-    # So much coherence is made by chance alone.
-    coherence = np.clip(sums[0] / scale - 1 / np.sqrt(modes), 0.0, 0.98)
+    # So much coherence is made by chance in a few rings.
+    coherence = np.clip(sums[0] / scale - 2 / np.sqrt(modes), 0.0, 0.98)
     gain = coherence / (1 - coherence**2) * modes / scale
     return gain[rings].astype(np.float32)
 
