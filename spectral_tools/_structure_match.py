@@ -1,11 +1,13 @@
 """Match windows of two structures: search, fit, and say how sure (floor 2)."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._fft import fast_shape, forward_stack, frequencies, inverse_stack
+from ._ndimage import spline_filter
 from ._outcomes import Outcome
 from ._search_kernels import chance_level, local_maxima, parabola_tops
 from ._structure import Structure
@@ -289,22 +291,33 @@ def _nearby(sides: Ints) -> Floats:
 
 
 def _shifted(moving: Structure, start: Floats, sides: Ints) -> Single:
-    """Return the field of a block that starts between pixels."""
+    """Return the field of a block that starts between pixels, by a cubic spline."""
     whole = np.rint(start).astype(np.intp)
     rim = np.where(sides > 1, RIM, 0)
     block = cut(moving, whole - rim, sides + 2 * rim).field
+    shown = np.stack([spline_filter(part, 3, output=np.float32) for part in block])
+    # A shift is the same for all pixels, and so axis by axis.
     for axis in np.flatnonzero(sides > 1).tolist():
-        rows = _between(int(sides[axis]), float(start[axis] - whole[axis]))
-        lines = np.moveaxis(block, axis + 1, -1) @ rows.T
-        block = np.moveaxis(lines, -1, axis + 1)
-    return block
+        part = float(start[axis] - whole[axis])
+        low, size = math.floor(part), int(sides[axis])
+        lines = np.moveaxis(shown, axis + 1, -1)
+        total = sum(
+            weight * lines[..., first : first + size]
+            for first, weight in enumerate(_bumps(part - low), RIM + low - 1)
+        )
+        shown = np.moveaxis(np.asarray(total), -1, axis + 1)
+    return shown
 
 
-def _between(size: int, fraction: float) -> Single:
-    """Return what samples a line a fraction of a pixel on: a sinc that ends softly."""
-    away = np.arange(size)[:, None] + RIM + fraction - np.arange(size + 2 * RIM)
-    rows = np.where(np.abs(away) < RIM, np.sinc(away) * np.sinc(away / RIM), 0)
-    return np.asarray(rows / rows.sum(axis=1, keepdims=True), np.float32)
+def _bumps(part: float) -> tuple[float, float, float, float]:
+    """Return what four cubic B-splines are between the middle two."""
+    rest = 1 - part
+    return (
+        rest**3 / 6,
+        2 / 3 - part**2 * (1 - part / 2),
+        2 / 3 - rest**2 * (1 - rest / 2),
+        part**3 / 6,
+    )
 
 
 def _window(sides: Ints) -> Single:

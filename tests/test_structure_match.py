@@ -1,0 +1,26 @@
+"""Windows of structure are cut between pixels by the spline that SciPy has."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import ndimage
+
+from spectral_tools._structure import Structure
+from spectral_tools._structure_match import RIM, _shifted, cut
+
+
+@pytest.mark.parametrize(
+    ("shape", "sides"), [((1, 50, 60), (1, 32, 20)), ((40, 44, 48), (16, 18, 20))]
+)
+@pytest.mark.parametrize("fraction", [-0.45, -0.2, 0.0, 0.4])
+def test_a_window_between_pixels_is_that_of_scipy(rng, shape, sides, fraction):
+    field = rng.normal(size=(3, *shape)).astype(np.float32)
+    structure = Structure(field, np.ones(shape, np.float32))
+    sides, thick = np.array(sides), np.array(sides) > 1
+    rim, whole = RIM * thick, np.array([10, -3, 7]) * thick
+    part = fraction * np.array([1, -1, 1]) * thick
+    block = cut(structure, whole - rim, sides + 2 * rim).field
+    inner = tuple(map(slice, rim, rim + sides))
+    expected = [ndimage.shift(channel, -part, order=3)[inner] for channel in block]
+    # Both round in single precision.
+    assert_allclose(_shifted(structure, whole + part, sides), expected, atol=3e-6)
