@@ -183,10 +183,9 @@ print(f"among the points {within:.2f} px, beyond them {border:.2f} px")
 # -------------
 # Two pairs of stained sections from the BIRL collection (rat kidney and lung lesions,
 # BSD-3) carry landmarks that people have set. The same lines bring them from 21 to 4.0
-# px and from 65 to 6.2 px in the median, where the best affine transform through the
-# landmarks themselves leaves 3.7 and 5.8 px. There the field wins nothing on these
-# landmarks: neighbouring sections are not the same tissue, and differ by more than
-# they bend.
+# px and from 65 to 5.6 px in the median; the affine transform that fits the landmarks
+# themselves best leaves 3.7 and 5.8 px. There the field wins nothing: neighbouring
+# sections are not the same tissue, and differ by more than they bend.
 
 # %%
 # What this page has shown
