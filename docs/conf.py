@@ -72,7 +72,9 @@ html_theme_options = {
     "secondary_sidebar_items": {"index": [], "**": ["page-toc"]},
     "show_prev_next": False,
 }
-html_sidebars = {page: [] for page in ("index", "conventions", "coming_from", "changes")}
+html_sidebars = {
+    page: [] for page in ("index", "conventions", "coming_from", "changes")
+}
 
 warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")
 conventions_figure.draw(HERE / "generated")
