@@ -15,6 +15,7 @@ from ._frames import Frames
 from ._outcomes import Outcome
 from ._overlay_noise import Noise
 from ._template import find_pattern, grow_template
+from ._template_alone import settle_alone
 from ._template_fit import Picture, match_frame, match_masked, prepare_picture
 from ._template_search import Bounds, no_match
 from ._template_settle import believed
@@ -96,6 +97,7 @@ class Learned:
     estimates: list[ShiftEstimate]
     pattern: Volume | None
     noise: Noise | None
+    alone: bool  # whether frames are weighed one by one
 
 
 def learn(
@@ -124,11 +126,13 @@ def learn(
     found = grow_template(volumes, group.bounds, mask)
     if look:
         pattern, found = find_pattern(volumes, found, group.bounds, mask)
+    found = settle_alone(found, mask)
     return Learned(
         canvas=found.canvas,
         estimates=found.estimates,
         pattern=pattern,
         noise=found.noise,
+        alone=found.alone,
     )
 
 
@@ -137,7 +141,7 @@ class Task:
     """What each frame of a group is matched to."""
 
     group: Group
-    picture: Picture
+    picture: Picture | None  # None if all frames were matched before
     pattern: Volume | None
     path: tuple[Ints, Floats] | None  # some frames, and about where they lie
     done: dict[int, ShiftEstimate]  # frames that were matched before
@@ -176,7 +180,7 @@ def _match_chunk(
 
 
 def _match_one(frame: NDArray[Any], task: Task, number: int) -> ShiftEstimate:
-    if number in task.done:
+    if number in task.done or task.picture is None:
         return task.done[number]
     group, pattern = task.group, task.pattern
     volume, known = volume_of(frame, group)

@@ -19,6 +19,7 @@ from ._series_match import (
     match_near,
     volume_of,
 )
+from ._template_alone import listen
 from ._template_fit import prepare_picture
 from ._template_search import no_match
 from ._template_settle import believed
@@ -28,6 +29,7 @@ from ._workers import Workers
 __all__ = ["match_along", "match_to"]
 
 Ints = NDArray[np.intp]
+Volume = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 
@@ -51,41 +53,55 @@ def match_to(
 
 def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     """Return what frames of a group are matched to, or None if there is nothing."""
-    textured = [frame for frame in given.sample if np.ptp(volume_of(frame, group)[0])]
+    textured = _textured(given, group, known)
     if not textured:
         return None
-    typical = volume_of(textured[len(textured) // 2], group)[0]
-    if known.pattern is not None:
-        typical = typical - known.pattern
-    path, done = None, {}
+    typical = textured[len(textured) // 2][0]
+    path, done, alone = None, {}, known.alone
     if given.given is not None:
         pixels, there = volume_of(given.given, group)
         if given.exact is not None and known.pattern is not None:
             pixels = pixels - known.pattern
         origin = np.zeros(3, np.intp)
-        share = 1.0  # It is as noisy as a frame, or less.
     elif known.canvas is not None:
         pixels, there, origin = known.canvas.mean()
         path = _path_of(given, known) if group.bounds.drifts else None
         # Frames of the template were compared with all others but themselves.
         found = zip(given.numbers.tolist(), known.estimates, strict=True)
         done = {n: estimate for n, estimate in found if believed(estimate)}
-        share = 1 / max(len(done), 1)
     else:
         return None
     if not np.ptp(pixels) > 0 or not np.ptp(typical) > 0:
         return None
-    overlay = None
-    near = np.zeros((1, 3)) if path is None else path[1]
-    if known.noise is not None:
-        size = np.array(typical.shape[1:])
-        overlay = lay_out(pixels, there, origin, known.noise, share, near[0], size)
-    picture = prepare_picture(
-        pixels, there, origin, typical, group.bounds, overlay, centres=near
-    )
+    picture = None
+    if len(done) != given.frames.count:
+        near = np.zeros((1, 3)) if path is None else path[1]
+        overlay = None
+        if given.given is None and known.noise is not None:
+            size, share = np.array(typical.shape[1:]), 1 / max(len(done), 1)
+            overlay = lay_out(pixels, there, origin, known.noise, share, near[0], size)
+        picture = prepare_picture(
+            pixels, there, origin, typical, group.bounds, overlay, centres=near
+        )
+        if given.given is not None:
+            picture, alone = listen(picture, textured)
+        picture = replace(picture, alone=alone)
     return Task(
         group=group, picture=picture, pattern=known.pattern, path=path, done=done
     )
+
+
+def _textured(
+    given: SeriesInputs, group: Group, known: Learned
+) -> list[tuple[Volume, NDArray[np.bool_] | None]]:
+    """Return frames that show something, and where they count, without the pattern."""
+    result = []
+    for n, frame in zip(given.numbers.tolist(), given.sample, strict=True):
+        volume, there = volume_of(frame, group)
+        if np.ptp(volume) > 0 and (n != given.exact or len(given.sample) == 1):
+            free = volume if known.pattern is None else volume - known.pattern
+            result.append((free, there))
+    return result
 
 
 def _path_of(given: SeriesInputs, known: Learned) -> tuple[Ints, Floats]:

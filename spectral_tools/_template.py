@@ -12,7 +12,7 @@ from ._overlay import lay_out
 from ._overlay_noise import Noise, measure_noise
 from ._template_fit import match_frame, prepare_picture
 from ._template_search import Bounds, no_match, shrink_factor, shrink_frame
-from ._template_settle import Sample, believed, settle_template
+from ._template_settle import Sample, believed, no_sample, settle_template
 from ._template_split import split_pattern, unexplained
 
 __all__ = ["find_pattern", "grow_template"]
@@ -45,7 +45,7 @@ def grow_template(
     useful = [n for n, frame in enumerate(frames) if _has_texture(frame)]
     nothing = [no_match(3, Outcome.NO_TEXTURE) for _ in frames]
     if len(useful) < 2:
-        return Sample(estimates=nothing, canvas=None, noise=None)
+        return no_sample(frames, nothing)
     best: list[ShiftEstimate | None] = []
     for start in (len(useful) // 2, 0, len(useful) - 1):
         found = _follow([frames[n] for n in useful], start, bounds, known)

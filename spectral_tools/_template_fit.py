@@ -9,6 +9,7 @@ from ._correlation import BELIEVED, ShiftEstimate, correlate_images
 from ._outcomes import Outcome
 from ._overlay import Overlay, fit_overlay, lay_out
 from ._overlay_noise import measure_noise
+from ._subpixel import fit_shift
 from ._template_search import (
     Bounds,
     Template,
@@ -19,7 +20,15 @@ from ._template_search import (
     shrink_factor,
 )
 
-__all__ = ["Picture", "fit_picture", "match_frame", "match_masked", "prepare_picture"]
+__all__ = [
+    "Picture",
+    "fit_alone",
+    "fit_picture",
+    "fit_shared",
+    "match_frame",
+    "match_masked",
+    "prepare_picture",
+]
 
 Volume = NDArray[np.float32]
 Ints = NDArray[np.intp]
@@ -55,6 +64,7 @@ class Picture:
     bounds: Bounds  # lowest and highest shift from the centre of a search
     searches: list[Template]
     overlay: Overlay | None  # None if it is made of the frame itself
+    alone: bool = False  # whether each frame is weighed by what it shares with it
 
 
 def prepare_picture(
@@ -101,8 +111,11 @@ def match_frame(
         away = [float(np.abs(each.centre - guess).max()) for each in picture.searches]
         search = picture.searches[int(np.argmin(away))]
     found = _find(picture, search, frame, known)
-    if found.outcome == Outcome.NO_TEXTURE or found.false_alarm < BELIEVED:
+    if found.outcome == Outcome.NO_TEXTURE:
         return found
+    if found.false_alarm < BELIEVED:
+        alone = fit_alone(picture, frame, found, known) if picture.alone else None
+        return found if alone is None else alone
     near = [found.shift] if guess is None else [found.shift, guess]
     return _rescue(picture, frame, known, near) or found
 
@@ -178,6 +191,46 @@ def fit_picture(
         alternatives=fit.shift[None],
     )
     return estimate, start.false_alarm < CERTAIN and fit.significance > COHERENT
+
+
+def fit_alone(
+    picture: Picture, frame: Volume, start: ShiftEstimate, known: Known | None = None
+) -> ShiftEstimate | None:
+    """Fit a frame to a prepared picture with weights of its own."""
+    place = picture.pixels, picture.known, picture.origin, picture.core
+    return fit_shared(place, frame, start, known)
+
+
+def fit_shared(
+    place: tuple[Volume, Known, Ints, tuple[slice, ...]],
+    frame: Volume,
+    start: ShiftEstimate,
+    known: Known | None = None,
+) -> ShiftEstimate | None:
+    """Fit a frame to a picture by what the two share; None if that is not coherent.
+
+    The picture, of one channel, comes with where it is known, its origin, and its core.
+    """
+    if len(frame) > 1:
+        return None
+    pixels, seen, origin, part = place
+    begin = origin + np.array([cut.start for cut in part], float)
+    valid = None
+    if known is not None or not seen[part].all():
+        whole = np.ones(frame.shape[1:], np.bool_)
+        valid = seen[part], whole if known is None else known
+    fit = fit_shift(pixels[0][part], frame[0], start.shift - begin, valid=valid)
+    if fit is None:
+        return None
+    shift = fit.shift + begin
+    return replace(
+        start,
+        shift=shift,
+        covariance=fit.covariance,
+        correlation=fit.correlation,
+        overlap=_overlap(np.array(frame.shape[1:]), shift),
+        alternatives=shift[None],
+    )
 
 
 def _own_overlay(picture: Picture, frame: Volume, shift: Floats) -> Overlay:

@@ -11,11 +11,18 @@ from ._correlation import BELIEVED, ShiftEstimate
 from ._outcomes import Outcome
 from ._overlay import Overlay, OverlayFit, even_light, fit_overlay, lay_out
 from ._overlay_noise import Noise, measure_noise
-from ._subpixel import ShiftFit, fit_shift
 from ._template_fit import match_frame, prepare_picture
-from ._template_search import Bounds, known_core, no_match
+from ._template_search import Bounds, no_match
 
-__all__ = ["Sample", "believed", "settle_template"]
+__all__ = [
+    "SETTLED",
+    "SETTLED_SIGMAS",
+    "Sample",
+    "believed",
+    "mean_of",
+    "no_sample",
+    "settle_template",
+]
 
 Volume = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -29,9 +36,6 @@ PASSES = 20
 # then weights stay as they are. Lost frames are tried again in so many passes.
 LISTENED, QUIET = 8, 0.05
 TRIED = 3
-# Fewer frames than this are fitted again, each with weights of its own, in so many passes;
-# that counts where it differs by more than so many standard deviations.
-FEW, FEW_PASSES, DOUBTED = 4, 8, 5.0
 # Light that changes by less than this between frames is let be: in units of the contrast,
 # and for a gain, in standard deviations.
 EVEN, TOLD = 0.02, 5.0
@@ -41,9 +45,11 @@ EVEN, TOLD = 0.02, 5.0
 class Sample:
     """Some frames that were matched to each other."""
 
+    frames: list[Volume]  # in one light
     estimates: list[ShiftEstimate]
     canvas: MeanCanvas | None  # None where nothing matched
     noise: Noise | None
+    alone: bool = False  # whether frames were weighed one by one
 
 
 def believed(estimate: ShiftEstimate) -> bool:
@@ -74,8 +80,8 @@ def settle_template(
     for turn in range(PASSES):
         there = _matched(estimates)
         if len(there) < 2:
-            return _nothing(estimates)
-        canvas = _mean_of(frames, estimates, there, known)
+            return no_sample(frames, estimates)
+        canvas = mean_of(frames, estimates, there, known)
         if not quiet or noise is None:
             new = _noise_of(frames, estimates, canvas, known)
             quiet = noise is not None and new.variance > (1 - QUIET) * noise.variance
@@ -94,73 +100,7 @@ def settle_template(
             moved += _try_again(frames, estimates, canvas, noise, bounds, known)
         if moved < 1 and quiet:
             break
-    if canvas is not None and len(_matched(estimates)) < FEW and len(frames[0]) == 1:
-        canvas = _mean_of(frames, estimates, _matched(estimates), known)
-        alone = _settle_few(frames, estimates, canvas, known)
-        estimates = alone if _apart(estimates, alone) else estimates
-        canvas = _mean_of(frames, estimates, _matched(estimates), known)
-    return Sample(estimates=estimates, canvas=canvas, noise=noise)
-
-
-def _apart(one: list[ShiftEstimate], two: list[ShiftEstimate]) -> bool:
-    """Return whether two answers differ by more than their errors."""
-    there = _matched(one)
-    step = np.array([two[n].shift - one[n].shift for n in there])
-    step -= step.mean(axis=0)
-    errors = np.array([np.diag(one[n].covariance + two[n].covariance) for n in there])
-    return bool((np.abs(step) > DOUBTED * np.sqrt(errors)).any())
-
-
-def _settle_few(
-    frames: list[Volume],
-    estimates: list[ShiftEstimate],
-    canvas: MeanCanvas,
-    known: Known | None,
-) -> list[ShiftEstimate]:
-    """Fit each frame to the mean of the others, with weights of its own.
-
-    What the mean of few frames leaves of each tells little of their noise, and nothing
-    where they show different things.
-    """
-    estimates, there = list(estimates), _matched(estimates)
-    part = 1 - 1 / max(len(there), 2)
-    for _ in range(FEW_PASSES):
-        moved = 0.0
-        for n in there:
-            start = estimates[n]
-            canvas.add(frames[n], start.shift, known, sign=-1)
-            fit, origin = _fit_alone(canvas, frames[n], start.shift, known)
-            if fit is not None:
-                shift = fit.shift + origin
-                sigma = math.sqrt(float(np.diag(fit.covariance).max()))
-                long = float(np.abs(shift - start.shift).max())
-                moved = max(moved, long / max(SETTLED, SETTLED_SIGMAS * sigma))
-                estimates[n] = replace(
-                    start,
-                    shift=shift,
-                    covariance=part**2 * fit.covariance,
-                    correlation=fit.correlation,
-                    alternatives=shift[None],
-                )
-            canvas.add(frames[n], estimates[n].shift, known)
-        if moved < 1:
-            break
-    return estimates
-
-
-def _fit_alone(
-    canvas: MeanCanvas, frame: Volume, shift: Floats, known: Known | None
-) -> tuple[ShiftFit | None, Floats]:
-    """Fit a frame to a mean, from where the mean begins on."""
-    pixels, seen, origin = canvas.mean()
-    seen = np.ones(pixels.shape[1:], np.bool_) if seen is None else seen
-    part = known_core(seen)
-    start = origin + np.array([cut.start for cut in part], float)
-    valid = None
-    if known is not None or not seen[part].all():
-        whole = np.ones(frame.shape[1:], np.bool_)
-        valid = seen[part], whole if known is None else known
-    return fit_shift(pixels[0][part], frame[0], shift - start, valid=valid), start
+    return Sample(frames=frames, estimates=estimates, canvas=canvas, noise=noise)
 
 
 def _even_frames(
@@ -290,22 +230,24 @@ def _overlay_of(
     )
 
 
-def _nothing(estimates: list[ShiftEstimate]) -> Sample:
+def no_sample(frames: list[Volume], estimates: list[ShiftEstimate]) -> Sample:
     """Return the outcome of frames that do not match; one alone matches nothing."""
     lost = no_match(3, Outcome.NOT_FOUND)
     return Sample(
+        frames=frames,
         estimates=[lost if believed(each) else each for each in estimates],
         canvas=None,
         noise=None,
     )
 
 
-def _mean_of(
+def mean_of(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     there: list[int],
     known: Known | None,
 ) -> MeanCanvas:
+    """Return the mean of some frames where they lie."""
     canvas = MeanCanvas(frames[0].shape)
     for n in there:
         canvas.add(frames[n], estimates[n].shift, known)

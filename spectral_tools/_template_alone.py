@@ -1,0 +1,158 @@
+"""Weigh each frame by what it shares with a template, where frames differ (floor 8)."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._canvas_mean import MeanCanvas
+from ._correlation import ShiftEstimate
+from ._overlay import lay_out
+from ._overlay_noise import measure_noise
+from ._template_fit import Picture, fit_alone, fit_picture, fit_shared, match_frame
+from ._template_search import known_core
+from ._template_settle import SETTLED, SETTLED_SIGMAS, Sample, believed, mean_of
+
+__all__ = ["listen", "settle_alone"]
+
+Volume = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Known = NDArray[np.bool_]
+
+# Each frame is fitted with weights of its own, in so many passes.
+PASSES = 8
+# Of fewer frames than this, that counts where it differs from what weights common to all
+# tell by more than so many standard deviations.
+FEW, DOUBTED = 4, 5.0
+# Of more, so many tell whether it is sharper: whether it leaves this share of the variance.
+HEARD, SHARPER = 5, 0.8
+
+
+def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
+    """Fit each frame again to the mean of the others, with weights of its own.
+
+    Weights common to all frames are the best where frames differ by noise alone, and
+    they are what is kept then. Where a scene flickers, each frame tells for itself
+    which frequencies it shares with the rest. Of few frames the mean leaves too little
+    to tell their noise by.
+    """
+    frames, there = sample.frames, _matched(sample.estimates)
+    if sample.canvas is None or len(frames[0]) > 1 or len(there) < 2:
+        return sample
+    canvas = mean_of(frames, sample.estimates, there, known)
+    few = len(there) < FEW
+    if not few:
+        rows = np.unique(np.linspace(0, len(there) - 1, HEARD).round().astype(int))
+        some = [there[row] for row in rows]
+        before = [sample.estimates[n] for n in some]
+        after = [_from_others(canvas, frames[n], sample.estimates[n], len(there), known)
+                 for n in some]  # fmt: skip
+        if not _sharper(before, after):
+            return sample
+    estimates = _settle(frames, sample.estimates, canvas, known, few)
+    if few and not _apart(sample.estimates, estimates):
+        return sample
+    canvas = mean_of(frames, estimates, there, known)
+    return replace(sample, estimates=estimates, canvas=canvas, alone=True)
+
+
+def _matched(estimates: list[ShiftEstimate]) -> list[int]:
+    return [n for n, each in enumerate(estimates) if believed(each)]
+
+
+def _sharper(before: list[ShiftEstimate], after: list[ShiftEstimate | None]) -> bool:
+    """Return whether fits that stand alone are known to be better."""
+    ratios = [
+        math.inf if two is None else float(np.trace(two.covariance))
+        / max(float(np.trace(one.covariance)), 1e-30)
+        for one, two in zip(before, after, strict=True)
+    ]  # fmt: skip
+    return bool(np.median(ratios) < SHARPER)
+
+
+def _apart(one: list[ShiftEstimate], two: list[ShiftEstimate]) -> bool:
+    """Return whether two answers differ by more than their errors."""
+    there = _matched(one)
+    step = np.array([two[n].shift - one[n].shift for n in there])
+    step -= step.mean(axis=0)
+    errors = np.array([np.diag(one[n].covariance + two[n].covariance) for n in there])
+    return bool((np.abs(step) > DOUBTED * np.sqrt(errors)).any())
+
+
+def _settle(
+    frames: list[Volume],
+    estimates: list[ShiftEstimate],
+    canvas: MeanCanvas,
+    known: Known | None,
+    few: bool,
+) -> list[ShiftEstimate]:
+    """Fit each frame to the mean of the others, one by one, until nothing moves."""
+    estimates, there = list(estimates), _matched(estimates)
+    for _ in range(PASSES):
+        moved = 0.0
+        for n in there:
+            start = estimates[n]
+            found = _from_others(canvas, frames[n], start, len(there), known)
+            if found is None:
+                continue
+            canvas.add(frames[n], start.shift, known, sign=-1)
+            canvas.add(frames[n], found.shift, known)
+            sigma = math.sqrt(float(np.diag(found.covariance).max()))
+            long = float(np.abs(found.shift - start.shift).max())
+            moved = max(moved, long / max(SETTLED, SETTLED_SIGMAS * sigma))
+            estimates[n] = found
+        if moved < 1:
+            break
+    return estimates
+
+
+def _from_others(
+    canvas: MeanCanvas,
+    frame: Volume,
+    start: ShiftEstimate,
+    count: int,
+    known: Known | None,
+) -> ShiftEstimate | None:
+    """Fit a frame to the mean of the others; None where nothing is coherent."""
+    canvas.add(frame, start.shift, known, sign=-1)
+    pixels, seen, origin = canvas.mean()
+    canvas.add(frame, start.shift, known)
+    seen = np.ones(pixels.shape[1:], np.bool_) if seen is None else seen
+    found = fit_shared((pixels, seen, origin, known_core(seen)), frame, start, known)
+    if found is None:
+        return None
+    # The others hold a frame less than the mean of all.
+    part = 1 - 1 / count
+    return replace(found, covariance=part**2 * found.covariance)
+
+
+def listen(
+    picture: Picture, frames: list[tuple[Volume, Known | None]]
+) -> tuple[Picture, bool]:
+    """Measure how some frames differ from a picture that is not made of them.
+
+    Frames come with where they count. Returns the picture, prepared for frames like
+    these, and whether each one is better fitted with weights of its own.
+    """
+    rows = np.unique(np.linspace(0, len(frames) - 1, HEARD).round().astype(int))
+    some = [(*frames[n], match_frame(picture, *frames[n])) for n in rows]
+    some = [each for each in some if believed(each[2])]
+    if not some:
+        return picture, False
+    volumes = [frame for frame, _, _ in some]
+    shifts = np.array([found.shift for _, _, found in some])
+    masks = [known for _, known, _ in some if known is not None]
+    mask = np.logical_and.reduce(masks) if masks else None
+    place = picture.pixels, picture.origin
+    noise = measure_noise(volumes, shifts, place, -1.0, mask)
+    size = np.array(volumes[0].shape[1:])
+    overlay = lay_out(
+        picture.pixels, picture.known, picture.origin, noise, 1.0, shifts[0], size
+    )
+    picture = replace(picture, overlay=overlay)
+    before, after = [], []
+    for frame, known, found in some:
+        before.append(fit_picture(picture, frame, found, 2, known)[0])
+        after.append(fit_alone(picture, frame, found, known))
+    return picture, _sharper(before, after)
