@@ -170,6 +170,7 @@ def align_series(
             group,
             None if given.patterns is None else given.patterns[number],
             given.patterns is None,
+            given.given is None and given.reach is None,
         )
         for number, group in enumerate(given.groups)
     ]

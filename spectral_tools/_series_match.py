@@ -101,9 +101,16 @@ class Learned:
 
 
 def learn(
-    sample: list[NDArray[Any]], group: Group, pattern: Volume | None, look: bool
+    sample: list[NDArray[Any]],
+    group: Group,
+    pattern: Volume | None,
+    look: bool,
+    final: bool,
 ) -> Learned:
-    """Make a template of some frames, and find what stays in place if asked to."""
+    """Make a template of some frames, and find what stays in place if asked to.
+
+    Where it is `final` frames are matched to it, and it is made as well as it can be.
+    """
     read = [volume_of(frame, group) for frame in sample]
     # What is unknown in a good frame counts in none; other frames stay out.
     shares = [1.0 if known is None else float(known.mean()) for _, known in read]
@@ -126,7 +133,8 @@ def learn(
     found = grow_template(volumes, group.bounds, mask)
     if look:
         pattern, found = find_pattern(volumes, found, group.bounds, mask)
-    found = settle_alone(found, mask)
+    if final:
+        found = settle_alone(found, mask)
     return Learned(
         canvas=found.canvas,
         estimates=found.estimates,

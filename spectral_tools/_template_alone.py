@@ -27,6 +27,8 @@ PASSES = 8
 FEW, DOUBTED = 4, 5.0
 # Of more, so many tell whether it is sharper: whether it leaves this share of the variance.
 HEARD, SHARPER = 5, 0.8
+# To a picture that is not made of them, it counts too where both are so far apart.
+SWAYED = 3.0
 
 
 def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
@@ -45,13 +47,15 @@ def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
     if not few:
         rows = np.unique(np.linspace(0, len(there) - 1, HEARD).round().astype(int))
         some = [there[row] for row in rows]
-        before = [sample.estimates[n] for n in some]
-        after = [_from_others(canvas, frames[n], sample.estimates[n], len(there), known)
-                 for n in some]  # fmt: skip
-        if not _sharper(before, after):
+        trial = [
+            _from_others(canvas, frames[n], sample.estimates[n], len(there), known)
+            for n in some
+        ]
+        if not _sharper([sample.estimates[n] for n in some], trial):
             return sample
-    estimates = _settle(frames, sample.estimates, canvas, known, few)
-    if few and not _apart(sample.estimates, estimates):
+    estimates = _settle(frames, sample.estimates, canvas, known)
+    before = [sample.estimates[n] for n in there]
+    if few and not _apart(before, [estimates[n] for n in there], DOUBTED):
         return sample
     canvas = mean_of(frames, estimates, there, known)
     return replace(sample, estimates=estimates, canvas=canvas, alone=True)
@@ -71,13 +75,17 @@ def _sharper(before: list[ShiftEstimate], after: list[ShiftEstimate | None]) -> 
     return bool(np.median(ratios) < SHARPER)
 
 
-def _apart(one: list[ShiftEstimate], two: list[ShiftEstimate]) -> bool:
-    """Return whether two answers differ by more than their errors."""
-    there = _matched(one)
-    step = np.array([two[n].shift - one[n].shift for n in there])
+def _apart(
+    one: list[ShiftEstimate], two: list[ShiftEstimate | None], doubted: float
+) -> bool:
+    """Return whether two answers differ by more than so many standard deviations."""
+    pairs = [(a, b) for a, b in zip(one, two, strict=True) if b is not None]
+    if not pairs:
+        return False
+    step = np.array([b.shift - a.shift for a, b in pairs])
     step -= step.mean(axis=0)
-    errors = np.array([np.diag(one[n].covariance + two[n].covariance) for n in there])
-    return bool((np.abs(step) > DOUBTED * np.sqrt(errors)).any())
+    errors = np.array([np.diag(a.covariance + b.covariance) for a, b in pairs])
+    return bool((np.abs(step) > doubted * np.sqrt(errors)).any())
 
 
 def _settle(
@@ -85,7 +93,6 @@ def _settle(
     estimates: list[ShiftEstimate],
     canvas: MeanCanvas,
     known: Known | None,
-    few: bool,
 ) -> list[ShiftEstimate]:
     """Fit each frame to the mean of the others, one by one, until nothing moves."""
     estimates, there = list(estimates), _matched(estimates)
@@ -155,4 +162,5 @@ def listen(
     for frame, known, found in some:
         before.append(fit_picture(picture, frame, found, 2, known)[0])
         after.append(fit_alone(picture, frame, found, known))
-    return picture, _sharper(before, after)
+    # Noise of a picture that is one frame sways common weights more than they tell.
+    return picture, _sharper(before, after) or _apart(before, after, SWAYED)
