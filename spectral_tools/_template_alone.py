@@ -26,7 +26,7 @@ PASSES = 8
 # tell by more than so many standard deviations.
 FEW, DOUBTED = 4, 5.0
 # Of more, so many tell whether it is sharper: whether it leaves this share of the variance.
-HEARD, SHARPER = 5, 0.8
+HEARD, SHARPER = 4, 0.8
 # To a picture that is not made of them, it counts too where both are so far apart.
 SWAYED = 3.0
 
@@ -42,23 +42,31 @@ def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
     frames, there = sample.frames, _matched(sample.estimates)
     if sample.canvas is None or len(frames[0]) > 1 or len(there) < 2:
         return sample
-    canvas = mean_of(frames, sample.estimates, there, known)
     few = len(there) < FEW
-    if not few:
-        rows = np.unique(np.linspace(0, len(there) - 1, HEARD).round().astype(int))
-        some = [there[row] for row in rows]
-        trial = [
-            _from_others(canvas, frames[n], sample.estimates[n], len(there), known)
-            for n in some
-        ]
-        if not _sharper([sample.estimates[n] for n in some], trial):
-            return sample
+    if not few and not _told_apart(sample, sample.canvas, there, known):
+        return sample
+    canvas = mean_of(frames, sample.estimates, there, known)
     estimates = _settle(frames, sample.estimates, canvas, known)
     before = [sample.estimates[n] for n in there]
     if few and not _apart(before, [estimates[n] for n in there], DOUBTED):
         return sample
-    canvas = mean_of(frames, estimates, there, known)
     return replace(sample, estimates=estimates, canvas=canvas, alone=True)
+
+
+def _told_apart(
+    sample: Sample, canvas: MeanCanvas, there: list[int], known: Known | None
+) -> bool:
+    """Return whether some frames are known better by weights of their own."""
+    rows = np.unique(np.linspace(0, len(there) - 1, HEARD).round().astype(int))
+    before, after = [], []
+    for n in (there[row] for row in rows):
+        start, frame = sample.estimates[n], sample.frames[n]
+        sums, counts = canvas.sums.copy(), canvas.counts.copy()
+        canvas.add(frame, start.shift, known, sign=-1)
+        before.append(start)
+        after.append(_from_others(canvas, frame, start, len(there), known))
+        canvas.sums, canvas.counts = sums, counts
+    return _sharper(before, after)
 
 
 def _matched(estimates: list[ShiftEstimate]) -> list[int]:
@@ -100,10 +108,8 @@ def _settle(
         moved = 0.0
         for n in there:
             start = estimates[n]
-            found = _from_others(canvas, frames[n], start, len(there), known)
-            if found is None:
-                continue
             canvas.add(frames[n], start.shift, known, sign=-1)
+            found = _from_others(canvas, frames[n], start, len(there), known) or start
             canvas.add(frames[n], found.shift, known)
             sigma = math.sqrt(float(np.diag(found.covariance).max()))
             long = float(np.abs(found.shift - start.shift).max())
@@ -122,9 +128,7 @@ def _from_others(
     known: Known | None,
 ) -> ShiftEstimate | None:
     """Fit a frame to the mean of the others; None where nothing is coherent."""
-    canvas.add(frame, start.shift, known, sign=-1)
     pixels, seen, origin = canvas.mean()
-    canvas.add(frame, start.shift, known)
     seen = np.ones(pixels.shape[1:], np.bool_) if seen is None else seen
     found = fit_shared((pixels, seen, origin, known_core(seen)), frame, start, known)
     if found is None:

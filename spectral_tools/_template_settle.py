@@ -45,7 +45,7 @@ EVEN, TOLD = 0.02, 5.0
 class Sample:
     """Some frames that were matched to each other."""
 
-    frames: list[Volume]  # in one light
+    frames: list[Volume]
     estimates: list[ShiftEstimate]
     canvas: MeanCanvas | None  # None where nothing matched
     noise: Noise | None
@@ -74,13 +74,13 @@ def settle_template(
     # Strategy: where all frames agree best with their mean, none has a reason to move.
     # A frame is part of that mean; where it lies now its own part is the same, noise
     # and all, and does not hold it. So it takes one step, and the mean is made again.
-    estimates, frames = list(estimates), list(frames)
+    estimates, frames, plain = list(estimates), list(frames), frames
     weight = None if known is None else known.astype(np.float32)
     canvas, noise, quiet = None, None, False
     for turn in range(PASSES):
         there = _matched(estimates)
         if len(there) < 2:
-            return no_sample(frames, estimates)
+            return no_sample(plain, estimates)
         canvas = mean_of(frames, estimates, there, known)
         if not quiet or noise is None:
             new = _noise_of(frames, estimates, canvas, known)
@@ -100,7 +100,7 @@ def settle_template(
             moved += _try_again(frames, estimates, canvas, noise, bounds, known)
         if moved < 1 and quiet:
             break
-    return Sample(frames=frames, estimates=estimates, canvas=canvas, noise=noise)
+    return Sample(frames=plain, estimates=estimates, canvas=canvas, noise=noise)
 
 
 def _even_frames(
