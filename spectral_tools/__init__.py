@@ -26,6 +26,7 @@ from ._lazy import lazy_composite
 from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
 from ._mesh import MeshRelaxation, relax_meshes
+from ._neighbors import neighbor_mean
 from ._orientation import OrientationEstimate, match_orientation
 from ._outcomes import Outcome
 from ._overlap_scores import OverlapScores, overlap_scores
@@ -147,6 +148,7 @@ __all__ = [
     "match_orientation",
     "match_tiles",
     "mutual_information",
+    "neighbor_mean",
     "normalized_cross_correlation",
     "offset_covariance",
     "overlap_scores",
