@@ -15,7 +15,7 @@ from spectral_tools._structure_match import RIM, _shifted, cut
 @pytest.mark.parametrize("fraction", [-0.45, -0.2, 0.0, 0.4])
 def test_a_window_between_pixels_is_that_of_scipy(rng, shape, sides, fraction):
     field = rng.normal(size=(3, *shape)).astype(np.float32)
-    structure = Structure(field, np.ones(shape, np.float32))
+    structure = Structure(field, np.ones(shape, np.float32), 0.5)
     sides, thick = np.array(sides), np.array(sides) > 1
     rim, whole = RIM * thick, np.array([10, -3, 7]) * thick
     part = fraction * np.array([1, -1, 1]) * thick
