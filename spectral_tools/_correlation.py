@@ -38,6 +38,9 @@ __all__ = [
 BELIEVED = 1e-3
 # A second peak this close to the first leaves the answer open.
 AMBIGUOUS = 0.85
+# Images that chance could bring together, but that correlate by more than this, are
+# looked at for periods.
+ALIKE = 0.5
 # Where the second peak is lower than this there is no need to look for periods.
 RIVALS = 0.25
 # Holes that are no deeper than this, in pixels, are filled.
@@ -129,7 +132,9 @@ def correlate_images(
     if found is None:
         return _nothing(guess, peaks, Outcome.NOT_FOUND)
     estimate = _estimate(found, fit, images, origin, (low, high), peaks)
-    if estimate.outcome != Outcome.MATCHED or fit is None:
+    # A lattice meets itself everywhere, and sets the level of chance by itself.
+    alike = estimate.outcome == Outcome.NOT_FOUND and estimate.correlation > ALIKE
+    if fit is None or not (alike or estimate.outcome == Outcome.MATCHED):
         return estimate
     # A peak that stands alone has no copies.
     if len(found.scores) < 2 or found.scores[1] < RIVALS * found.scores[0]:

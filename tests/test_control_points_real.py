@@ -113,3 +113,13 @@ def test_no_point_of_a_lattice_is_certain_over_several_periods(scene, max_shift)
     # tried, so that the claim is not empty.
     assert (found.outcome != "no texture").any()
     assert not (found.outcome == "matched").any()
+
+
+@pytest.mark.parametrize("whitening", [None, 0, 0.5])
+def test_a_strip_on_a_lattice_is_ambiguous_without_a_hand(scene, whitening):
+    survey, strip, _ = scene
+    found = spt.phase_correlate(survey, strip, whitening=whitening)
+    assert found.outcome == "ambiguous"
+    # The next place is a few lattice vectors of (22, 15) px away.
+    steps = (found.alternatives[1:] - found.alternatives[0]) / (22, 15)
+    assert np.abs(steps - np.rint(steps)).min(axis=0).max() < 0.2

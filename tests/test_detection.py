@@ -179,6 +179,18 @@ def test_a_lattice_is_never_matched_a_period_off(noise):
             assert np.abs(error).max() < 0.5
 
 
+def test_a_cut_out_of_a_lattice_is_ambiguous():
+    rng = np.random.default_rng(8)
+    whole = lattice((200, 210), (0, 0))
+    part = whole[36:160, 60:100] + 0.3 * rng.normal(size=(124, 40))
+    found = spt.phase_correlate(whole + 0.3 * rng.normal(size=whole.shape), part)
+    assert found.outcome == "ambiguous"
+    # The others are peaks of the search, which edges of the part pull by a pixel or two.
+    steps = (found.alternatives[1:] - found.alternatives[0]) / 12
+    assert np.abs(steps - np.rint(steps)).max() < 0.25
+    assert np.abs(np.rint(steps)).max(axis=1).min() >= 1
+
+
 def test_a_lattice_close_to_its_place_is_matched():
     rng = np.random.default_rng(4)
     for _ in range(10):
