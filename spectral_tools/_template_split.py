@@ -14,8 +14,9 @@ Volume = NDArray[np.float32]
 Ints = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
-# Steps that tell a pattern from a scene, and how much further one may go at most.
-SPLITS, BOOST = 4, 20.0
+# Steps that tell a pattern from a scene, from nothing on and where one is known, and how
+# much further one may go at most. What both could be is told last.
+SPLITS, FINER, BOOST = 4, 8, 20.0
 
 
 def unexplained(frames: list[Volume], shifts: Floats) -> float:
@@ -41,11 +42,12 @@ def split_pattern(
     # the squared mean of the turns that the shifts make there; so much further goes
     # each step.
     """
+    steps = SPLITS if pattern is None else FINER
     if pattern is None:
         pattern = np.mean(frames, axis=0)
     boost = _boost(frames[0].shape[1:], shifts)
     rest = math.inf
-    for _ in range(SPLITS):
+    for _ in range(steps):
         canvas = MeanCanvas(frames[0].shape)
         for frame, shift in zip(frames, shifts, strict=True):
             canvas.add(frame - pattern, shift)
