@@ -23,8 +23,9 @@ Known = NDArray[np.bool_]
 MARGIN = spline_margin(3, np.dtype(np.float32)) + 1
 # A ring shows a signal if it stands out of the noise by so many standard deviations.
 SHOWN = 2.0
-# Power of what sampling and rounding leave, in units of the picture's variance.
-FAINT = 1e-7
+# The least power of noise that is believed, in units of the picture's variance: where
+# there is less, what sampling and the ends of images leave in fine detail would lead.
+FAINT = 1e-3
 # Beyond its ends a picture goes on mirrored for so many pixels before it is filtered.
 REACH = 24
 # A step goes this far at most, in pixels, and leaves this share of the error; a fit ends

@@ -17,7 +17,7 @@ import spectral_tools as spt
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-[OWN_FILES] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+OWN_FILES, OTHERS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 #: Moving image = reference rolled by this; the arrow back is its negative.
 ROLL = np.array([5, -3])
@@ -69,6 +69,38 @@ def test_readme_lines_write_the_scene_as_a_mosaic(stitched):
     # Tiles fall between the pixels of the mosaic, which bilinear sampling blurs
     # a little.
     assert np.corrcoef(inner.ravel(), expected.ravel())[0, 1] > 0.97
+
+
+def test_readme_lines_align_movies_stacks_and_instruments(tmp_path):
+    rng = np.random.default_rng(21)
+    scene = ndimage.gaussian_filter(rng.normal(size=(300, 300)), 2) * 10
+    truth = np.array([(0, 0), (2, -1), (4, 1), (3, 3), (1, 2), (-1, 1)])
+    frames = np.stack([scene[40 - r : 140 - r, 40 - c : 150 - c] for r, c in truth])
+    sections = [
+        scene[40:240, 40:240],
+        ndimage.rotate(scene, 5, reshape=False)[40:240, 40:240],
+    ]
+    survey = scene[20:276, 20:276]
+    weights = np.array([1.0, 0.5, 2.0])
+    spectra = -scene[26:282, 15:271, np.newaxis] * weights
+    names = {
+        "frames": frames,
+        "sections": sections,
+        "survey": survey,
+        "spectra": spectra,
+    }
+    script = tmp_path / "others.py"
+    script.write_text(OTHERS)
+    names = runpy.run_path(str(script), names)
+    # Frames lie on each other where they all show the scene.
+    inner = names["still"][:, 10:-10, 10:-10]
+    assert np.abs(inner - inner[0]).max() < 0.02 * scene.std()
+    turned = names["stack"].matrices[1] @ np.linalg.inv(names["stack"].matrices[0])
+    angle = np.degrees(np.arctan2(turned[1, 0], turned[0, 0]))
+    assert_allclose(abs(angle), 5, atol=0.05)
+    assert_allclose(names["onto"].matrix[:2, 2], (6, -5), atol=0.05)
+    shown = names["on_survey"][40:-40, 40:-40, 1]
+    assert_allclose(shown, -0.5 * survey[40:-40, 40:-40], atol=0.05 * scene.std())
 
 
 @pytest.mark.parametrize("command", re.findall(r"```bash\n(.*?)\n```", README))

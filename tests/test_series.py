@@ -166,6 +166,20 @@ def test_very_smooth_scenes_are_found_to_the_bound(noise):
     assert chi2(error, found.covariance) < 1.8  # 48 numbers: 1 +- 0.2
 
 
+@pytest.mark.parametrize("count", [6, 12, 30])
+@pytest.mark.parametrize("blur", [1, 2, 4])
+@pytest.mark.parametrize("noise", [0, 0.001])
+def test_frames_without_noise_are_found(count, blur, noise):
+    rng = np.random.default_rng(count)
+    scene = ndimage.gaussian_filter(rng.normal(size=(180, 190)), blur)
+    scene /= scene.std()
+    truth = rng.integers(-4, 5, (count, 2))
+    frames = np.stack([scene[40 - r : 140 - r, 40 - c : 150 - c] for r, c in truth])
+    found = spt.align_series(frames + noise * rng.normal(size=frames.shape))
+    # The frames end at other places of a scene whose blobs are 10 px and more wide.
+    assert np.abs(error_of(found.shifts, -truth)).max() < (0.05 if blur == 4 else 0.005)
+
+
 def test_drift_may_go_beyond_half_a_frame():
     size = 96
     steps = np.linspace(0, 1.5 * size, 60)[:, None] * (1, 0.3)
