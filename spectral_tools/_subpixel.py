@@ -257,8 +257,8 @@ def _tapers(
     block: NDArray[np.intp], fraction: NDArray[np.float64], side: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     first, second, third = (
-        _taper(int(size), side * moved)
-        for size, moved in zip(block, fraction, strict=True)
+        edge_taper(size, taper_width(size), side * moved)
+        for size, moved in zip(block.tolist(), fraction, strict=True)
     )
     return first, second, third
 
@@ -327,10 +327,6 @@ def _even(block: NDArray[np.intp], slopes: NDArray[np.float64]) -> NDArray[np.fl
         for size, slope in zip(block, slopes, strict=True)
     )
     return first[:, None, None] * second[:, None] * third
-
-
-def _taper(size: int, shift: float) -> NDArray[np.float64]:
-    return edge_taper(size, taper_width(size), shift)
 
 
 def taper_width(size: int) -> float:
