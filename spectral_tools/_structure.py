@@ -15,7 +15,7 @@ Single = NDArray[np.float32]
 # faint part of the image as much as those of a bright one.
 AROUND = 8.0
 # Squared gradients are averaged over this many scales.
-SOFT = 0.5
+SOFT = 0.3
 # Pixels this many scales from where nothing is known do not count.
 RIM = 2.0
 # Pixels as wide as a scale, and edges as soft, show no finer detail than two make a wave.

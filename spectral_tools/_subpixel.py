@@ -125,10 +125,8 @@ def fit_shift(
 def nearest_whole(
     shift: NDArray[np.float64], last: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the nearest whole shift, or the last one if that is hardly further.
-
-    Half a pixel on, fits would cut one way and the other in turn, and never settle.
-    """
+    """Return the nearest whole shift, or the last one if that is hardly further."""
+    # Half a pixel on, fits would cut one way and the other in turn, and never settle.
     return np.where(np.abs(shift - last) < HALF, last, np.rint(shift))
 
 
