@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "as_affine",
     "as_coordinates",
     "as_finite",
     "as_finite_image",
@@ -147,6 +148,18 @@ def as_matrix(
     if array.shape not in wanted:
         shapes = " or ".join(map(str, wanted))
         message = f"`{name}` must have shape {shapes}; got {array.shape}."
+        raise ValueError(message)
+    return array
+
+
+def as_affine(matrix: ArrayLike, name: str, *, ndim: int) -> NDArray[np.float64]:
+    """Return an invertible affine `matrix` as ``float64``."""
+    array = as_matrix(matrix, name, ndim=ndim)
+    if not np.array_equal(array[-1], np.eye(ndim + 1)[-1]):
+        message = f"`{name}` must be affine; got the last row {array[-1].tolist()}."
+        raise ValueError(message)
+    if not np.linalg.cond(array[:-1, :-1]) < 1e15:
+        message = f"`{name}` must be invertible; got a singular one."
         raise ValueError(message)
     return array
 

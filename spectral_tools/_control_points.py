@@ -153,7 +153,7 @@ def refine_points(
     way: Transform = estimate_transform(points, given, model=model)
     for number in range(iterations):
         sheets = laid_over(images, way, scale)
-        found = seen_around(sheets, way, points, given, sides, np.ceil(reach), workers)
+        found = seen_around(sheets, way, points, given, sides, reach, workers)
         better = None if number + 1 == iterations else agreed(found, model, BELIEVED)
         if better is None:
             break

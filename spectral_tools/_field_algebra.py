@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_matrix, as_shape, as_shift, check_fraction, check_positive
+from ._checks import as_affine, as_shape, as_shift, check_fraction, check_positive
 from ._fields import FieldSpline, as_displacement
 
 __all__ = [
@@ -87,7 +87,7 @@ def compose_displacements(
         raise ValueError(message)
     way = np.eye(ndim + 1)
     if matrix is not None:
-        way = as_matrix(matrix, "matrix", ndim=ndim)
+        way = as_affine(matrix, "matrix", ndim=ndim)
     inward, spline = np.linalg.inv(way), FieldSpline(before)
     total = after.reshape(-1, ndim).copy()
     pixels = _pixels(after.shape[:-1])
@@ -216,7 +216,7 @@ def flatten_displacement(
     check_fraction(amount, "amount")
     way = np.eye(ndim + 1)
     if matrix is not None:
-        way = as_matrix(matrix, "matrix", ndim=ndim)
+        way = as_affine(matrix, "matrix", ndim=ndim)
     inward = np.linalg.inv(way)
     reference = _pixels(field.shape[:-1])
     moving = (reference - field.reshape(-1, ndim)) @ inward[:-1, :-1].T

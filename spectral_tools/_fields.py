@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_coordinates, as_matrix, image_dtype
+from ._checks import as_affine, as_coordinates, image_dtype
 from ._ndimage import distance_transform_edt, map_coordinates, spline_filter
 from ._transforms import apply_transform
 
@@ -169,7 +169,7 @@ def apply_displacement(
     given = as_coordinates(points, "points", ndim=ndim)
     way = np.eye(ndim + 1)
     if matrix is not None:
-        way = as_matrix(matrix, "matrix", ndim=ndim)
+        way = as_affine(matrix, "matrix", ndim=ndim)
     goals = given.reshape(-1, ndim)
     if inverse:
         back, inward = goals - FieldSpline(field).at(goals), np.linalg.inv(way)

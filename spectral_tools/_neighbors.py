@@ -118,11 +118,12 @@ def _means(series: Frames, reach: int) -> Iterator[NDArray[Any]]:
 
 
 def _read(frame: NDArray[Any]) -> Read:
+    # The result may be written over the frames that are still needed.
     if frame.dtype.kind != "f":
-        return frame, None
+        return frame.copy(), None
     known = np.isfinite(frame)
     if known.all():
-        return frame, None
+        return frame.copy(), None
     return np.where(known, frame, 0), known
 
 

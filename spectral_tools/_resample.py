@@ -48,7 +48,8 @@ def resample(
     Parameters
     ----------
     image : array_like of shape (rows, cols) or (planes, rows, cols)
-        The image, perhaps with one axis more for channels.
+        The image, perhaps with one axis more for channels. Pixels that are not finite
+        stay so in results of floats, and are zero in those of integers.
     pixel_size, target_pixel_size : float or array_like of shape (ndim,)
         Size of the pixels that the image has, and of those that it gets, in one
         unit of length, along all axes or along each.
@@ -102,12 +103,15 @@ def resample(
     counts = np.maximum(np.rint(np.array(shape) * scale), 1)
     matrix = np.diag([*scale, 1.0])
     matrix[:-1, -1] = (counts - 1) / 2 - scale * (np.array(shape) - 1) / 2
+    given = image.dtype if hasattr(image, "dtype") else np.asarray(image).dtype
+    floating = np.issubdtype(given if dtype is None else np.dtype(dtype), np.floating)
     made = warp_image(
         image,
         matrix,
         shape=tuple(int(count) for count in counts),
         order=order,
         channel_axis=channel_axis,
+        fill_value=np.nan if floating else 0,
         dtype=dtype,
         workers=workers,
     )

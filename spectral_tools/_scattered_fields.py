@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import (
-    as_matrix,
+    as_affine,
     as_points,
     as_shape,
     check_not_negative,
@@ -116,7 +116,7 @@ def interpolate_displacement(
         message = f"`smoothing` must be 0 for {method!r}; got {smoothing}."
         raise ValueError(message)
     if matrix is not None:
-        moving = apply_transform(as_matrix(matrix, "matrix", ndim=ndim), moving)
+        moving = apply_transform(as_affine(matrix, "matrix", ndim=ndim), moving)
     _check_spread(reference)
 
     targets = reference - moving

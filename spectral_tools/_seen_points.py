@@ -35,6 +35,8 @@ Transform = Floats | TransformEstimate
 Images = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 Sheets = tuple[Structure, Structure]
 
+# Brightness beyond so many times the spread of an image does not count more.
+OUTMOST = 20.0
 # No window of a small copy is larger than this share of it.
 WIDEST = 0.55
 # Windows lie this much of their side apart: those of small copies are few, and lie closer.
@@ -57,7 +59,7 @@ class Seen(NamedTuple):
 
 def laid_over(images: Images, way: Transform, scale: float, level: int = 0) -> Sheets:
     """Return the structure of both images on the pixels of the reference."""
-    reference, moving = (image.astype(np.float32) for image in images)
+    reference, moving = map(_evened, images)
     matrix = way.matrix if isinstance(way, TransformEstimate) else way
     larger = abs(float(np.linalg.det(matrix[:-1, :-1]))) ** (1 / reference.ndim)
     laid = warp_image(
@@ -71,6 +73,23 @@ def laid_over(images: Images, way: Transform, scale: float, level: int = 0) -> S
     )
     finest = min(first.finest, FINEST / coarser)
     return first._replace(finest=finest), second._replace(finest=finest)
+
+
+def _evened(image: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return an image around zero, of about unit spread, whatever its unit.
+
+    What lies very far out is no picture: markers of missing data, hot pixels.
+    """
+    known = image[np.isfinite(image)].astype(np.float64)
+    if not known.size:
+        return image.astype(np.float32)
+    low, middle, high = np.percentile(known, [1, 50, 99])
+    width = high - low
+    if not width > 0:
+        low, high = float(known.min()), float(known.max())
+        width = (high - low) or 1.0
+    away = (image.astype(np.float64) - middle) / width
+    return np.clip(away, -OUTMOST, OUTMOST).astype(np.float32)
 
 
 def seen_around(
@@ -94,7 +113,7 @@ def seen_around(
         _match,
         sheets,
         np.array([*ahead, *sides]),
-        np.array([*ahead, *reach], np.intp),
+        np.array([*[0.0] * len(ahead), *reach]),
     )
     matches = list(spread(job, list(pairs), workers=workers))
     shifts = np.array([match.shift for match in matches]).reshape(-1, 3)
@@ -111,7 +130,9 @@ def seen_around(
     )
 
 
-def _match(sheets: Sheets, sides: Ints, reach: Ints, points: Floats) -> StructureMatch:
+def _match(
+    sheets: Sheets, sides: Ints, reach: Floats, points: Floats
+) -> StructureMatch:
     if not np.isfinite(points).all():
         return no_match(Outcome.NOT_FOUND)
     return match_structures(*sheets, points, sides, reach)
@@ -139,7 +160,7 @@ def seen_on_grid(
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
     points = (grid + 0.5) * 2**level - 0.5
     start = _moved(way, points, inverse=True)
-    far = np.full(len(axes), math.ceil(reach))
+    far = np.full(len(axes), reach)
     return seen_around(sheets, way, points, start, sides, far, workers, level)
 
 

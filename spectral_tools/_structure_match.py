@@ -30,6 +30,8 @@ FALL = 0.25
 # Another shift as good as this leaves the answer open, as among structures that are
 # alike by more than `ALIKE`.
 RIVAL, ALIKE = 0.85, 0.5
+# A bound on shifts is kept to so many pixels.
+LOOSE = 0.1
 # Steps of the fit, how many modes share a weight at least, and how far it may go.
 STEPS, RING_MODES, FARTHEST = 4, 40, 2.0
 # A step this small, in pixels, is the last.
@@ -73,7 +75,7 @@ def no_match(outcome: Outcome) -> StructureMatch:
 
 
 def match_structures(
-    reference: Structure, moving: Structure, points: Floats, sides: Ints, reach: Ints
+    reference: Structure, moving: Structure, points: Floats, sides: Ints, reach: Floats
 ) -> StructureMatch:
     """Find where the window around one point is around another, up to a reach.
 
@@ -82,7 +84,7 @@ def match_structures(
     start = np.rint(points - (sides - 1) / 2).astype(np.intp)
     apart = points[1] - points[0] - (start[1] - start[0])
     # A missing axis has one pixel, and no shifts.
-    total = np.where(sides > 1, reach + BEYOND, 0)
+    total = np.where(sides > 1, np.ceil(reach).astype(np.intp) + BEYOND, 0)
     first = cut(reference, start[0], sides)
     second = cut(moving, start[1] - total, sides + 2 * total)
     window = _window(sides)
@@ -92,7 +94,8 @@ def match_structures(
     where, heights = local_maxima(surface, 0.0)
     places = np.stack(np.unravel_index(where, surface.shape), axis=1)
     lags = places - total
-    inside = (np.abs(lags) <= reach).all(axis=1)
+    # A top between pixels shows at the next whole lag.
+    inside = (np.abs(lags - apart) <= reach + 1).all(axis=1)
     if not inside.any():
         return no_match(Outcome.NOT_FOUND)
     best = int(np.argmax(np.where(inside, heights, -1.0)))
@@ -110,9 +113,9 @@ def match_structures(
         outcome = Outcome.AMBIGUOUS
     elif false_alarm >= BELIEVED or found is None:
         outcome = Outcome.NOT_FOUND
-    elif (np.abs(lags[best]) == reach)[sides > 1].any():
-        outcome = Outcome.BEYOND_BOUND
     shift, covariance = found or (lag, np.full((3, 3), np.inf))
+    if outcome == Outcome.MATCHED and (np.abs(shift - apart) > reach + LOOSE).any():
+        outcome = Outcome.BEYOND_BOUND
     return StructureMatch(shift - apart, covariance, height, false_alarm, outcome)
 
 

@@ -168,6 +168,36 @@ def test_a_shift_beyond_the_reach_is_not_believed():
     assert (found.outcome != "matched").all()
 
 
+@pytest.mark.parametrize("unit", [1e-20, 1e-12, 1e20])
+@pytest.mark.parametrize("offset", [0, 1e8])
+def test_units_and_markers_of_missing_data_do_not_matter(unit, offset):
+    rng = np.random.default_rng(33)
+    reference, moving, truth = scenes(rng)
+    points, _, clicks = hand_points(rng, truth, count=4)
+    plain = spt.refine_points(reference, moving, points, clicks, iterations=1)
+    other = (reference + offset) * unit
+    other[3, 3] = -3.4e38
+    found = spt.refine_points(other, moving * unit, points, clicks, iterations=1)
+    assert (found.outcome == plain.outcome).all()
+    assert_allclose(found.moving_points, plain.moving_points, atol=1e-3)
+
+
+@pytest.mark.parametrize("far", [0, 0.5, 1, 3])
+def test_a_bound_is_kept_to_a_fraction_of_a_pixel(far):
+    scene = spt.gaussian_texture((220, 220), rng=1)
+    reference, moving = scene[:200, 10:210], -scene[7:207, 6:206]
+    points = np.array([(60, 60), (60, 140), (140, 60), (140, 140)])
+    exact = points - (7, -4)
+    options = {"model": "translation", "max_shift": far}
+    found = spt.refine_points(reference, moving, points, exact, **options)
+    assert (found.outcome == "matched").all()
+    assert_allclose(found.moving_points, exact, atol=0.05)
+    # The four errors cancel in the transform, so that each of them has to be found.
+    wrong = (far + 0.5) * np.array([(1, 0), (-1, 0), (0, 1), (0, -1)])
+    found = spt.refine_points(reference, moving, points, exact + wrong, **options)
+    assert (found.outcome != "matched").all()
+
+
 def test_images_of_very_different_pixels():
     rng = np.random.default_rng(24)
     reference, moving, truth = scenes(rng, noise=0.02)
@@ -299,6 +329,15 @@ def test_coarse_pixels_do_not_fold_fine_detail():
     # The mean of sixteen pixels of noise has a quarter of its deviation; picking single
     # pixels would leave it as it is.
     assert 0.1 < coarse.std() < 0.3
+
+
+def test_missing_pixels_stay_missing():
+    image = np.full((64, 64), 5.0)
+    image[30:34, 30:34] = np.nan
+    made = spt.resample(image, 1, 2).image
+    known = np.isfinite(made)
+    assert (~known).any()
+    assert_allclose(made[known], 5)
 
 
 def test_spectra_are_resampled_together():

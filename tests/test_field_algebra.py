@@ -272,6 +272,7 @@ def test_holes_stay_holes_and_hurt_nothing_else():
     assert np.isfinite(one[1]).all()
 
 
+LEANING = np.array([(1, 0, 0), (0, 1, 0), (0.001, 0, 1)])
 SQUARE = np.array([(0, 0), (0, 50), (50, 0), (50, 50.0)])
 
 
@@ -324,6 +325,14 @@ def test_points_that_make_no_field_are_refused(points, options, message):
         (
             lambda f: spt.flatten_displacement(np.full_like(f, np.nan)),
             r"`displacement` must be finite somewhere; got no such pixel\.",
+        ),
+        (
+            lambda f: spt.apply_displacement(f, [(1, 2)], matrix=LEANING, inverse=True),
+            r"`matrix` must be affine; got the last row \[0\.001, 0\.0, 1\.0\]\.",
+        ),
+        (
+            lambda f: spt.flatten_displacement(f, matrix=np.diag([0, 0, 1])),
+            r"`matrix` must be invertible; got a singular one\.",
         ),
         (
             lambda f: spt.invert_displacement(f[..., :1]),

@@ -147,3 +147,10 @@ def test_the_store_has_room_for_all_that_an_iterator_gives(count):
 def test_complex_frames_are_refused():
     with pytest.raises(TypeError, match="`frames` must hold real numbers"):
         spt.neighbor_mean(FRAMES * 1j, 1)
+
+
+def test_means_may_take_the_place_of_the_frames():
+    frames = np.arange(5.0).reshape(5, 1, 1).repeat(2, 1)
+    expected = spt.neighbor_mean(frames.copy(), 1)
+    spt.neighbor_mean(frames, 1, out=frames)
+    assert (frames == expected).all()
