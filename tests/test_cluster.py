@@ -263,6 +263,8 @@ def test_a_lazy_mosaic_outlives_a_worker(made, stored, client, tmp_path):
     kill_a_worker(client)
     assert not writing.done()
     writing.result()
-    assert len(list(out.glob("c/*/*"))) == mosaic.npartitions
+    # Zarr writes a chunk beside its place first: what was killed may have left that.
+    chunks = [path for path in out.glob("c/*/*") if path.name.isdigit()]
+    assert len(chunks) == mosaic.npartitions
     plain = spt.warp_composite(stored, made.matrices)
     assert_array_equal(zarr.open_array(out)[...], plain.image)
