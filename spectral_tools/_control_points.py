@@ -111,7 +111,7 @@ def refine_points(
 
     Notes
     -----
-    Covariances come from how the modes of the two structures disagree, so that what
+    Covariances come from how the pixels of the two structures disagree, so that what
     one instrument does not show counts as noise. Believed pairs that contradict the
     model of the others are refused.
 

@@ -184,23 +184,26 @@ def fit_shift(
     waves = 2 * np.pi * np.stack(freqs)
     rings, counts = _rings(freqs, min(first.finest, moving.finest))
     one = forward_stack(window * first.field)
-    shift, covariance = lag.copy(), np.zeros((0, 0))
+    shift = lag.copy()
     for _ in range(STEPS):
         # The second window shows what the first does, to the fraction of a pixel.
         second = forward_stack(window * _shifted(moving, start + shift, sides))
         powers = [_power(part) for part in (one, second)]
         cross = (one * second.conj()).sum(axis=0)
         gains = _gains(cross.real, powers, rings, counts)
-        pair = one, second, gains
-        step, covariance = _newton(pair, waves, counts, sides)
-        if not len(covariance):
+        product = (counts * (gains * one * second.conj()).sum(axis=0)).astype(complex)
+        bend = _curvature(product, waves, sides)
+        if bend is None:
             return None
+        curvature = bend
+        step = _step(product, curvature, waves, sides)
         shift = shift + step
         if np.abs(shift - lag).max() > FARTHEST:
             return None
         if np.abs(step).max() < ENOUGH:
             break
-    return shift, covariance
+    pair = one, second, gains
+    return shift, _covariance(pair, product, curvature, waves, counts, sides)
 
 
 def _power(spectra: NDArray[np.complex64]) -> Single:
@@ -241,46 +244,65 @@ def _gains(
     return gain[rings].astype(np.float32)
 
 
-def _newton(
-    pair: tuple[Spectra, Spectra, Single], waves: Floats, counts: Floats, sides: Ints
-) -> tuple[Floats, Floats]:
-    """Return the step to the top of the weighted product, and its covariance.
+def _curvature(
+    product: NDArray[np.complex128], waves: Floats, sides: Ints
+) -> Floats | None:
+    """Return how the weighted product bends at its top; None where there is none."""
+    axes = np.flatnonzero(sides > 1)
+    rows = waves[axes].reshape(len(axes), -1)
+    bend: Floats = (rows * product.real.ravel()) @ rows.T
+    if np.linalg.eigvalsh(bend)[0] <= 1e-12 * max(np.abs(bend).max(), 1e-30):
+        return None
+    return bend
 
-    That is empty where there is no top. The errors of the slopes are those that
-    pixels show, in places a few pixels wide: what two instruments see differently is
-    as good as noise, but not the same everywhere.
+
+def _step(
+    product: NDArray[np.complex128], curvature: Floats, waves: Floats, sides: Ints
+) -> Floats:
+    """Return Newton's step to the top of the weighted product."""
+    axes = np.flatnonzero(sides > 1)
+    rows = waves[axes].reshape(len(axes), -1)
+    step = np.zeros(3)
+    step[axes] = np.linalg.inv(curvature) @ (rows @ product.imag.ravel())
+    return step
+
+
+def _covariance(
+    pair: tuple[Spectra, Spectra, Single],
+    product: NDArray[np.complex128],
+    curvature: Floats,
+    waves: Floats,
+    counts: Floats,
+    sides: Ints,
+) -> Floats:
+    """Return the covariance of the shift at the top of the weighted product.
+
+    The errors of the slopes are those that pixels show, in places a few pixels wide:
+    what two instruments see differently is as good as noise, but not the same
+    everywhere.
     """
     shape, axes = tuple(sides.tolist()), np.flatnonzero(sides > 1)
-    ways = waves[axes]
     one, second, gains = pair
-    weighted = gains * one
-    product = (counts * (weighted * second.conj()).sum(axis=0)).astype(np.complex128)
-    rows = ways.reshape(len(axes), -1)
-    curvature = (rows * product.real.ravel()) @ rows.T
-    step, covariance = np.zeros(3), np.zeros((3, 3))
-    if np.linalg.eigvalsh(curvature)[0] <= 1e-12 * max(np.abs(curvature).max(), 1e-30):
-        return step, np.zeros((0, 0))
-    small = np.linalg.inv(curvature)
-    step[axes] = small @ (rows @ product.imag.ravel())
-    # The same slopes, pixel by pixel: they add up to those of the modes. What both
+    weighted, small = gains * one, np.linalg.inv(curvature)
+    # The slopes of the modes, pixel by pixel: they add up to the same. What both
     # share adds up to nothing, and is left out.
     power = float((counts * gains * _power(one)).sum())
     rest = inverse_stack(second - float(product.real.sum()) / power * one, shape)
     scores = np.stack(
         [
             (inverse_stack(-1j * way * weighted, shape) * rest).sum(axis=0)
-            for way in ways
+            for way in waves[axes]
         ]
     )
-    spectra = forward_stack(scores * sides.prod())
+    flat = forward_stack(scores * sides.prod()).reshape(len(axes), -1)
     near = _nearby(sides) * counts / sides.prod()
-    flat = spectra.reshape(len(axes), -1)
     scatter = ((flat * near.ravel()) @ flat.conj().T).real
     # The weights are found in the same noise.
     chance = 2 * float((np.abs(product) ** 2 / np.maximum(counts, 1)).sum())
     unsure = 1 + UNSURE * chance / float(product.real.sum()) ** 2
+    covariance = np.zeros((3, 3))
     covariance[np.ix_(axes, axes)] = unsure * (small @ scatter @ small)
-    return step, covariance
+    return covariance
 
 
 def _nearby(sides: Ints) -> Floats:
