@@ -73,7 +73,7 @@ html_theme_options = {
     "show_prev_next": False,
 }
 html_sidebars = {
-    page: [] for page in ("index", "conventions", "coming_from", "changes")
+    page: [] for page in ("index", "conventions", "coming_from", "formats", "changes")
 }
 
 warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")

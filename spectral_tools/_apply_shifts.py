@@ -16,16 +16,12 @@ from ._workers import Workers, check_workers, spread
 __all__ = ["apply_shifts", "common_area", "make_template"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 Image = NDArray[np.floating[Any]]
+Room = tuple[Image, Image]
 
 ORDERS = (0, 1, 3, 5)
-# What lies beyond the border, as NumPy calls it when it pads.
-BORDERS = {
-    "constant": "reflect",
-    "nearest": "edge",
-    "mirror": "reflect",
-    "wrap": "wrap",
-}
+BORDERS = ("constant", "nearest", "mirror", "wrap")
 # A pixel this close outside of a border counts as on it: shifts carry rounding errors.
 SLACK = 1e-9
 CHUNK, BATCH = 16, 32
@@ -114,7 +110,7 @@ def apply_shifts(
         message = f"`order` must be one of {ORDERS}; got {order!r}."
         raise ValueError(message)
     if border not in BORDERS:
-        message = f"`border` must be one of {tuple(BORDERS)}; got {border!r}."
+        message = f"`border` must be one of {BORDERS}; got {border!r}."
         raise ValueError(message)
     kept = series.dtype if dtype is None else np.dtype(dtype)
     image_dtype(kept, "dtype")
@@ -126,12 +122,17 @@ def apply_shifts(
     elif tuple(result.shape) != (len(moves), *series.shape):
         message = f"`out` must have shape {(len(moves), *series.shape)}; got {tuple(result.shape)}."
         raise ValueError(message)
-    move = partial(_move_chunk, series, moves, order, border, fill_value, kept)
+    # Threads write to an array themselves; others, and other stores, get chunks.
+    here = isinstance(result, np.ndarray) and not callable(workers)
+    move = partial(
+        _move_chunk, series, moves, order, border, fill_value, result if here else kept
+    )
     start = 0
     for moved in _in_chunks(series, move, workers, progress):
         if start + len(moved) > len(moves):
             break
-        result[start : start + len(moved)] = moved
+        if not here:
+            result[start : start + len(moved)] = moved
         start += len(moved)
     if start != len(moves):
         message = (
@@ -198,83 +199,127 @@ def _move_chunk(
     order: int,
     border: str,
     fill_value: float,
-    kept: np.dtype[Any],
+    onto: NDArray[Any] | np.dtype[Any],
     job: tuple[int, Sequence[Any]],
 ) -> NDArray[Any]:
+    """Return some frames, moved: a part of `onto`, or an array of that dtype."""
     start, chunk = job
-    result = np.empty((len(chunk), *series.shape), kept)
-    for n, each in enumerate(chunk):
-        if start + n >= len(moves):
-            break
+    if isinstance(onto, np.ndarray) and start + len(chunk) <= len(onto):
+        result = onto[start : start + len(chunk)]
+    else:
+        dtype = onto.dtype if isinstance(onto, np.ndarray) else onto
+        result = np.empty((len(chunk), *series.shape), dtype)
+    shifts = moves.shifts[start : start + len(chunk)]
+    shape = series.shape if moves.groups is None else series.shape[1:]
+    room = _room_for(shape, order, image_dtype(series.dtype, "frames"))
+    for each, shift, to in zip(chunk, shifts, result, strict=False):
         frame = series.read(each)
-        shift = moves.shifts[start + n]
         if moves.groups is None:
-            result[n] = _moved(frame, shift, order, border, fill_value, kept)
+            _move(frame, shift, order, border, fill_value, room, to)
             continue
         for group, own in zip(moves.groups, shift, strict=True):
             for plane in group:
-                result[n, plane] = _moved(
-                    frame[plane], own, order, border, fill_value, kept
-                )
+                _move(frame[plane], own, order, border, fill_value, room, to[plane])
     return result
 
 
-def _moved(
+def _room_for(shape: tuple[int, ...], order: int, dtype: np.dtype[Any]) -> Room:
+    """Return arrays to move frames in: one with a margin, and one without."""
+    margin = slide_margin(order, dtype)
+    wide = [size + 2 * margin * (size > 1) for size in shape]
+    return np.empty(wide, dtype), np.empty(shape, dtype)
+
+
+def _move(
     frame: NDArray[Any],
     shift: Floats,
     order: int,
     border: str,
     fill_value: float,
-    kept: np.dtype[Any],
-) -> NDArray[Any]:
-    """Return one frame, moved, in the dtype of the result; NaN stay NaN."""
+    room: Room,
+    to: NDArray[Any],
+) -> None:
+    """Write one frame, moved, in the dtype of the result; NaN stay NaN."""
     finite = np.isfinite(frame) if frame.dtype.kind == "f" else None
     if finite is not None and not finite.all() and (shift % 1).any():
         level = frame[finite].mean() if finite.any() else 0
         filled = np.where(finite, frame, frame.dtype.type(level))
-        result = _moved(filled, shift, order, border, fill_value, kept)
-        lost = (~finite).astype(np.float32)
-        holes = _moved(lost, shift, min(order, 1), border, 0, lost.dtype) > SLACK
-        result[holes] = np.nan if kept.kind == "f" else fill_value
-        return result
+        _move(filled, shift, order, border, fill_value, room, to)
+        lost, holes = (~finite).astype(np.float32), np.empty(frame.shape, np.float32)
+        room = _room_for(frame.shape, min(order, 1), lost.dtype)
+        _move(lost, shift, min(order, 1), border, 0, room, holes)
+        to[holes > SLACK] = np.nan if to.dtype.kind == "f" else fill_value
+        return
     near = np.rint(shift)
     steady = np.where((np.abs(shift - near) < SLACK) | (order == 0), near, shift)
+    if border == "constant" and (np.abs(steady) > frame.shape).any():
+        to[...] = fill_value
+        return
     whole = np.floor(steady).astype(np.intp)
     fraction = steady - whole
-    image = frame
-    if fraction.any():
-        image = frame.astype(image_dtype(frame.dtype, "frames"), copy=False)
-    if border == "constant" and (np.abs(steady) > image.shape).any():
-        return np.full(frame.shape, fill_value, kept)
     # Pixel k of the result shows k - whole - fraction of the frame.
     size = np.array(frame.shape)
-    margin = slide_margin(order, image.dtype) if fraction.any() else 0
-    start = -whole - margin * (size > 1)
-    stop = size - whole + margin * (size > 1)
-    before, after = np.maximum(-start, 0), np.maximum(stop - size, 0)
-    pads = [(int(a), int(b)) for a, b in zip(before, after, strict=True)]
-    wide = np.pad(image, pads, mode=BORDERS[border])  # type: ignore[call-overload]
-    part = zip((start + before).tolist(), (stop + before).tolist(), strict=True)
-    values = wide[tuple(slice(a, b) for a, b in part)]
     if fraction.any():
+        box, values = room
         lead = (1,) * (3 - len(fraction))
-        box = np.ascontiguousarray(values).reshape(*lead, *values.shape)
-        moved = np.where(size > 1, fraction, 0.0)
-        turns = np.concatenate([np.zeros(len(lead)), moved])
-        values = slide(box, turns, order).reshape(frame.shape)
-    result = _as_kept(values, kept)
-    if result is frame or result.base is not None:
-        result = result.copy()
+        turns = np.concatenate([np.zeros(len(lead)), np.where(size > 1, fraction, 0.0)])
+        _surround(frame, -whole - (np.array(box.shape) - size) // 2, border, box)
+        slide(
+            box.reshape(*lead, *box.shape),
+            turns,
+            order,
+            values.reshape(*lead, *values.shape),
+        )
+        _keep(values, to)
+    elif to.dtype == frame.dtype and not np.may_share_memory(frame, to):
+        _surround(frame, -whole, border, to)
+    else:
+        box = np.empty(frame.shape, frame.dtype)
+        _surround(frame, -whole, border, box)
+        _keep(box, to)
     if border == "constant":
-        _fill_outside(result, shift, fill_value)
-    return result
+        _fill_outside(to, shift, fill_value)
 
 
-def _as_kept(values: NDArray[Any], kept: np.dtype[Any]) -> NDArray[Any]:
-    if kept.kind in "iu" and values.dtype.kind == "f":
-        info = np.iinfo(kept)
-        values = np.clip(np.rint(values), info.min, info.max)
-    return values.astype(kept, copy=False)
+def _surround(frame: NDArray[Any], start: Ints, border: str, box: NDArray[Any]) -> None:
+    """Write the part of a frame that starts there, and what lies beyond its border."""
+    stop = start + box.shape
+    to, part, sources = [], [], []
+    for first, last, size in zip(start, stop, frame.shape, strict=True):
+        low = min(max(first, 0), size)
+        high = max(min(last, size), low)
+        part.append(slice(low, high))
+        to.append(slice(low - first, high - first))
+        sources.append(_beyond(np.arange(first, last), size, border))
+    box[tuple(to)] = frame[tuple(part)]
+    for axis, inside in enumerate(to):
+        outside = np.delete(np.arange(box.shape[axis]), inside)
+        if len(outside) == 0:
+            continue
+        ahead: tuple[Any, ...] = (slice(None),) * axis
+        strip = frame[(*ahead, sources[axis][outside], *part[axis + 1 :])]
+        for other in range(axis):
+            strip = np.take(strip, sources[other], axis=other)
+        box[(*ahead, outside, *to[axis + 1 :])] = strip
+
+
+def _beyond(points: Ints, size: int, border: str) -> Ints:
+    """Return which pixel of a frame is seen at points that may lie beyond it."""
+    if border == "nearest":
+        return np.clip(points, 0, size - 1)
+    if border == "wrap":
+        return points % size
+    period = max(2 * size - 2, 1)
+    return np.minimum(points % period, -points % period)
+
+
+def _keep(values: NDArray[Any], to: NDArray[Any]) -> None:
+    """Copy values, rounded and clipped if they must be; they may change."""
+    if to.dtype.kind in "iu" and values.dtype.kind == "f":
+        info = np.iinfo(to.dtype)
+        np.rint(values, out=values)
+        np.clip(values, info.min, info.max, out=values)
+    np.copyto(to, values, casting="unsafe")
 
 
 def _fill_outside(image: NDArray[Any], shift: Floats, fill_value: float) -> None:

@@ -28,7 +28,9 @@ def slide_frame(
         return frame
     margin = slide_margin(order, frame.dtype)
     pads = [(margin, margin) if n > 1 else (0, 0) for n in frame.shape]
-    return slide(np.pad(frame, pads, mode=mode), fraction, order)  # type: ignore[call-overload]
+    out = np.empty_like(frame)
+    slide(np.pad(frame, pads, mode=mode), fraction, order, out)  # type: ignore[call-overload]
+    return out
 
 
 def under_frame(

@@ -18,8 +18,8 @@ def slide_margin(order: int, dtype: np.dtype[Any]) -> int:
     return spline_margin(order, dtype) + order // 2 + 1
 
 
-def slide(box: Array, fraction: NDArray[np.float64], order: int) -> Array:
-    """Return the inner part of a box, moved up the axes by less than a pixel.
+def slide(box: Array, fraction: NDArray[np.float64], order: int, out: Array) -> None:
+    """Write the inner part of a box, moved up the axes by less than a pixel.
 
     Parameters
     ----------
@@ -30,15 +30,11 @@ def slide(box: Array, fraction: NDArray[np.float64], order: int) -> Array:
         How far, 0 to 1; 0 along axes of one pixel.
     order : {0, 1, 3, 5}
         Order of the spline.
-
-    Returns
-    -------
-    ndarray
+    out : ndarray
         The image, of the size of the box without its margins.
     """
     margin = slide_margin(order, box.dtype)
     margins = np.array([margin if size > 1 else 0 for size in box.shape])
-    shape = np.array(box.shape) - 2 * margins
     if order > 1:
         prefilter(box, order)
     # Pixel k shows what lies at k - fraction: 1 - fraction beyond pixel k - 1.
@@ -56,9 +52,7 @@ def slide(box: Array, fraction: NDArray[np.float64], order: int) -> Array:
             one = np.empty((order + 1, 1), box.dtype)
             spline_weights(order, parts[axis : axis + 1].astype(box.dtype), 1, one)
             taps[axis] = one[:, 0]
-    out = np.empty(tuple(shape), box.dtype)
     _weigh(box, base.astype(np.intp), taps, out)
-    return out
 
 
 @compiled

@@ -162,3 +162,12 @@ def test_template_is_unknown_where_no_frame_is():
     found = spt.make_template(FRAMES[:2], [(3, 0), (4, 0)])
     assert np.isnan(found[:3]).all()
     assert np.isfinite(found[3:]).all()
+
+
+@pytest.mark.parametrize("shifts", [(2, -3), (0.4, -1.7)])
+def test_frames_are_replaced_in_place_on_request(shifts):
+    moves = np.tile(np.array(shifts, dtype=float), (len(FRAMES), 1))
+    moved = spt.apply_shifts(FRAMES, moves, border="wrap")
+    frames = FRAMES.copy()
+    assert spt.apply_shifts(frames, moves, border="wrap", out=frames) is frames
+    np.testing.assert_array_equal(frames, moved)
