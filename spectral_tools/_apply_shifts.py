@@ -10,20 +10,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._checks import as_finite, image_dtype
 from ._frames import Frames, as_groups, frames_of
-from ._slide_kernels import slide, slide_margin
+from ._move_frames import SLACK, move_frame, room_for
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["apply_shifts", "common_area", "make_template"]
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 Image = NDArray[np.floating[Any]]
-Room = tuple[Image, Image]
 
 ORDERS = (0, 1, 3, 5)
 BORDERS = ("constant", "nearest", "mirror", "wrap")
-# A pixel this close outside of a border counts as on it: shifts carry rounding errors.
-SLACK = 1e-9
 CHUNK, BATCH = 16, 32
 
 
@@ -211,125 +207,18 @@ def _move_chunk(
         result = np.empty((len(chunk), *series.shape), dtype)
     shifts = moves.shifts[start : start + len(chunk)]
     shape = series.shape if moves.groups is None else series.shape[1:]
-    room = _room_for(shape, order, image_dtype(series.dtype, "frames"))
+    room = room_for(shape, order, image_dtype(series.dtype, "frames"))
     for each, shift, to in zip(chunk, shifts, result, strict=False):
         frame = series.read(each)
         if moves.groups is None:
-            _move(frame, shift, order, border, fill_value, room, to)
+            move_frame(frame, shift, order, border, fill_value, room, to)
             continue
         for group, own in zip(moves.groups, shift, strict=True):
             for plane in group:
-                _move(frame[plane], own, order, border, fill_value, room, to[plane])
+                move_frame(
+                    frame[plane], own, order, border, fill_value, room, to[plane]
+                )
     return result
-
-
-def _room_for(shape: tuple[int, ...], order: int, dtype: np.dtype[Any]) -> Room:
-    """Return arrays to move frames in: one with a margin, and one without."""
-    margin = slide_margin(order, dtype)
-    wide = [size + 2 * margin * (size > 1) for size in shape]
-    return np.empty(wide, dtype), np.empty(shape, dtype)
-
-
-def _move(
-    frame: NDArray[Any],
-    shift: Floats,
-    order: int,
-    border: str,
-    fill_value: float,
-    room: Room,
-    to: NDArray[Any],
-) -> None:
-    """Write one frame, moved, in the dtype of the result; NaN stay NaN."""
-    finite = np.isfinite(frame) if frame.dtype.kind == "f" else None
-    if finite is not None and not finite.all() and (shift % 1).any():
-        level = frame[finite].mean() if finite.any() else 0
-        filled = np.where(finite, frame, frame.dtype.type(level))
-        _move(filled, shift, order, border, fill_value, room, to)
-        lost, holes = (~finite).astype(np.float32), np.empty(frame.shape, np.float32)
-        room = _room_for(frame.shape, min(order, 1), lost.dtype)
-        _move(lost, shift, min(order, 1), border, 0, room, holes)
-        to[holes > SLACK] = np.nan if to.dtype.kind == "f" else fill_value
-        return
-    near = np.rint(shift)
-    steady = np.where((np.abs(shift - near) < SLACK) | (order == 0), near, shift)
-    if border == "constant" and (np.abs(steady) > frame.shape).any():
-        to[...] = fill_value
-        return
-    whole = np.floor(steady).astype(np.intp)
-    fraction = steady - whole
-    # Pixel k of the result shows k - whole - fraction of the frame.
-    size = np.array(frame.shape)
-    if fraction.any():
-        box, values = room
-        lead = (1,) * (3 - len(fraction))
-        turns = np.concatenate([np.zeros(len(lead)), np.where(size > 1, fraction, 0.0)])
-        _surround(frame, -whole - (np.array(box.shape) - size) // 2, border, box)
-        slide(
-            box.reshape(*lead, *box.shape),
-            turns,
-            order,
-            values.reshape(*lead, *values.shape),
-        )
-        _keep(values, to)
-    elif to.dtype == frame.dtype and not np.may_share_memory(frame, to):
-        _surround(frame, -whole, border, to)
-    else:
-        box = np.empty(frame.shape, frame.dtype)
-        _surround(frame, -whole, border, box)
-        _keep(box, to)
-    if border == "constant":
-        _fill_outside(to, shift, fill_value)
-
-
-def _surround(frame: NDArray[Any], start: Ints, border: str, box: NDArray[Any]) -> None:
-    """Write the part of a frame that starts there, and what lies beyond its border."""
-    stop = start + box.shape
-    to, part, sources = [], [], []
-    for first, last, size in zip(start, stop, frame.shape, strict=True):
-        low = min(max(first, 0), size)
-        high = max(min(last, size), low)
-        part.append(slice(low, high))
-        to.append(slice(low - first, high - first))
-        sources.append(_beyond(np.arange(first, last), size, border))
-    box[tuple(to)] = frame[tuple(part)]
-    for axis, inside in enumerate(to):
-        outside = np.delete(np.arange(box.shape[axis]), inside)
-        if len(outside) == 0:
-            continue
-        ahead: tuple[Any, ...] = (slice(None),) * axis
-        strip = frame[(*ahead, sources[axis][outside], *part[axis + 1 :])]
-        for other in range(axis):
-            strip = np.take(strip, sources[other], axis=other)
-        box[(*ahead, outside, *to[axis + 1 :])] = strip
-
-
-def _beyond(points: Ints, size: int, border: str) -> Ints:
-    """Return which pixel of a frame is seen at points that may lie beyond it."""
-    if border == "nearest":
-        return np.clip(points, 0, size - 1)
-    if border == "wrap":
-        return points % size
-    period = max(2 * size - 2, 1)
-    return np.minimum(points % period, -points % period)
-
-
-def _keep(values: NDArray[Any], to: NDArray[Any]) -> None:
-    """Copy values, rounded and clipped if they must be; they may change."""
-    if to.dtype.kind in "iu" and values.dtype.kind == "f":
-        info = np.iinfo(to.dtype)
-        np.rint(values, out=values)
-        np.clip(values, info.min, info.max, out=values)
-    np.copyto(to, values, casting="unsafe")
-
-
-def _fill_outside(image: NDArray[Any], shift: Floats, fill_value: float) -> None:
-    """Fill what no pixel of a frame covers, in place."""
-    for axis, (size, moved) in enumerate(zip(image.shape, shift, strict=True)):
-        first = int(np.clip(np.ceil(moved - 0.5 - SLACK), 0, size))
-        stop = int(np.clip(np.floor(size - 0.5 + moved + SLACK) + 1, first, size))
-        turned = np.moveaxis(image, axis, 0)
-        turned[:first] = fill_value
-        turned[stop:] = fill_value
 
 
 def common_area(shape: Sequence[int], shifts: ArrayLike) -> tuple[slice, ...]:
