@@ -185,13 +185,6 @@ def killing(client):
     return use
 
 
-@pytest.fixture(params=["calm", "a worker is killed"])
-def workers(request, client):
-    if request.param == "calm":
-        return client.get_executor().map
-    return killing(client)
-
-
 def alone(function, *args, **options):
     """Return what a process of its own finds, which loads the code that workers load.
 
@@ -201,19 +194,20 @@ def alone(function, *args, **options):
         return pool.submit(function, *args, **options).result()
 
 
-def test_matching_on_a_cluster(made, stored, links, workers):
+def test_matching_outlives_a_worker(made, stored, links, client):
     options = {"positions": made.stage, "max_shift": 10}
-    found = spt.match_tiles(stored, links, **options, workers=workers)
+    found = spt.match_tiles(stored, links, **options, workers=killing(client))
     assert_equal_results(found, alone(spt.match_tiles, stored, links, **options))
 
 
-def test_placing_on_a_cluster(made, stored, workers):
+def test_placing_on_a_cluster(made, stored, client):
+    workers = client.get_executor().map
     found = spt.place_tiles(stored, positions=made.stage, workers=workers)
     wanted = alone(spt.place_tiles, stored, positions=made.stage)
     assert_equal_results(found, wanted)
 
 
-def test_rendering_into_a_store_on_a_cluster(made, stored, workers, tmp_path):
+def test_rendering_into_a_store_outlives_a_worker(made, stored, client, tmp_path):
     zarr = pytest.importorskip("zarr")
     blocks = (50, 70)
     plain = spt.warp_composite(stored, made.matrices, blocks=blocks)
@@ -221,7 +215,7 @@ def test_rendering_into_a_store_on_a_cluster(made, stored, workers, tmp_path):
         tmp_path / "out.zarr", shape=plain.image.shape, dtype="f4", chunks=blocks
     )
     found = spt.warp_composite(
-        stored, made.matrices, out=out, blocks=blocks, workers=workers
+        stored, made.matrices, out=out, blocks=blocks, workers=killing(client)
     )
     assert_array_equal(out[...], plain.image)
     assert_array_equal(found.coverage, plain.coverage)
@@ -235,8 +229,9 @@ def small_regions(monkeypatch):
 
 
 @pytest.mark.usefixtures("client", "small_regions")
-@pytest.mark.parametrize("kind", ["stored", "lazy", "in memory"])
-@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "order"), [("stored", 3), ("lazy", 1), ("in memory", 1)]
+)
 def test_a_lazy_mosaic_on_a_cluster(made, tiles, stored, kind, order, tmp_path):
     da, zarr = pytest.importorskip("dask.array"), pytest.importorskip("zarr")
     given = {

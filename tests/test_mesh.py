@@ -90,6 +90,7 @@ def test_wrong_matches_do_not_pull():
     assert np.sqrt((error**2).mean()) < 0.1
 
 
+@pytest.mark.slow
 def test_a_chain_of_pairs_drifts_more():
     links, first, second, _, displaced = stack(np.random.default_rng(4), reach=3)
     relaxed = spt.relax_meshes(

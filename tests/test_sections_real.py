@@ -35,6 +35,7 @@ def landmarks(path):
     return table[:, :0:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SECTIONS)
 def test_stained_sections_find_each_other(folder, name):
     paths = [folder / "birl_histology" / name / stem for stem in SECTIONS[name]]

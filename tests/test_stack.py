@@ -114,6 +114,7 @@ def test_the_mean_angle_and_the_mean_place_are_those_of_the_frame(spun):
     assert_allclose(np.mean(places, axis=0), centre, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_links_that_reach_further_drift_less():
     ends = {1: [], 3: []}
     for number in range(2):
@@ -167,6 +168,7 @@ def test_stacks_without_a_link_are_two_groups():
     assert close(found, np.concatenate([truth, truth]), [3, 4, 5])
 
 
+@pytest.mark.slow
 def test_sections_that_stretch_and_shear_are_anchored():
     rng = np.random.default_rng(11)
     linear = np.eye(2) + 0.02 * rng.uniform(-1, 1, (8, 2, 2))
@@ -219,6 +221,7 @@ def test_angles_beyond_the_bound_are_refused():
     assert found.outcome.tolist() == ["matched", "matched", "isolated", "matched"]
 
 
+@pytest.mark.slow
 def test_pixels_that_do_not_count_do_not_pull(spun):
     sections, truth = [section.copy() for section in spun[0]], spun[1]
     valid = np.ones((SIDE, SIDE), np.bool_)
