@@ -21,6 +21,9 @@ Flags = NDArray[np.bool_]
 FIRST = 30.0 ** np.arange(-4, 4)
 NEXT, FINER = 4.0, (5.0, 2.0)
 STEPS = 5
+# Fields so many times stiffer than what points pull with do not bend; beyond it, rounding
+# of their stiffness would move them.
+STIFFEST = 1e9
 # Points that meet better than this, in pixels, meet.
 ROUNDING = 1e-6
 # Conjugate gradients stop when a step would be this much shorter than the first.
@@ -228,8 +231,7 @@ def _start(
     trust = believed.astype(np.float64)
     if stiffness is not None:
         return _fitted(springs, trust, stiffness), believed
-    pull = weighted_square(springs.rows, springs.amount * trust).trace()
-    even = float(pull / springs.bending.trace())
+    even = _even(springs, weighted_square(springs.rows, springs.amount * trust))
     # Fields that follow all points and fields that follow none both explain some of
     # them, so that there may be two best ones: all are looked at.
     found = []
@@ -240,6 +242,11 @@ def _start(
             tried = _trimmed(springs, fit, believed, fit.stiffness, SOME)
         found.append(tried)
     return min(found, key=lambda tried: tried[2])[:2]
+
+
+def _even(springs: Springs, pulled: Any) -> float:
+    """Return the stiffness that holds as much as points pull."""
+    return float(pulled.trace() / springs.bending.trace())
 
 
 def _refitted(
@@ -283,8 +290,10 @@ def _fitted(springs: Springs, trust: Floats, stiffness: float) -> FieldFit:
     The score is minus twice the logarithm of the marginal likelihood [MacKay 1992].
     """
     weights = springs.amount * trust
+    pulled = weighted_square(springs.rows, weights)
+    stiffness = min(stiffness, STIFFEST * _even(springs, pulled))
     held = stiffness * springs.bending + springs.ground
-    matrix = weighted_square(springs.rows, weights) + held
+    matrix = pulled + held
     factor = factorized_matrix(matrix)
     values = factor.solve(springs.rows.T @ (weights[:, None] * springs.targets))
     left = springs.targets - springs.rows @ values

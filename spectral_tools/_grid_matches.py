@@ -35,7 +35,9 @@ Flags = NDArray[np.bool_]
 # Passes that bend the moving image further, at most, and how many of them search for
 # what was not found before. They end when the median window misses by less, in pixels.
 PASSES, SEARCHES, STRAIGHT = 8, 4, 0.03
-# What windows miss by is bent too: it is known to this share only.
+# What windows miss by is bent too: it is known to this share only, of what they miss by
+# or of what all do in the mean. Where a part is in place already, it does not outweigh
+# what is not.
 BENT = 0.1
 # Points along each side of a window that stand for its pixels.
 INSIDE = 5
@@ -240,9 +242,10 @@ def _scene(
         usable.append(
             np.isfinite(image) if given is None else given & np.isfinite(image)
         )
-    first = np.where(usable[0], _even(reference, usable[0]), np.float32(np.nan))
+    first = _even(reference, usable[0])
+    first[~usable[0]] = np.nan
     return _Scene(
-        reference=first.astype(np.float32, copy=False),
+        reference=first,
         moving=_even(moving, usable[1]),
         moving_valid=None if usable[1].all() else usable[1],
         matrix=rough,
@@ -257,7 +260,7 @@ def _even(image: NDArray[Any], valid: Flags) -> NDArray[np.float32]:
     inside = image[valid].astype(np.float64)
     middle, size = (inside.mean(), inside.std()) if inside.size else (0.0, 1.0)
     even = (np.where(valid, image, middle) - middle) / (size or 1.0)
-    return np.asarray(even, np.float32)
+    return np.ascontiguousarray(even, np.float32)
 
 
 def _halvings(scene: _Scene, reach: Floats) -> int:
@@ -325,8 +328,9 @@ def _bend(
     before = (spots - missed[:, None]).reshape(-1, ndim)
     mean = field_at_points(scene.grid, values, before).reshape(spots.shape).mean(axis=1)
     overlap = count_windows(points, scene.sides)[:, None, None]
-    rough = (BENT * missed) ** 2
-    covariance = windows.covariance[found] + rough[:, :, None] * np.eye(ndim)
+    away = np.linalg.norm(missed, axis=1)
+    rough = (BENT * np.maximum(away, away.mean())) ** 2
+    covariance = windows.covariance[found] + rough[:, None, None] * np.eye(ndim)
     weights = np.linalg.inv(covariance * overlap).astype(np.float64, copy=False)
     springs = point_springs(scene.grid, spots, missed + mean, weights, 1.0)
     fit, believed = solve_points(springs, points, stiffness=stiffness, robust=True)

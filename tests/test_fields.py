@@ -48,6 +48,13 @@ def test_error_bars_cover_the_error():
     assert 0.1 < chi2 < 1.5
 
 
+def test_a_field_too_stiff_to_bend_is_still_moved():
+    points = measured(np.random.default_rng(1))[0]
+    fit = spt.fit_displacement(points, points - (3, -1), SHAPE, stiffness=1e30)
+    # Constants are exact, up to the rounding that the stiffness lets through.
+    assert_allclose(fit.displacement, np.broadcast_to((3, -1), (*SHAPE, 2)), atol=1e-3)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.15])
 def test_wrong_pairs_are_found_and_do_not_pull(share):
     rng = np.random.default_rng(3)

@@ -143,6 +143,26 @@ def test_a_rough_matrix_takes_a_rotation_off(pair):
     assert np.sqrt(np.median(error**2)) < 0.06
 
 
+@pytest.mark.parametrize(("axis", "step"), [(0, 2), (1, 3), (1, 6), (0, 10)])
+def test_a_step_of_shear_is_followed_on_both_sides(axis, step):
+    scene = spt.gaussian_texture((300, 300), cutoff=0.25, rng=1)
+    reference = scene[20:276, 20:276]
+    moving = reference.copy()
+    moving[:, :128] = scene[20 - step : 276 - step, 20:148]
+    if axis:
+        reference, moving = reference.T, moving.T
+    found = spt.match_grid(reference, moving, size=32)
+    points, told, covariance = flat(found)
+    across = points[:, 1 - axis] - 127.5
+    expected = np.zeros_like(told)
+    expected[across < 0, axis] = -step
+    # Windows at the step see both parts, and the field rings beside it.
+    away = np.abs(across) > 48
+    assert np.isfinite(covariance[away]).all()
+    # What is left of the ringing is 1 % to 2 % of the step.
+    assert_allclose(told[away], expected[away], rtol=0, atol=0.03 * step)
+
+
 def test_displacements_of_tens_of_pixels_are_found():
     rng = np.random.default_rng(5)
     scene = spt.gaussian_texture((400, 400), cutoff=0.25, rng=rng)
