@@ -1,12 +1,19 @@
 """Find how one image is turned, scaled and mirrored in another (floor 9)."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ._checks import as_finite, as_image, as_valid, check_fraction
-from ._pose_match import OrientationEstimate, match_sketches
+from ._outcomes import Outcome
+from ._pose_match import (
+    OrientationEstimate,
+    grows_away,
+    match_sketches,
+    nothing_found,
+)
 from ._pose_search import Range
 from ._pose_sketch import make_sketch
 
@@ -41,8 +48,9 @@ def match_orientation(
         enough; smaller images are mostly not found.
     scale_range : array_like of shape (2,), optional
         Lowest and highest scale, in pixels of the reference for one of the
-        moving image. By default the scale is 1, and not fitted. Scales between 0.4 and
-        2.5 can be found if the images show the same things.
+        moving image. By default the scale is 1, and not fitted; images whose scales
+        differ so much that corners miss by more than 2 pixels are then beyond the
+        bound. Scales between 0.4 and 2.5 can be found if the images show the same things.
     mirror : bool, optional
         Whether the moving image may be mirrored. Both ways are tried then.
     angles : float or array_like of shape (n,), optional
@@ -106,8 +114,14 @@ def match_orientation(
     )
     check_fraction(min_overlap, "min_overlap")
     wanted = _as_range(scale_range, mirror, angles)
-    sketches = [make_sketch(*one) for one in zip(images, masks, strict=True)]
-    return match_sketches(sketches[0], sketches[1], wanted, min_overlap)
+    first, second = (make_sketch(*one) for one in zip(images, masks, strict=True))
+    if first is None or second is None:
+        return nothing_found(Outcome.NO_TEXTURE)
+    found = match_sketches(first, second, wanted, min_overlap)
+    settled = wanted.free or found.outcome != Outcome.MATCHED
+    if not settled and grows_away(first, second, found.matrix):
+        return replace(found, outcome=Outcome.BEYOND_BOUND)
+    return found
 
 
 def _as_range(

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from ._outcomes import Outcome
 from ._pose_fit import PoseFit, fit_pose
-from ._pose_rivals import periods_away, slid_along, standing_by
+from ._pose_rivals import corners_apart, periods_away, slid_along, standing_by
 from ._pose_search import Place, Range, find_places, shrinking, suggest_turns
 from ._pose_sheets import Sheet, make_sheet
 from ._pose_sketch import Sketch
 
-__all__ = ["OrientationEstimate", "match_sketches", "nothing_found"]
+__all__ = ["OrientationEstimate", "grows_away", "match_sketches", "nothing_found"]
 
 Floats = NDArray[np.float64]
 
@@ -28,6 +28,9 @@ TRIED = 3
 POINTS = 48
 # A scale may leave its range by this much, because the ends are seldom exact.
 BEYOND = 0.02
+# Where a free scale differs from a fixed one by so many standard errors, and moves a
+# corner by so many pixels, the images differ in scale.
+SURE, APART = 5.0, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -123,6 +126,25 @@ def match_sketches(
         overlap=overlap,
         alternatives=np.array(rivals).reshape(-1, 3, 3),
         outcome=outcome,
+    )
+
+
+def grows_away(reference: Sketch, moving: Sketch, matrix: Floats) -> bool:
+    """Tell whether the images differ in scale, so that a pose without it is wrong.
+
+    What a turn and a shift leave then grows from the middle to the corners.
+    """
+    to0, to1 = shrinking(reference.factor), shrinking(moving.factor)
+    start = to0 @ matrix @ np.linalg.inv(to1)
+    free = _fit(reference.small, moving.small, start, scale=True, near=False)
+    if free is None:
+        return False
+    other = np.linalg.inv(to0) @ free.forward() @ to1
+    ratio = abs(float(np.linalg.det(other[:2, :2]) / np.linalg.det(matrix[:2, :2])))
+    sigma = math.sqrt(free.fit.covariance[1, 1])
+    return (
+        abs(0.5 * math.log(ratio)) > SURE * sigma
+        and corners_apart(moving.shape, other, matrix) > APART
     )
 
 

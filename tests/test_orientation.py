@@ -95,6 +95,20 @@ def test_scale_is_found(scale, rng):
     assert (np.abs(errors(found, truth, (128, 128))) < 5 * check_sigma).all()
 
 
+@pytest.mark.parametrize("scale", [0.95, 1.02, 1.05])
+def test_a_scale_that_was_not_asked_for_is_not_called_matched(scale, rng):
+    shape = (256, 256)
+    pair = picture_pair(pose(0.5, scale, (3, -6), shape=shape), rng, shape=shape)
+    assert spt.match_orientation(*pair).outcome in ("beyond bound", "not found")
+    assert spt.match_orientation(*pair, scale_range=(0.9, 1.1)).outcome == "matched"
+
+
+def test_a_scale_that_moves_corners_by_less_than_two_pixels_is_let_through(rng):
+    pair = picture_pair(pose(0.5, 1.005, (3, -6)), rng)
+    # Corners are 90 px from the middle: they miss by half of a pixel.
+    assert spt.match_orientation(*pair).outcome == "matched"
+
+
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_mirror_images_are_told_from_others(mirrored, rng):
     truth = pose(-0.7, shift=(5, 9), mirrored=mirrored)
