@@ -225,7 +225,8 @@ def _matched(
         valid=masks,
         **options,
     )
-    outcome = np.full(len(wanted), Outcome.NO_TEXTURE, dtype=object)
+    outcome = np.empty(len(wanted), object)
+    outcome[:] = Outcome.NO_TEXTURE
     peaks, ndim = found.alternatives.shape[1:]
     nowhere = np.zeros((len(wanted), ndim))
     nothing = TileMatches(

@@ -136,7 +136,8 @@ def place_sections(
     matrices = _anchored(matrices, group, centres, fixed) @ flips
     matched = np.zeros(count, np.bool_)
     matched[points.links[inlier]] = True
-    outcome = np.full(count, Outcome.ISOLATED, object)
+    outcome = np.empty(count, object)
+    outcome[:] = Outcome.ISOLATED
     outcome[np.unique(points.links)] = Outcome.CONTRADICTED
     outcome[matched] = Outcome.MATCHED
     if fixed is not None:

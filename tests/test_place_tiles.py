@@ -103,6 +103,7 @@ def test_a_tile_that_shows_nothing_lies_beside_its_neighbours(kind):
     error = errors(placed, made.positions, others)
     assert error[others].max() < RIGHT
     assert placed.outcome[7] == "by prior only"
+    assert all(isinstance(one, spt.Outcome) for one in placed.matches.outcome)
     assert (placed.outcome[others] == "matched").all()
     # Its own stage error of 2 px, and half of that again from its neighbours.
     assert error[7] < 7

@@ -137,6 +137,8 @@ def test_bad_sections_are_bridged(spun, reach):
     found = spt.align_stack(sections, reach=reach, fixed=0)
     words = ["matched", "matched", "no texture", "matched", "isolated", "matched"]
     assert found.outcome.tolist() == words
+    assert all(isinstance(one, spt.Outcome) for one in found.outcome)
+    assert all(isinstance(one, spt.Outcome) for one in found.pair_outcome)
     good = [0, 1, 3, 5]
     assert close(found, truth, good)
     assert len(set(found.group[good])) == 1
