@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,8 +27,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-# A variance below this share of the mean square of an image is rounding.
-ROUNDING = 1e-12
+# Intervals of values, at most: the table of pairs has the square of that.
+MOST_BINS = 4096
 # Curve of half a bit: signal to noise of each of two halves of the data.
 HALF_BIT = 0.2071
 # Frequencies beyond this share of the highest hold little but noise.
@@ -106,10 +107,9 @@ def normalized_cross_correlation(
     first, second = _common_values(image0, image1, valid)
     if not len(first):
         return 0.0
-    away = [values - values.mean() for values in (first, second)]
+    away = [_centred(values) for values in (first, second)]
     power = [float(np.vdot(values, values)) for values in away]
-    least = [ROUNDING * float(np.vdot(v, v)) for v in (first, second)]
-    if power[0] <= least[0] or power[1] <= least[1]:
+    if not (power[0] and power[1]):
         return 0.0
     score = float(np.vdot(*away)) / float(np.sqrt(power[0]) * np.sqrt(power[1]))
     return min(max(score, -1.0), 1.0)
@@ -133,9 +133,10 @@ def mutual_information(
     image0, image1 : array_like of shape (rows, cols) or (planes, rows, cols)
         Images on the same pixels.
     bins : int, optional
-        Number of intervals into which the values of each image are sorted, each with
-        as many pixels as the others, if values are not too often the same. The scale
-        of brightness then does not matter.
+        Number of intervals into which the values of each image are sorted, up to 4096,
+        each with as many pixels as the others. A value that more pixels have than
+        that, as where most of an image is black, has an interval of its own. The
+        scale of brightness does not matter.
     normalized : bool, optional
         Divide the sum of the two entropies by the joint one [2]_, which depends
         less on how much images overlap: from 1 for unrelated images to 2.
@@ -172,6 +173,9 @@ def mutual_information(
     3.0
     """
     check_count(bins, "bins")
+    if bins > MOST_BINS:
+        message = f"`bins` must be at most {MOST_BINS}; got {bins}."
+        raise ValueError(message)
     pair = _common_values(image0, image1, valid)
     if not len(pair[0]):
         return 1.0 if normalized else 0.0
@@ -317,9 +321,25 @@ def _middle_frequency(size: int) -> Floats:
     return (np.arange(size) - size // 2) / size
 
 
+def _centred(values: NDArray[Any]) -> Floats:
+    """Return values less their mean, as shares of the farthest; zero if all is rounding.
+
+    A spread of less than one unit in the last place of the values is rounding.
+    """
+    away = values.astype(np.float64)
+    size = float(np.abs(away).max())
+    away -= away.mean()
+    # What rounding left of the mean: much, where the mean is large beside the spread.
+    away -= away.mean()
+    far = float(np.abs(away).max())
+    if far <= np.finfo(values.dtype).eps * size:
+        return np.zeros(len(away))
+    return away / far
+
+
 def _common_values(
     image0: ArrayLike, image1: ArrayLike, valid: ArrayLike | None
-) -> tuple[Floats, Floats]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the values of two images where both count."""
     first, second = as_image(image0, "image0"), as_image(image1, "image1")
     check_same_shape(image0=first, image1=second)
@@ -327,13 +347,28 @@ def _common_values(
     given = as_valid(valid, first.shape, "valid")
     if given is not None:
         counted &= given
-    return first[counted].astype(np.float64), second[counted].astype(np.float64)
+    return first[counted], second[counted]
 
 
-def _sorted_into(values: Floats, bins: int) -> NDArray[np.intp]:
+def _sorted_into(values: NDArray[Any], bins: int) -> NDArray[np.intp]:
     """Return the interval of each value; equal values are never torn apart."""
+    values = values.astype(np.float64)
     edges = np.quantile(values, np.arange(1, bins) / bins)
-    return np.searchsorted(edges, values, side="right")
+    if (np.diff(edges, prepend=values.min()) > 0).all():
+        return np.searchsorted(edges, values, side="right")
+    levels, number, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if len(levels) <= bins:
+        return number.ravel()
+    # What is more frequent than an interval has one alone; the rest shares the others.
+    alone, free, left = np.zeros(len(levels), np.bool_), bins, len(values)
+    while (more := ~alone & (counts * free > left)).any():
+        alone |= more
+        free, left = bins - np.count_nonzero(alone), int(counts[~alone].sum())
+    table = np.empty(len(levels), np.intp)
+    table[alone] = free + np.arange(bins - free)
+    rest = counts[~alone]
+    table[~alone] = (np.cumsum(rest) - rest / 2) * free / max(left, 1)
+    return table[number.ravel()]
 
 
 def _entropy(counts: NDArray[np.intp]) -> float:

@@ -64,6 +64,39 @@ def test_images_without_content_score_nothing(image, rng):
 # Mutual information
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_images_that_are_mostly_black_tell_of_each_other(share, rng):
+    image = np.where(rng.uniform(size=(200, 200)) < share, 0, rng.uniform(1, 2))
+    image = image * rng.integers(1, 1000, image.shape)
+    found = spt.mutual_information(image, -np.sqrt(image), bins=8)
+    # Black has an interval of its own, and the seven others share the rest evenly; that
+    # less than a hundredth of the pixels cannot be divided evenly costs 2 %.
+    black = np.mean(image == 0)
+    parts = np.array([black, *[(1 - black) / 7] * 7])
+    assert found == pytest.approx(-(parts * np.log2(parts)).sum(), abs=0.02)
+
+
+def test_few_values_are_kept_apart(rng):
+    labels = rng.choice([0, 3, 4, 9], p=[0.94, 0.02, 0.02, 0.02], size=(100, 100))
+    share = np.bincount(labels.ravel())[[0, 3, 4, 9]] / labels.size
+    found = spt.mutual_information(labels, 10 - labels, normalized=True)
+    assert found == pytest.approx(2, abs=1e-9)
+    plain = spt.mutual_information(labels, labels)
+    # Less what chance would give: nine degrees of freedom.
+    chance = 9 / (2 * np.log(2) * labels.size)
+    assert plain + chance == pytest.approx(-(share * np.log2(share)).sum(), abs=1e-9)
+
+
+def test_a_large_mean_does_not_hide_a_correlation(rng):
+    first = rng.normal(size=(64, 64))
+    second = first + rng.normal(size=(64, 64))
+    plain = spt.normalized_cross_correlation(first, second)
+    for mean in (1e6, 1e9):
+        found = spt.normalized_cross_correlation(first + mean, second - 3 * mean)
+        # The numbers themselves are rounded to 1e-16 of the mean.
+        assert found == pytest.approx(plain, abs=1e-15 * mean)
+
+
 def test_a_permutation_of_equal_bins_tells_all_its_bits(rng):
     image = rng.permutation(4096).reshape(64, 64)
     other = (image * 5 % 8 - image) % 8 + 8 * (image // 512)
@@ -204,6 +237,11 @@ def test_tiles_that_miss_each_other_score_nothing(rng):
 def test_images_of_different_shape_are_refused(score):
     with pytest.raises(ValueError, match="must have the same shape; got"):
         score(np.ones((9, 9)), np.ones((9, 8)))
+
+
+def test_bins_must_be_few_enough_for_a_table():
+    with pytest.raises(ValueError, match="`bins` must be at most 4096; got 100000"):
+        spt.mutual_information(np.ones((9, 9)), np.ones((9, 9)), bins=100_000)
 
 
 def test_bins_must_be_a_count():
