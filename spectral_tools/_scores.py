@@ -363,7 +363,7 @@ def _sorted_into(values: NDArray[Any], bins: int) -> NDArray[np.intp]:
     alone, free, left = np.zeros(len(levels), np.bool_), bins, len(values)
     while (more := ~alone & (counts * free > left)).any():
         alone |= more
-        free, left = bins - np.count_nonzero(alone), int(counts[~alone].sum())
+        free, left = bins - int(alone.sum()), int(counts[~alone].sum())
     table = np.empty(len(levels), np.intp)
     table[alone] = free + np.arange(bins - free)
     rest = counts[~alone]
