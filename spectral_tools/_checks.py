@@ -129,8 +129,13 @@ def as_point(
 def as_coordinates(
     points: ArrayLike, name: str, *, ndim: int | None = None
 ) -> NDArray[np.float64]:
-    """Return `points` as a finite ``float64`` array of shape (..., ndim)."""
-    array = as_finite(points, name)
+    """Return `points` as a ``float64`` array of shape (..., ndim), NaN where missing."""
+    array = np.asarray(points)
+    if array.dtype.kind == "f":
+        missing = np.isnan(array)
+        array = np.where(missing, np.nan, as_finite(np.where(missing, 0, array), name))
+    else:
+        array = as_finite(array, name)
     wanted = (2, 3) if ndim is None else (ndim,)
     if array.ndim == 0 or array.shape[-1] not in wanted:
         width = " or ".join(f"(..., {size})" for size in wanted)

@@ -13,6 +13,7 @@ __all__ = [
     "bend_powers",
     "bend_terms",
     "inverse_points",
+    "known_points",
     "map_of",
     "map_points",
     "map_slopes",
@@ -116,6 +117,12 @@ def map_of(estimate: TransformEstimate) -> PointMap:
     )
 
 
+def known_points(points: Floats) -> Floats:
+    """Return points of shape (..., ndim), NaN where any coordinate is not finite."""
+    finite = np.isfinite(points).all(axis=-1, keepdims=True)
+    return np.where(finite, points, np.nan)
+
+
 def bend_powers(ndim: int, order: int) -> Ints:
     """Return the exponents of all terms of the second order and up to `order`."""
     rows = [
@@ -140,8 +147,8 @@ def map_points(change: PointMap, points: Floats) -> Floats:
     full = homogeneous(points) @ np.swapaxes(change.matrix, -1, -2)
     moved, depth = full[..., :-1], full[..., -1:]
     if not (depth == 1).all():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            moved = np.where(depth > 0, moved / depth, np.inf)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            moved = np.where(depth <= 0, np.inf, moved / depth)
     if len(change.powers):
         moved = moved + bend_terms(change, points) @ change.bend
     return np.asarray(moved)
@@ -201,13 +208,11 @@ def inverse_points(change: PointMap, points: Floats) -> Floats:
         back = change._replace(
             matrix=np.asarray(np.linalg.inv(change.matrix), np.float64)
         )
-        found = map_points(back, points)
-        found[~np.isfinite(found).all(axis=1)] = np.nan
-        return found
+        return known_points(map_points(back, points))
     start = np.linalg.inv(tangent(change))
     found = points @ start[:-1, :-1].T + start[:-1, -1]
     arrived = np.zeros(len(points), np.bool_)
-    todo = np.arange(len(points))
+    todo = np.flatnonzero(np.isfinite(points).all(axis=1))
     for _ in range(STEPS):
         away = map_points(change, found[todo]) - points[todo]
         slopes = _slopes(change, found[todo])

@@ -179,14 +179,14 @@ def transform_covariance(estimate: TransformEstimate, points: ArrayLike) -> Floa
     estimate : TransformEstimate
         What `estimate_transform` found.
     points : array_like of shape (..., ndim)
-        Points of the moving image, in pixels.
+        Points of the moving image, in pixels; NaN where they are missing.
 
     Returns
     -------
     ndarray of shape (..., ndim, ndim)
         Covariance in px^2 of the reference: standard errors along the axes are the
         square roots of its diagonal. Infinite if the pairs say nothing of their
-        errors.
+        errors, NaN for missing points.
 
     See Also
     --------

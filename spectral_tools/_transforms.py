@@ -4,7 +4,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_coordinates, as_matrix, as_point
-from ._point_maps import TransformEstimate, inverse_points, map_of, map_points
+from ._point_maps import (
+    TransformEstimate,
+    inverse_points,
+    known_points,
+    map_of,
+    map_points,
+)
 
 __all__ = [
     "apply_transform",
@@ -92,7 +98,7 @@ def apply_transform(
         Homogeneous matrix, also of a projective transform, or what
         `estimate_transform` found, also a polynomial.
     points : array_like of shape (..., ndim)
-        Points (row, col) or (plane, row, col), in pixels.
+        Points (row, col) or (plane, row, col), in pixels; NaN where they are missing.
     inverse : bool, optional
         Move points the other way, for instance to ask which pixel of the moving image,
         or which spectrum of a map, a point of the reference shows.
@@ -100,7 +106,8 @@ def apply_transform(
     Returns
     -------
     ndarray of shape (..., ndim)
-        The moved points; NaN where a transform that is turned round leads nowhere.
+        The moved points; NaN where they are missing, on the horizon of a projective
+        transform, and where one that is turned round leads nowhere.
 
     Examples
     --------
@@ -115,7 +122,8 @@ def apply_transform(
         ndim = len(matrix.center)
         given = as_coordinates(points, "points", ndim=ndim)
         move = inverse_points if inverse else map_points
-        return move(map_of(matrix), given.reshape(-1, ndim)).reshape(given.shape)
+        moved = move(map_of(matrix), given.reshape(-1, ndim))
+        return known_points(moved).reshape(given.shape)
     square = as_matrix(matrix, "matrix")
     if inverse:
         if not abs(np.linalg.det(square)) > 0:
@@ -128,8 +136,9 @@ def apply_transform(
     last = np.zeros(ndim + 1)
     last[-1] = 1
     if not np.array_equal(square[-1], last):
-        moved /= (given @ square[-1, :-1] + square[-1, -1])[..., np.newaxis]
-    return moved
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            moved /= (given @ square[-1, :-1] + square[-1, -1])[..., np.newaxis]
+    return known_points(moved)
 
 
 def swap_xy_points(points: ArrayLike) -> NDArray[np.float64]:
@@ -142,7 +151,7 @@ def swap_xy_points(points: ArrayLike) -> NDArray[np.float64]:
     Parameters
     ----------
     points : array_like of shape (..., ndim)
-        Points in one order.
+        Points in one order; NaN where they are missing.
 
     Returns
     -------

@@ -141,6 +141,38 @@ def test_points_must_have_the_axes_of_the_matrix(shape):
         spt.apply_transform(np.eye(3), np.zeros(shape))
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("model", ["affine", "projective", "polynomial", None])
+def test_missing_points_stay_missing(rng, model, inverse):
+    pairs = rng.uniform(0, 100, (30, 2))
+    change = np.eye(3)
+    if model is not None:
+        change = spt.estimate_transform(pairs + [3.0, -2.0], pairs, model=model)
+    points = np.array([[(5, 6), (np.nan, 8)], [(9, np.nan), (20, 30)]])
+    moved = spt.apply_transform(change, points, inverse=inverse)
+    known = np.array([[True, False], [False, True]])
+    assert_array_equal(np.isfinite(moved), np.stack([known, known], -1))
+    alone = spt.apply_transform(change, points[known], inverse=inverse)
+    assert_array_equal(moved[known], alone)
+    assert_array_equal(
+        np.isnan(spt.swap_xy_points(points)), np.isnan(points)[..., ::-1]
+    )
+
+
+def test_points_on_the_horizon_go_nowhere():
+    matrix = np.eye(3)
+    matrix[2] = 0.01, 0, -1
+    # Warnings are errors here.
+    moved = spt.apply_transform(matrix, [(100, 5), (100, 0), (0, 7)])
+    assert np.isnan(moved[:2]).all()
+    assert_allclose(moved[2], (0, -7))
+
+
+def test_infinite_points_are_refused():
+    with pytest.raises(ValueError, match="`points` must be finite; got 1 NaN or inf"):
+        spt.apply_transform(np.eye(3), [(np.inf, 0)])
+
+
 @pytest.mark.parametrize("function", [spt.swap_xy_matrix, spt.translation])
 def test_nan_is_refused(function):
     with pytest.raises(ValueError, match="must be finite; got"):
