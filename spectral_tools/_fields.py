@@ -35,7 +35,7 @@ def jacobian_determinant(displacement: ArrayLike) -> Floats:
 
     A pixel at ``point`` of the reference shows what lies at
     ``point - displacement`` in the moving image, after its matrix. The result is
-    the area (or volume) that a pixel takes there. Where it is negative the field
+    the area (or volume) that a pixel takes there. Where it is not positive the field
     folds: the same thing is shown more than once.
 
     Parameters
@@ -46,11 +46,19 @@ def jacobian_determinant(displacement: ArrayLike) -> Floats:
     Returns
     -------
     ndarray of shape (rows, cols) or (planes, rows, cols)
-        Determinant of the Jacobian matrix: 1 where nothing is stretched.
+        Determinant of the Jacobian matrix: 1 where nothing is stretched. NaN where the
+        field is.
 
     See Also
     --------
     invert_displacement : Turns a field round, where it does not fold.
+
+    Notes
+    -----
+    Slopes are those between the pixels before and behind. A field that goes to and
+    fro from pixel to pixel folds without their showing it: so the slopes to either
+    neighbour along each axis are looked at too, and where any of the corners that they
+    make is turned over, the least of their determinants is returned.
 
     Examples
     --------
@@ -64,7 +72,8 @@ def jacobian_determinant(displacement: ArrayLike) -> Floats:
     >>> float(spt.jacobian_determinant(field).mean().round(3))
     0.9
     """
-    return _determinant(_jacobian(as_displacement(displacement)))
+    field = as_displacement(displacement)
+    return _area(field, _jacobian(field))
 
 
 def invert_displacement(displacement: ArrayLike) -> Floats:
@@ -131,7 +140,7 @@ def apply_displacement(
         Displacement field at the pixels of the reference, as `warp_image` takes it.
         Beyond its border it goes on as it is at the border.
     points : array_like of shape (..., ndim)
-        Points of the moving image, in pixels.
+        Points of the moving image, in pixels; NaN where they are missing.
     matrix : array_like of shape (ndim + 1, ndim + 1), optional
         Affine map from the moving image to the reference that the field adds
         to; by default the identity.
@@ -141,7 +150,8 @@ def apply_displacement(
     Returns
     -------
     ndarray of shape (..., ndim)
-        The moved points; NaN where the field folds or is NaN.
+        The moved points; NaN where they are missing, and where the field folds, also
+        between two pixels, or is NaN.
 
     See Also
     --------
@@ -246,9 +256,13 @@ class FieldSpline:
         """Return which points lie at pixels where nothing is known, or nowhere."""
         known = np.asarray(np.isfinite(points).all(axis=1))
         place = np.where(known[:, np.newaxis], points, 0)
+        return self.nearest(self.holes, place) | ~known
+
+    def nearest(self, flags: NDArray[np.bool_], points: Floats) -> NDArray[np.bool_]:
+        """Return the flags of the pixels next to points."""
         highest = np.array(self.holes.shape) - 1
-        near = np.rint(np.clip(place, 0, highest)).astype(np.intp)
-        return np.asarray(self.holes[tuple(near.T)] | ~known)
+        near = np.rint(np.clip(points, 0, highest)).astype(np.intp)
+        return np.asarray(flags[tuple(near.T)])
 
 
 def _arrive(field: Floats, goals: Floats) -> Floats:
@@ -258,7 +272,7 @@ def _arrive(field: Floats, goals: Floats) -> Floats:
     # Where the field hardly changes, one fixed point step arrives.
     points = goals + spline.between(goals)
     arrived = np.zeros(len(goals), np.bool_)
-    todo = np.arange(len(goals))
+    todo = np.flatnonzero(np.isfinite(goals).all(axis=1))
     for _ in range(STEPS):
         here = points[todo]
         away = here - spline.between(here) - goals[todo]
@@ -271,8 +285,10 @@ def _arrive(field: Floats, goals: Floats) -> Floats:
     points[~arrived] = np.nan
     # A point that is reached on the back of a fold is not the only one.
     back = np.flatnonzero(arrived)
-    back = back[np.linalg.det(_between(slopes, points[back])) < FLAT]
-    points[back] = np.nan
+    folds = spline.nearest(_area(filled_field(field)[0], slopes) < FLAT, points[back])
+    points[back[folds | (np.linalg.det(_between(slopes, points[back])) < FLAT)]] = (
+        np.nan
+    )
     points[spline.missing(points)] = np.nan
     return points
 
@@ -285,6 +301,32 @@ def _jacobian(field: Floats) -> Floats:
         slopes[..., axis, along] = -np.gradient(field[..., axis], axis=along)
         slopes[..., axis, along] += axis == along
     return slopes
+
+
+def _area(field: Floats, slopes: Floats) -> Floats:
+    """Return the determinants of slopes, the least of the corners of pixels that fold."""
+    ndim = field.shape[-1]
+    found = _determinant(slopes)
+    found[np.isnan(field).any(axis=-1)] = np.nan
+    steps = [np.diff(field, axis=along) for along in range(ndim)]
+    # Of slopes so gentle each matrix is nearly the identity: none turns over.
+    least = min(np.fmin.reduce(step.ravel(), initial=0) for step in steps)
+    most = max(np.fmax.reduce(step.ravel(), initial=0) for step in steps)
+    if ndim * max(-least, most) < 1:
+        return found
+    # Slopes to the pixel before, and to that behind, along each axis.
+    before, behind = np.empty((2, *slopes.shape))
+    for along in range(ndim):
+        step = np.moveaxis(-steps[along], along, 0)
+        step[..., along] += 1
+        parts = [np.moveaxis(side[..., along], along, 0) for side in (before, behind)]
+        parts[0][1:], parts[0][0] = step, step[0]
+        parts[1][:-1], parts[1][-1] = step, step[-1]
+    least = found.copy()
+    for sides in product((False, True), repeat=ndim):
+        corner = _determinant(np.where(sides, behind, before))
+        np.minimum(least, corner, out=least, where=corner <= 0)
+    return np.where(least <= 0, least, found)
 
 
 def _determinant(matrices: Floats) -> Floats:

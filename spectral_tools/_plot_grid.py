@@ -97,8 +97,6 @@ def warped_grid(
         spacing = round_below(max(field.shape) / scale / SQUARES)
     check_positive(spacing, "spacing")
     area = jacobian_determinant(field)
-    # Slopes come from the pixels beside it: a lone hole would go unnoticed.
-    area[np.isnan(field).any(axis=-1)] = np.nan
     folds = area <= 0
 
     ax = image_axes(ax, area.shape)

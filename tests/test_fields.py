@@ -173,6 +173,42 @@ def test_folds_are_reported_and_not_inverted():
     assert fit.minimum_jacobian < 0
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_folds_between_pixels_are_seen(ndim, axis):
+    axis = min(axis, ndim - 1)
+    shape = (12, 14, 16)[:ndim]
+    field = np.zeros((*shape, ndim))
+    zigzag = (-1.0) ** np.arange(shape[axis])
+    field[..., axis] = np.moveaxis(zigzag[(...,) + (None,) * (ndim - 1)], 0, axis)
+    inside = (slice(1, -1),) * ndim
+    # Between two pixels the picture goes back by one pixel.
+    assert_allclose(spt.jacobian_determinant(field)[inside], -1)
+    centre = np.array(shape) / 2
+    assert np.isnan(spt.apply_displacement(field, [centre, centre + 0.3])).all()
+    assert np.isnan(spt.invert_displacement(field)[inside]).all()
+    # To and fro by a fifth of a pixel is rough, but no fold.
+    assert_allclose(spt.jacobian_determinant(0.2 * field)[inside], 1)
+
+
+def test_a_zigzag_across_does_not_fold():
+    field = np.zeros((12, 14, 2))
+    field[..., 1] = 3 * (-1.0) ** np.arange(12)[:, np.newaxis]
+    assert_allclose(spt.jacobian_determinant(field), 1)
+
+
+def test_points_that_are_missing_stay_so():
+    field = np.zeros((30, 40, 2))
+    field[..., 0] = 3
+    points = np.array([(5, 6), (np.nan, 8), (9, np.nan), (20, 30)])
+    moved = spt.apply_displacement(field, points)
+    assert_allclose(moved[[0, 3]], points[[0, 3]] + (3, 0), atol=1e-6)
+    assert np.isnan(moved[[1, 2]]).all()
+    back = spt.apply_displacement(field, moved, inverse=True)
+    assert_allclose(back[[0, 3]], points[[0, 3]], atol=1e-6)
+    assert np.isnan(back[[1, 2]]).all()
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -202,6 +238,8 @@ def test_determinants_of_unknown_fields_are_unknown():
     field[3:6, 4:9] = np.nan
     area = spt.jacobian_determinant(field)
     assert np.isnan(area[3:6, 4:9]).all()
+    field[12, 12] = np.nan
+    assert np.isnan(spt.jacobian_determinant(field)[12, 12])
     assert np.isfinite(area[7:]).all()
 
 
