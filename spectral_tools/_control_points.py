@@ -1,6 +1,7 @@
 """Points that two instruments both see, matched by structure (floor 12)."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,6 +50,8 @@ FEWEST = 1.25
 WORTH, ENOUGH = 0.25, 6
 # So many pairs can tell that one of them is wrong.
 JUDGES = 8
+# Transforms that have no simpler one which turns and scales.
+SIMPLE = "translation", "rigid", "similarity"
 
 
 def refine_points(
@@ -88,7 +91,8 @@ def refine_points(
         How far a moving point may be wrong along each axis, in pixels of the
         reference.
     scale : float, optional
-        Width of the edges that are looked for, in pixels of the coarser image.
+        Width of the edges that are looked for, in pixels of the coarser image; at least
+        2 if both images are masks or labels, whose edges jump from pixel to pixel.
     iterations : int, optional
         How often images are laid over each other: first by the given points, then by
         those that were found.
@@ -150,15 +154,35 @@ def refine_points(
     check_count(iterations, "iterations")
     check_workers(workers)
 
-    way: Transform = estimate_transform(points, given, model=model)
-    for number in range(iterations):
+    def seen(way: Transform) -> Seen:
         sheets = laid_over(images, way, scale)
-        found = seen_around(sheets, way, points, given, sides, reach, workers)
-        better = None if number + 1 == iterations else agreed(found, model, BELIEVED)
+        return seen_around(sheets, way, points, given, sides, reach, workers)
+
+    found = _first_seen(points, given, model, seen)
+    for _ in range(iterations - 1):
+        better = agreed(found, model, BELIEVED)
         if better is None:
             break
-        way = better
+        found = seen(better)
     return _finished(found, given, model)
+
+
+def _first_seen(
+    points: Floats, given: Floats, model: Model, seen: Callable[[Transform], Seen]
+) -> Seen:
+    """Match windows under the transform that given points tell.
+
+    A few points cannot tell which of them is wrong, and are all laid wrong by it. Those
+    of a simpler transform, which has fewer unknowns, may then be found by more windows:
+    it has only to turn and scale what is around each point.
+    """
+    found = seen(estimate_transform(points, given, model=model))
+    believed = found.outcome == Outcome.MATCHED
+    if len(points) >= JUDGES or believed.all() or model in SIMPLE:
+        return found
+    other = seen(estimate_transform(points, given, model="similarity"))
+    more = (other.outcome == Outcome.MATCHED).sum() > believed.sum()
+    return other if more else found
 
 
 def find_control_points(
@@ -254,7 +278,7 @@ def find_control_points(
     level = min(max(math.ceil(math.log2(max_shift / REACH)), 0), deepest)
     reach, kept, sure = max_shift / 2**level, list[Seen](), False
     simple: Model = model
-    if level and model not in ("translation", "rigid"):
+    if level and model not in SIMPLE:
         simple = "similarity"
     while level >= 0:
         found = seen_on_grid(images, way, level, sides, reach, scale, workers)

@@ -37,6 +37,12 @@ Sheets = tuple[Structure, Structure]
 
 # Brightness beyond so many times the spread of an image does not count more.
 OUTMOST = 20.0
+# Images of up to so many levels, masks and labels, have edges that jump from pixel to
+# pixel: where two of them meet, edges are looked for that are at least so many pixels
+# wide. Finer ones agree best at whole pixels, which is no noise, and hidden from bars.
+LEVELS, JUMPY = 16, 2.0
+# Pixels that tell most images of more levels at once.
+SAMPLE = 4096
 # No window of a small copy is larger than this share of it.
 WIDEST = 0.55
 # Windows lie this much of their side apart: those of small copies are few, and lie closer.
@@ -67,12 +73,20 @@ def laid_over(images: Images, way: Transform, scale: float, level: int = 0) -> S
     )
     # A small image has no finer edges for being shown large.
     coarser = max(1.0, larger / 2**level)
+    jumpy = JUMPY / 2**level if all(map(_has_few_levels, images)) else 0.0
     first, second = (
-        structure_of(small, scale * coarser)
+        structure_of(small, max(scale * coarser, jumpy))
         for small in halved((reference, laid), level)
     )
     finest = min(first.finest, FINEST / coarser)
     return first._replace(finest=finest), second._replace(finest=finest)
+
+
+def _has_few_levels(image: NDArray[np.floating[Any]]) -> bool:
+    """Tell whether an image has only a few values, as masks and labels have."""
+    step = max(image.size // SAMPLE, 1)
+    few = np.unique(image.ravel()[::step]).size <= LEVELS
+    return bool(few and np.unique(image[np.isfinite(image)]).size <= LEVELS)
 
 
 def _evened(image: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
