@@ -236,7 +236,10 @@ def _read(
             known = finite if known is None else finite & known
     if np.isinf(tile.half[0]):
         pixels, known = pixels[:, None], None if known is None else known[None]
-    return _lined(pixels, dtype), None if known is None or known.all() else known
+    if known is None or known.all():
+        return _lined(pixels, dtype), None
+    # Kernels go through its memory, which is laid out as that of the image else.
+    return _lined(pixels, dtype), np.ascontiguousarray(known)
 
 
 def _lined(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -123,3 +123,19 @@ def test_integers_are_rounded_and_keep_their_dtype(rng):
 def test_arguments_are_checked(options, error, match):
     with pytest.raises(error, match=match):
         warp_image(np.ones((4, 4)), **{"matrix": np.eye(3)} | options)
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_missing_pixels_are_where_they_are_in_any_layout(order):
+    image = np.random.default_rng(3).normal(size=(20, 24))
+    image[9:11, 12:15] = np.nan
+    plain = spt.warp_image(image, np.eye(3), order=order, fill_value=np.nan)
+    assert np.array_equal(np.isnan(plain), np.isnan(image))
+    for other in (np.asfortranarray(image), np.asfortranarray(image)[::-1][::-1]):
+        found = spt.warp_image(other, np.eye(3), order=order, fill_value=np.nan)
+        assert np.array_equal(found, plain, equal_nan=True)
+    valid = np.asfortranarray(np.isfinite(image))
+    masked = spt.warp_image(
+        np.nan_to_num(image), np.eye(3), order=order, valid=valid, fill_value=np.nan
+    )
+    assert np.array_equal(np.isnan(masked), np.isnan(image))
