@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._checks import as_shift, check_positive
+from ._checks import as_shift, check_positive, image_dtype
+from ._shrink import shrunk
 from ._warp import warp_image
 from ._workers import Workers
 
 __all__ = ["Resampled", "resample"]
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,19 +45,21 @@ def resample(
 ) -> Resampled:
     """Show an image with pixels of another size.
 
-    The middle of the image stays in the middle. Where pixels become larger the image
-    is smoothed first, so that no detail is folded.
+    The middle of the image stays in the middle. Where pixels become larger, detail
+    that they cannot show is taken out, so that none is folded.
 
     Parameters
     ----------
     image : array_like of shape (rows, cols) or (planes, rows, cols)
         The image, perhaps with one axis more for channels. Pixels that are not finite
-        stay so in results of floats, and are zero in those of integers.
+        stay so in results of floats, and are zero in those of integers; larger pixels
+        where most of what they cover is not.
     pixel_size, target_pixel_size : float or array_like of shape (ndim,)
         Size of the pixels that the image has, and of those that it gets, in one
         unit of length, along all axes or along each.
     order : {3, 0, 1, 5}, optional
-        Order of the interpolation, as in `warp_image`.
+        Order of the interpolation, as in `warp_image`, along axes whose pixels do not
+        become larger. 0 takes the nearest pixel along all axes, as labels need it.
     channel_axis : int, optional
         Axis of the image, and of the result, that holds channels.
     dtype : dtype, optional
@@ -74,6 +79,13 @@ def resample(
     --------
     warp_image : Brings an image onto the pixels of another one.
 
+    Notes
+    -----
+    Where pixels become larger, a wave keeps 99 % of its height at a quarter of the
+    highest frequency that the new ones can show, 88 % at half of it, and less than
+    1 % at 1.6 times it, which would fold to 0.4 times. A steeper fall would
+    ring more: as it is, values beside an edge overshoot by up to 5 % of its step.
+
     Examples
     --------
     A camera with pixels of 6.5 um, shown with those of 13 um; its first pixel, and its
@@ -88,9 +100,7 @@ def resample(
     array([[-0.25, -0.25],
            [48.75, 38.75]])
     """
-    shape = np.shape(image)
-    if channel_axis is not None:
-        shape = tuple(np.delete(shape, channel_axis).tolist())
+    shape, channel_axis = _without_channels(image, channel_axis)
     ndim = len(shape)
     sizes = []
     for size, name in (
@@ -100,19 +110,65 @@ def resample(
         sizes.append(as_shift(size, ndim, name))
         check_positive(float(sizes[-1].min()), name)
     scale = sizes[0] / sizes[1]
-    counts = np.maximum(np.rint(np.array(shape) * scale), 1)
+    counts = np.maximum(np.rint(np.array(shape) * scale), 1).astype(int)
     matrix = np.diag([*scale, 1.0])
     matrix[:-1, -1] = (counts - 1) / 2 - scale * (np.array(shape) - 1) / 2
-    given = image.dtype if hasattr(image, "dtype") else np.asarray(image).dtype
-    floating = np.issubdtype(given if dtype is None else np.dtype(dtype), np.floating)
+    kept = np.dtype(_dtype_of(image) if dtype is None else dtype)
+    rest, further = image, matrix.copy()
+    if order in (1, 3, 5) and (scale < 1).any():
+        rest = _shrunk(np.asarray(image), scale, counts.tolist(), channel_axis)
+        # What has its new pixels already stays as it is.
+        for axis in np.flatnonzero(scale < 1):
+            further[axis] = np.eye(ndim + 1)[axis]
+        order = 0 if (scale <= 1).all() else order
     made = warp_image(
-        image,
-        matrix,
-        shape=tuple(int(count) for count in counts),
+        rest,
+        further,
+        shape=tuple(counts.tolist()),
         order=order,
         channel_axis=channel_axis,
-        fill_value=np.nan if floating else 0,
-        dtype=dtype,
+        fill_value=np.nan if kept.kind == "f" else 0,
+        dtype=kept,
         workers=workers,
     )
     return Resampled(image=made, matrix=matrix)
+
+
+def _dtype_of(image: ArrayLike) -> np.dtype[Any]:
+    return np.dtype(image.dtype if hasattr(image, "dtype") else np.asarray(image).dtype)
+
+
+def _without_channels(
+    image: ArrayLike, channel_axis: int | None
+) -> tuple[tuple[int, ...], int | None]:
+    """Return the shape of an image without channels, and the axis that holds them."""
+    image_dtype(_dtype_of(image), "image")
+    shape = np.shape(image)
+    if channel_axis is not None:
+        if not -len(shape) <= channel_axis < len(shape):
+            message = (
+                f"`channel_axis` must be an axis of an image of shape {shape}; "
+                f"got {channel_axis}."
+            )
+            raise ValueError(message)
+        channel_axis %= len(shape)
+    sides = tuple(n for axis, n in enumerate(shape) if axis != channel_axis)
+    if len(sides) not in (2, 3) or 0 in shape:
+        message = (
+            "`image` must have 2 or 3 axes beside that of channels, none of them "
+            f"empty; got shape {shape}."
+        )
+        raise ValueError(message)
+    return sides, channel_axis
+
+
+def _shrunk(
+    image: NDArray[Any], scale: Floats, counts: list[int], channel_axis: int | None
+) -> NDArray[Any]:
+    """Return an image with larger pixels along the axes that shrink."""
+    plain = image.astype(image_dtype(image.dtype, "image"), copy=False)
+    if channel_axis is None:
+        return shrunk(plain[..., np.newaxis], scale, counts)[..., 0]
+    return np.moveaxis(
+        shrunk(np.moveaxis(plain, channel_axis, -1), scale, counts), -1, channel_axis
+    )

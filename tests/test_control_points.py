@@ -366,6 +366,50 @@ def test_coarse_pixels_do_not_fold_fine_detail():
     assert 0.1 < coarse.std() < 0.3
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4, 2.5])
+def test_waves_too_fine_for_large_pixels_are_taken_out(factor):
+    cols = np.arange(400)
+    kept = []
+    # Shares of the highest frequency that the new pixels show.
+    for share in (0.25, 0.5, 1.6):
+        wave = np.sin(np.pi * share / factor * cols + 0.3)
+        line = spt.resample(np.tile(wave, (8, 1)), 1, (1, factor)).image[4]
+        kept.append(np.sqrt(2) * line[12:-12].std())
+    # The deviation of some hundred samples of a wave is known to 2 %.
+    assert_allclose(kept[:2], [0.99, 0.88], rtol=0, atol=0.02)
+    assert kept[2] < 0.01
+
+
+@pytest.mark.parametrize("factor", [1.3, 2, 3, 4, 6])
+def test_edges_ring_by_less_than_five_percent(factor):
+    for place in range(118, 124):
+        image = np.zeros((8, 240))
+        image[:, place:] = 1
+        line = spt.resample(image, 1, (1, factor)).image[4]
+        assert line.min() > -0.05
+        assert line.max() < 1.05
+
+
+def test_larger_pixels_keep_constants_ramps_and_integers(rng):
+    ramp = np.add.outer(3.0 * np.arange(60), np.arange(80))
+    small = spt.resample(ramp, 1, (3, 2))
+    back = np.linalg.inv(small.matrix)
+    pixels = np.moveaxis(np.indices(small.image.shape, dtype=float), 0, -1)
+    there = spt.apply_transform(back, pixels) @ (3, 1)
+    assert_allclose(small.image, there, rtol=0, atol=1e-9)
+    # Beside edges of full height values would leave the range of the dtype.
+    image = (255 * (rng.uniform(size=(60, 60)) > 0.5)).astype(np.uint8)
+    plain = spt.resample(image.astype(float), 1, 2).image
+    found = spt.resample(image, 1, 2).image
+    assert found.dtype == np.uint8
+    assert_allclose(found, np.clip(np.rint(plain), 0, 255), rtol=0, atol=1)
+
+
+def test_labels_are_not_mixed(rng):
+    labels = rng.integers(0, 9, (30, 40))
+    assert set(np.unique(spt.resample(labels, 1, 3, order=0).image)) <= set(range(9))
+
+
 def test_missing_pixels_stay_missing():
     image = np.full((64, 64), 5.0)
     image[30:34, 30:34] = np.nan
@@ -382,6 +426,22 @@ def test_spectra_are_resampled_together():
     one = spt.resample(cube[..., 3], (2, 1), 1)
     assert_allclose(made.image[..., 3], one.image)
     assert_allclose(made.matrix, one.matrix)
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error", "message"),
+    [
+        (np.ones(9), {}, ValueError, r"`image` must have 2 or 3 axes .*shape \(9,\)"),
+        (np.ones((9, 9), complex), {}, TypeError, "`image` must hold real numbers"),
+        (np.ones((9, 9)), {"channel_axis": 5}, ValueError, "`channel_axis` must be an"),
+        (np.ones((9, 9)), {"channel_axis": 0}, ValueError, "`image` must have 2 or 3"),
+        (np.ones((0, 9)), {}, ValueError, "`image` must have 2 or 3 axes"),
+        (np.ones((9, 9)), {"order": 2}, ValueError, "`order` must"),
+    ],
+)
+def test_images_that_have_no_pixel_size_are_refused(image, options, error, message):
+    with pytest.raises(error, match=message):
+        spt.resample(image, 1, 2, **options)
 
 
 def test_pixel_sizes_that_make_no_sense_are_refused():

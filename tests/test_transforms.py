@@ -147,7 +147,9 @@ def test_missing_points_stay_missing(rng, model, inverse):
     pairs = rng.uniform(0, 100, (30, 2))
     change = np.eye(3)
     if model is not None:
-        change = spt.estimate_transform(pairs + np.array([3.0, -2.0]), pairs, model=model)
+        change = spt.estimate_transform(
+            pairs + np.array([3.0, -2.0]), pairs, model=model
+        )
     points = np.array([[(5, 6), (np.nan, 8)], [(9, np.nan), (20, 30)]])
     moved = spt.apply_transform(change, points, inverse=inverse)
     known = np.array([[True, False], [False, True]])
