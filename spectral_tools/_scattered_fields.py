@@ -119,6 +119,10 @@ def interpolate_displacement(
         moving = apply_transform(as_affine(matrix, "matrix", ndim=ndim), moving)
     _check_spread(reference)
 
+    # Where points lie on a grid each square has two diagonals: which one is taken must
+    # not hang on the order of the points.
+    order = np.lexsort(reference.T)
+    reference, moving = reference[order], moving[order]
     targets = reference - moving
     pixels = np.moveaxis(np.indices(sides, dtype=np.float64), 0, -1)
     # What is left beside an affine map is what bends.

@@ -4,13 +4,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import RBFInterpolator
 
 import spectral_tools as spt
 
 SHAPE = (90, 110)
 METHODS = ("thin_plate", "piecewise_affine")
+
+
+@pytest.mark.parametrize("method", ["thin_plate", "piecewise_affine"])
+def test_the_order_of_points_on_a_grid_changes_nothing(rng, method):
+    # Each square of a grid can be cut along two diagonals.
+    points = np.stack(np.mgrid[0:50:10, 0:50:10], -1).reshape(-1, 2)
+    moving = points + rng.normal(size=points.shape)
+    field = spt.interpolate_displacement(points, moving, (41, 41), method=method)
+    for _ in range(3):
+        order = rng.permutation(len(points))
+        again = spt.interpolate_displacement(
+            points[order], moving[order], (41, 41), method=method
+        )
+        assert_array_equal(again, field)
 
 
 def pixels(shape=SHAPE):
