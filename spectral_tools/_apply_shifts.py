@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._checks import as_finite, image_dtype
+from ._checks import as_coordinates, as_finite, as_shape, image_dtype
 from ._frames import Frames, as_groups, frames_of
 from ._move_frames import SLACK, move_frame, room_for
 from ._workers import Workers, check_workers, spread
@@ -244,15 +244,14 @@ def common_area(shape: Sequence[int], shifts: ArrayLike) -> tuple[slice, ...]:
     >>> spt.common_area((100, 80), [(0, 0), (2.5, -3), (-1, 4)])
     (slice(3, 99, None), slice(4, 77, None))
     """
-    moved = as_finite(shifts, "shifts").reshape(-1, len(shape))
-    if not len(moved):
-        message = (
-            f"`shifts` must hold at least one shift; got shape {np.shape(shifts)}."
-        )
+    size = np.array(as_shape(shape, "shape"))
+    given = as_finite(shifts, "shifts")
+    if not given.size:
+        message = f"`shifts` must hold at least one shift; got shape {given.shape}."
         raise ValueError(message)
-    size = np.array(shape)
-    first = np.clip(np.ceil(moved.max(axis=0) - SLACK), 0, size).astype(int)
-    stop = np.floor(size - 1 + moved.min(axis=0) + SLACK).astype(int) + 1
+    moved = as_coordinates(given, "shifts", ndim=len(size)).reshape(-1, len(size))
+    first = np.clip(np.ceil(moved.max(axis=0) - SLACK), 0, size)
+    stop = np.floor(size - 1 + moved.min(axis=0) + SLACK) + 1
     stop = np.clip(stop, first, size)
     return tuple(slice(int(a), int(b)) for a, b in zip(first, stop, strict=True))
 

@@ -105,6 +105,9 @@ def as_points(
 ) -> NDArray[np.float64]:
     """Return `points` as a finite ``float64`` array of shape (n, ndim)."""
     array = as_finite(points, name)
+    # An empty list does not know its axes.
+    if ndim is not None and array.shape == (0,):
+        array = array.reshape(0, ndim)
     wanted = (2, 3) if ndim is None else (ndim,)
     if array.ndim != 2 or array.shape[1] not in wanted:
         width = " or ".join(f"(n, {size})" for size in wanted)

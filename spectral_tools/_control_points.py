@@ -150,6 +150,7 @@ def refine_points(
     sides = _as_sides(size, ndim)
     reach = as_shift(max_shift, ndim, "max_shift")
     check_not_negative(float(reach.min()), "max_shift")
+    _check_reach(float(reach.max()), images[0].shape)
     check_positive(scale, "scale")
     check_count(iterations, "iterations")
     check_workers(workers)
@@ -191,7 +192,7 @@ def find_control_points(
     *,
     matrix: ArrayLike | TransformEstimate | None = None,
     model: Model = "affine",
-    size: int = 64,
+    size: ArrayLike = 64,
     max_shift: float | None = None,
     scale: float = 1.0,
     workers: Workers = 1,
@@ -213,7 +214,7 @@ def find_control_points(
 "polynomial"}, optional
         What the transform may do that leads from copy to copy, as in
         `estimate_transform`.
-    size : int, optional
+    size : int or array_like of shape (ndim,), optional
         Side of the windows, in pixels of each copy.
     max_shift : float, optional
         How far the rough transform may be wrong along each axis, in pixels of the
@@ -261,7 +262,11 @@ def find_control_points(
     sides = _as_sides(size, ndim)
     if max_shift is None:
         max_shift = max(images[0].shape) / 8
+    if np.ndim(max_shift):
+        message = f"`max_shift` must be a number; got {max_shift!r}."
+        raise TypeError(message)
     check_positive(max_shift, "max_shift")
+    _check_reach(max_shift, images[0].shape)
     check_positive(scale, "scale")
     check_workers(workers)
     way: Transform
@@ -273,8 +278,8 @@ def find_control_points(
     else:
         way = as_matrix(matrix, "matrix", ndim=ndim)
 
-    least = min(images[0].shape[-2:])
-    deepest = max(int(math.log2(max(least / (FEWEST * size), 1))), 0)
+    room = float((np.array(images[0].shape) / sides)[-2:].min())
+    deepest = int(math.log2(max(room / FEWEST, 1)))
     level = min(max(math.ceil(math.log2(max_shift / REACH)), 0), deepest)
     reach, kept, sure = max_shift / 2**level, list[Seen](), False
     simple: Model = model
@@ -298,6 +303,15 @@ def find_control_points(
         way, reach, simple = fit, NEAR, model
         level -= 1
     return _finished(kept[0], kept[0].start, model)
+
+
+def _check_reach(reach: float, shape: tuple[int, ...]) -> None:
+    if reach > max(shape):
+        message = (
+            f"`max_shift` must be at most {max(shape)} pixels, the longest side of "
+            f"`reference`; got {reach:g}."
+        )
+        raise ValueError(message)
 
 
 def _as_sides(size: ArrayLike, ndim: int) -> Ints:

@@ -44,7 +44,9 @@ def fits_neighbours(points: Floats, values: Floats) -> NDArray[np.bool_]:
         return np.ones(count, np.bool_)
     around = np.asarray(cKDTree(points).query(points, near + 1)[1])[:, 1:]
     away = points[around] - points[:, None]
+    # Points that coincide with all their neighbours tell of no slope.
     reach = np.abs(away).max(axis=(1, 2), keepdims=True)
+    reach[reach == 0] = 1.0
     terms = np.concatenate([away / reach, np.ones((count, near, 1))], axis=2)
     told = values[around]
     weights = np.ones((count, near))

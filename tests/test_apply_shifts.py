@@ -146,6 +146,27 @@ def test_common_area_is_what_every_frame_shows(rows, cols, number):
     assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("shape", "shifts", "error", "message"),
+    [
+        ((100,), [(1, 2)], ValueError, "`shape` must hold 2 or 3 positive integers"),
+        ((-3, 80), [(1, 2)], ValueError, "`shape` must hold 2 or 3 positive integers"),
+        ((9.5, 80), [(1, 2)], TypeError, "`shape` must hold integers"),
+        ((9, 8), [1, 2, 3], ValueError, r"`shifts` must have shape \(..., 2\)"),
+        ((9, 8), [(np.nan, 2)], ValueError, "`shifts` must be finite"),
+        ((9, 8), [], ValueError, "`shifts` must hold at least one shift"),
+    ],
+)
+def test_areas_that_make_no_sense_are_refused(shape, shifts, error, message):
+    with pytest.raises(error, match=message):
+        spt.common_area(shape, shifts)
+
+
+def test_frames_that_went_far_away_have_no_common_area():
+    area = spt.common_area((5, 6), [(0, 0), (1e30, 0)])
+    assert area[0] == slice(5, 5)
+
+
 def test_frames_that_share_nothing_have_no_common_area():
     area = spt.common_area((5, 6), [(0, 0), (9, 0)])
     assert np.zeros((5, 6))[area].size == 0

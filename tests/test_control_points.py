@@ -307,6 +307,7 @@ def test_a_rough_transform_leads_to_points():
     [
         ({"size": 8}, r"`size` must be at least 16 pixels; got 8\."),
         ({"max_shift": -1}, r"`max_shift` must .*; got -1"),
+        ({"max_shift": 1e6}, r"`max_shift` must be at most \d+ pixels.*; got 1e\+06"),
         ({"scale": 0}, r"`scale` must be .*; got 0"),
         ({"iterations": 0}, r"`iterations` must .*; got 0"),
         ({"model": "bent"}, r"`model` must be one of .*; got 'bent'\."),
@@ -330,6 +331,20 @@ def test_inputs_of_other_shapes_are_refused():
         spt.find_control_points(image, image, matrix=np.eye(4))
     with pytest.raises(ValueError, match=r"`max_shift` must be"):
         spt.find_control_points(image, image, max_shift=0)
+    with pytest.raises(ValueError, match=r"`max_shift` must be at most \d+ pixels"):
+        spt.find_control_points(image, image, max_shift=1e6)
+    with pytest.raises(TypeError, match=r"`max_shift` must be a number; got \(3, 4\)"):
+        spt.find_control_points(image, image, max_shift=(3, 4))
+
+
+def test_windows_may_be_longer_than_wide():
+    scene = spt.gaussian_texture((200, 260), rng=4)
+    found = spt.find_control_points(scene, -scene, size=(32, 64), max_shift=8)
+    believed = found.outcome == "matched"
+    assert believed.mean() > 0.9
+    miss = (found.moving_points - found.reference_points)[believed]
+    # The same pixels: only the neighbourhoods of edges of the windows differ.
+    assert_allclose(miss, np.zeros_like(miss), atol=0.01)
 
 
 def test_blank_images_have_no_points():

@@ -55,6 +55,15 @@ def test_a_field_too_stiff_to_bend_is_still_moved():
     assert_allclose(fit.displacement, np.broadcast_to((3, -1), (*SHAPE, 2)), atol=1e-3)
 
 
+def test_points_in_one_place_move_all_alike(rng):
+    points = np.full((30, 2), 20.0)
+    moving = points - (3, -1) + 0.1 * rng.normal(size=points.shape)
+    fit = spt.fit_displacement(points, moving, (40, 50), covariance=0.01 * np.eye(2))
+    # The mean of thirty is right to 0.02 px.
+    assert_allclose(fit.displacement[20, 20], (3, -1), atol=0.1)
+    assert spt.fit_displacement([], [], (40, 50)).displacement.max() == 0
+
+
 @pytest.mark.parametrize("share", [0.05, 0.15])
 def test_wrong_pairs_are_found_and_do_not_pull(share):
     rng = np.random.default_rng(3)

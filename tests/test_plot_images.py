@@ -395,6 +395,10 @@ def test_points_are_numbered_where_there_is_room(scene, rng, count, numbers, exp
     assert_array_equal([text.xy for text in ax.texts], points[:expected, ::-1].tolist())
 
 
+def test_an_empty_list_of_points_draws_the_image_alone(scene):
+    assert spt.plot.points(scene, []).get_title(loc="left") == "0 points"
+
+
 def test_points_without_residuals_or_refusals_need_no_legend(scene):
     ax = spt.plot.points(scene, [(3, 4)])
     assert ax.get_legend() is None
