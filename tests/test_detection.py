@@ -222,6 +222,33 @@ def test_a_defect_in_a_lattice_decides():
     assert matched >= 19
 
 
+@pytest.mark.parametrize("shift", [(3, 5), (7, -9)])
+def test_detail_that_folds_at_half_the_resolution_does_not_mislead(shift):
+    # Both images show one texture, whose waves are about three pixels long; what is
+    # coarser has nothing in common, as where two focal planes shine through. At half
+    # the resolution the texture folds, and fits best half of its waves off.
+    rng = np.random.default_rng(0)
+    rows, cols = np.fft.fftfreq(360)[:, np.newaxis], np.fft.rfftfreq(360)
+    away = np.hypot(rows, cols)
+
+    def band(low, high):
+        wave = np.fft.rfft2(rng.normal(size=(360, 360)))
+        made = np.fft.irfft2(wave * ((away > low) & (away < high)))
+        return made / made.std()
+
+    fine = band(0.26, 0.36)
+    pair = [
+        fine[row : row + 256, col : col + 256]
+        + 0.7 * band(0.005, 0.08)[:256, :256]
+        + 0.1 * rng.normal(size=(256, 256))
+        for row, col in ((40, 40), (40 + shift[0], 40 + shift[1]))
+    ]
+    found = spt.phase_correlate(*pair)
+    assert found.outcome == "matched"
+    # The noise of a tenth allows a hundredth of a pixel.
+    np.testing.assert_allclose(found.shift, shift, rtol=0, atol=0.05)
+
+
 def test_a_still_scene_is_matched_at_zero():
     rng = np.random.default_rng(6)
     for _ in range(10):
