@@ -10,6 +10,8 @@ from ._fft import fast_shape, forward_stack, frequencies, inverse_stack
 from ._ndimage import spline_filter
 from ._outcomes import Outcome
 from ._search_kernels import chance_level, local_maxima, parabola_tops
+from ._spectral_kernels import edge_taper
+from ._spline_kernels import spline_weights
 from ._structure import Structure
 
 __all__ = ["BELIEVED", "StructureMatch", "match_structures", "no_match"]
@@ -334,23 +336,17 @@ def _shifted(moving: Structure, start: Floats, sides: Ints) -> Single:
     return shown
 
 
-def _bumps(part: float) -> tuple[float, float, float, float]:
+def _bumps(part: float) -> list[float]:
     """Return what four cubic B-splines are between the middle two."""
-    rest = 1 - part
-    return (
-        rest**3 / 6,
-        2 / 3 - part**2 * (1 - part / 2),
-        2 / 3 - rest**2 * (1 - rest / 2),
-        part**3 / 6,
-    )
+    weights = np.empty((4, 1))
+    spline_weights(3, np.array([part]), 1, weights)
+    return weights[:, 0].tolist()
 
 
 def _window(sides: Ints) -> Single:
     """Return a window that falls off to all sides."""
-    parts = []
-    for size in sides.tolist():
-        edge = (np.arange(size) + 0.5) / max(FALL * size, 1.0)
-        edge = np.minimum(np.minimum(edge, edge[::-1]), 1.0)
-        parts.append(np.sin(0.5 * np.pi * edge) ** 2 if size > 1 else np.ones(1))
-    window = parts[0][:, None, None] * parts[1][:, None] * parts[2]
+    planes, rows, cols = (
+        edge_taper(size, max(FALL * size, 1.0), 0.0) for size in sides.tolist()
+    )
+    window = planes[:, None, None] * rows[:, None] * cols
     return window.astype(np.float32)
