@@ -20,6 +20,7 @@ __all__ = [
     "as_shape",
     "as_shift",
     "as_valid",
+    "check_affine",
     "check_count",
     "check_fraction",
     "check_not_negative",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 Float = np.floating[Any]
+
+# Matrices are singular if their determinant is below this share of the most it could be.
+SINGULAR = 1e-15
 
 
 def image_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
@@ -163,12 +167,7 @@ def as_matrix(
 def as_affine(matrix: ArrayLike, name: str, *, ndim: int) -> NDArray[np.float64]:
     """Return an invertible affine `matrix` as ``float64``."""
     array = as_matrix(matrix, name, ndim=ndim)
-    if not np.array_equal(array[-1], np.eye(ndim + 1)[-1]):
-        message = f"`{name}` must be affine; got the last row {array[-1].tolist()}."
-        raise ValueError(message)
-    if not np.linalg.cond(array[:-1, :-1]) < 1e15:
-        message = f"`{name}` must be invertible; got a singular one."
-        raise ValueError(message)
+    check_affine(array[np.newaxis], name)
     return array
 
 
@@ -261,6 +260,28 @@ def check_positive(value: float, name: str) -> None:
     """Raise unless `value` is finite and greater than 0."""
     if not 0 < value < np.inf:
         message = f"`{name}` must be finite and greater than 0; got {value}."
+        raise ValueError(message)
+
+
+def check_affine(matrices: NDArray[np.float64], name: str) -> None:
+    """Raise unless all matrices of shape (n, ndim + 1, ndim + 1) are affine maps.
+
+    They can be inverted, up to rounding.
+    """
+    ndim = matrices.shape[1] - 1
+    several = len(matrices) > 1
+    bent = np.flatnonzero((matrices[:, -1] != np.eye(ndim + 1)[-1]).any(axis=1))
+    if bent.size:
+        row, where = matrices[bent[0], -1].tolist(), f" at {bent[0]}" * several
+        message = f"`{name}` must be affine; got the last row {row}{where}."
+        raise ValueError(message)
+    linear = matrices[:, :ndim, :ndim]
+    # No determinant is larger than the product of the lengths of its rows.
+    most = np.linalg.norm(linear, axis=2).prod(axis=1)
+    singular = np.flatnonzero(np.abs(np.linalg.det(linear)) <= SINGULAR * most)
+    if singular.size:
+        where = f" at {singular[0]}" * several
+        message = f"`{name}` must be invertible; got a singular one{where}."
         raise ValueError(message)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import (
+    as_affine,
     as_image,
-    as_matrix,
     as_points,
     as_shift,
     check_count,
@@ -276,7 +276,7 @@ def find_control_points(
     elif isinstance(matrix, TransformEstimate):
         way = matrix
     else:
-        way = as_matrix(matrix, "matrix", ndim=ndim)
+        way = as_affine(matrix, "matrix", ndim=ndim)
 
     room = float((np.array(images[0].shape) / sides)[-2:].min())
     deepest = int(math.log2(max(room / FEWEST, 1)))

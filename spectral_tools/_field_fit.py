@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import (
-    as_matrix,
+    as_affine,
     as_points,
     as_shape,
     as_shift,
@@ -176,7 +176,7 @@ def fit_displacement(
     moving = as_points(moving_points, "moving_points", ndim=ndim)
     check_same_shape(reference_points=reference, moving_points=moving)
     if matrix is not None:
-        moving = apply_transform(as_matrix(matrix, "matrix"), moving)
+        moving = apply_transform(as_affine(matrix, "matrix", ndim=ndim), moving)
     _, weights, usable = as_link_weights(covariance, len(reference), ndim)
     if stiffness is not None:
         check_positive(stiffness, "stiffness")

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import (
+    as_affine,
     as_image,
-    as_matrix,
     as_shift,
     as_valid,
     check_positive,
@@ -234,7 +234,7 @@ def _scene(
     check_positive(float(pitch.min()), "spacing")
     rough = np.eye(ndim + 1)
     if matrix is not None:
-        rough = as_matrix(matrix, "matrix", ndim=ndim)
+        rough = as_affine(matrix, "matrix", ndim=ndim)
     usable = []
     names = "reference_valid", "moving_valid"
     for image, mask, name in zip((reference, moving), masks, names, strict=True):

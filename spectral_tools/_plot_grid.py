@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_matrix, check_positive
+from ._checks import as_affine, check_positive
 from ._fields import as_displacement, jacobian_determinant
 from ._plot_images import image_axes, mark_uncovered
 from ._plot_style import INK, WRONG, draw_colorbar, draw_legend, round_below
@@ -90,7 +90,7 @@ def warped_grid(
         message = f"`displacement` must have shape (rows, cols, 2); got {field.shape}."
         raise ValueError(message)
     field = as_displacement(field)
-    way = np.eye(3) if matrix is None else as_matrix(matrix, "matrix", ndim=2)
+    way = np.eye(3) if matrix is None else as_affine(matrix, "matrix", ndim=2)
     shown = _moving_points(field, way)
     if spacing is None:
         scale = float(np.sqrt(np.abs(np.linalg.det(way))))

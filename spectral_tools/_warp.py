@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._canvas import make_plan
-from ._checks import as_matrix, as_shape, image_dtype
+from ._checks import as_matrix, as_shape, check_affine, image_dtype
 from ._map_fields import affine_and_field
 from ._point_maps import TransformEstimate, map_of
 from ._stores import write_blocks
@@ -96,6 +96,8 @@ def warp_image(
     if isinstance(matrix, TransformEstimate):
         found, matrix = matrix, matrix.matrix
     inward = as_matrix(matrix, "matrix")
+    if found is None:
+        check_affine(inward[np.newaxis], "matrix")
     ndim = len(inward) - 1
     moving = image if hasattr(image, "dtype") else np.asarray(image)
     field = None if displacement is None else _as_field(displacement, ndim)

@@ -215,7 +215,7 @@ TILE = np.ones((8, 8))
             [EYE, np.diag((1, 0, 1))],
             {},
             ValueError,
-            "`matrices` must be affine and invertible; got .* for tile 1",
+            "`matrices` must be invertible; got a singular one at 1",
         ),
         (
             [TILE, TILE[0]],

@@ -308,6 +308,7 @@ def test_borders_are_as_right_as_their_covariances_say():
         ({"spacing": 0}, "`spacing` must be finite and greater than 0"),
         ({"max_shift": -1}, "`max_shift` must be finite and greater than 0"),
         ({"matrix": np.eye(4)}, "`matrix` must have shape"),
+        ({"matrix": np.ones((3, 3))}, "`matrix` must be affine; got the last row"),
         ({"whitening": 2}, "`whitening` must be between 0 and 1"),
     ],
 )
