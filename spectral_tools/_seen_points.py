@@ -14,7 +14,14 @@ from ._point_fit import Model, family_of
 from ._point_maps import TransformEstimate
 from ._point_transforms import estimate_transform
 from ._structure import FINEST, Structure, structure_of
-from ._structure_match import BELIEVED, StructureMatch, match_structures, no_match
+from ._structure_match import (
+    BELIEVED,
+    Lattice,
+    StructureMatch,
+    lattice_of,
+    match_structures,
+    no_match,
+)
 from ._transforms import apply_transform
 from ._warp import warp_image
 from ._workers import Workers, spread
@@ -126,7 +133,7 @@ def seen_around(
     job = partial(
         _match,
         sheets,
-        np.array([*ahead, *sides]),
+        lattice_of(np.array([*ahead, *sides]), min(sheets[0].finest, sheets[1].finest)),
         np.array([*[0.0] * len(ahead), *reach]),
     )
     matches = list(spread(job, list(pairs), workers=workers))
@@ -145,11 +152,11 @@ def seen_around(
 
 
 def _match(
-    sheets: Sheets, sides: Ints, reach: Floats, points: Floats
+    sheets: Sheets, lattice: Lattice, reach: Floats, points: Floats
 ) -> StructureMatch:
     if not np.isfinite(points).all():
         return no_match(Outcome.NOT_FOUND)
-    return match_structures(*sheets, points, sides, reach)
+    return match_structures(sheets, lattice, reach, points)
 
 
 def seen_on_grid(

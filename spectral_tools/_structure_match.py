@@ -14,7 +14,14 @@ from ._spectral_kernels import edge_taper
 from ._spline_kernels import spline_weights
 from ._structure import Structure
 
-__all__ = ["BELIEVED", "StructureMatch", "match_structures", "no_match"]
+__all__ = [
+    "BELIEVED",
+    "Lattice",
+    "StructureMatch",
+    "lattice_of",
+    "match_structures",
+    "no_match",
+]
 
 Floats = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -46,6 +53,33 @@ PLACE = 10.0
 RIM = 6
 
 
+class Lattice(NamedTuple):
+    """What all windows of one size have in common.
+
+    Attributes
+    ----------
+    sides : ndarray of int, shape (3,)
+        Their sides; a missing axis comes first and has one pixel.
+    window : ndarray of float32, shape sides
+        Weights that fall off to all sides.
+    waves : ndarray of shape (3, *modes)
+        Frequency of each mode of a real transform, in radians per pixel.
+    rings : ndarray of int, shape modes
+        Ring of each mode.
+    counts : ndarray of shape modes
+        How often each mode counts.
+    near : ndarray of shape modes
+        Spectrum of the weights of pairs of pixels, by how near they are.
+    """
+
+    sides: Ints
+    window: Single
+    waves: Floats
+    rings: Ints
+    counts: Floats
+    near: Floats
+
+
 class StructureMatch(NamedTuple):
     """How far one window moves to where it is seen in the other image.
 
@@ -71,25 +105,36 @@ class StructureMatch(NamedTuple):
     outcome: Outcome
 
 
+def lattice_of(sides: Ints, finest: float) -> Lattice:
+    """Return what windows share whose finest detail has a frequency, per pixel."""
+    freqs = list(np.meshgrid(*frequencies(tuple(sides.tolist())), indexing="ij"))
+    rings, counts = _rings(freqs, finest)
+    waves = 2 * np.pi * np.stack(freqs)
+    return Lattice(sides, _window(sides), waves, rings, counts, _nearby(sides))
+
+
 def no_match(outcome: Outcome) -> StructureMatch:
     """Return what says that nothing was found."""
     return StructureMatch(np.zeros(3), np.full((3, 3), np.inf), 0.0, 1.0, outcome)
 
 
 def match_structures(
-    reference: Structure, moving: Structure, points: Floats, sides: Ints, reach: Floats
+    sheets: tuple[Structure, Structure], lattice: Lattice, reach: Floats, points: Floats
 ) -> StructureMatch:
     """Find where the window around one point is around another, up to a reach.
 
     Points are of shape (2, 3), of the reference and of the moving image.
     """
+    (reference, moving), sides, window = sheets, lattice.sides, lattice.window
     start = np.rint(points - (sides - 1) / 2).astype(np.intp)
     apart = points[1] - points[0] - (start[1] - start[0])
     # A missing axis has one pixel, and no shifts.
     total = np.where(sides > 1, np.ceil(reach).astype(np.intp) + BEYOND, 0)
     first = cut(reference, start[0], sides)
     second = cut(moving, start[1] - total, sides + 2 * total)
-    window = _window(sides)
+    # Most of an image may show nothing, or lie beyond the other one.
+    if not (first.field.any() and second.field.any()):
+        return no_match(Outcome.NO_TEXTURE)
     surface = likeness(first, second, window)
     if not (surface > 0).any():
         return no_match(Outcome.NO_TEXTURE)
@@ -108,7 +153,7 @@ def match_structures(
     rival = bool((heights[inside & others] > RIVAL * height).any())
 
     lag = lags[best] + parabola_tops(surface, places[best : best + 1], False)[0]
-    found = fit_shift(first, moving, start[1], sides, lag)
+    found = fit_shift(first, moving, start[1], lattice, lag)
     outcome = Outcome.MATCHED
     # A lattice meets itself everywhere, and sets the level of chance by itself.
     if rival and (false_alarm < BELIEVED or height > ALIKE):
@@ -174,17 +219,14 @@ def likeness(first: Structure, second: Structure, window: Single) -> Single:
 
 
 def fit_shift(
-    first: Structure, moving: Structure, start: Ints, sides: Ints, lag: Floats
+    first: Structure, moving: Structure, start: Ints, lattice: Lattice, lag: Floats
 ) -> tuple[Floats, Floats] | None:
     """Return the shift at which two blocks agree best, and its covariance.
 
     The second block is cut anew for each step; what is left is the slope of the
     phase, weighted by how well rings of frequencies agree.
     """
-    window = _window(sides)
-    freqs = list(np.meshgrid(*frequencies(tuple(sides.tolist())), indexing="ij"))
-    waves = 2 * np.pi * np.stack(freqs)
-    rings, counts = _rings(freqs, min(first.finest, moving.finest))
+    sides, window, waves, rings, counts, _ = lattice
     one = forward_stack(window * first.field)
     shift = lag.copy()
     for _ in range(STEPS):
@@ -205,7 +247,7 @@ def fit_shift(
         if np.abs(step).max() < ENOUGH:
             break
     pair = one, second, gains
-    return shift, _covariance(pair, product, curvature, waves, counts, sides)
+    return shift, _covariance(pair, product, curvature, lattice)
 
 
 def _power(spectra: NDArray[np.complex64]) -> Single:
@@ -273,9 +315,7 @@ def _covariance(
     pair: tuple[Spectra, Spectra, Single],
     product: NDArray[np.complex128],
     curvature: Floats,
-    waves: Floats,
-    counts: Floats,
-    sides: Ints,
+    lattice: Lattice,
 ) -> Floats:
     """Return the covariance of the shift at the top of the weighted product.
 
@@ -283,6 +323,7 @@ def _covariance(
     what two instruments see differently is as good as noise, but not the same
     everywhere.
     """
+    sides, _, waves, _, counts, nearby = lattice
     shape, axes = tuple(sides.tolist()), np.flatnonzero(sides > 1)
     one, second, gains = pair
     weighted, small = gains * one, np.linalg.inv(curvature)
@@ -297,7 +338,7 @@ def _covariance(
         ]
     )
     flat = forward_stack(scores * sides.prod()).reshape(len(axes), -1)
-    near = _nearby(sides) * counts / sides.prod()
+    near = nearby * counts / sides.prod()
     scatter = ((flat * near.ravel()) @ flat.conj().T).real
     # The weights are found in the same noise.
     chance = 2 * float((np.abs(product) ** 2 / np.maximum(counts, 1)).sum())

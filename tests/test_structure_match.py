@@ -5,8 +5,15 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
+from spectral_tools import _structure_match
 from spectral_tools._structure import Structure
-from spectral_tools._structure_match import RIM, _shifted, cut
+from spectral_tools._structure_match import (
+    RIM,
+    _shifted,
+    cut,
+    lattice_of,
+    match_structures,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,3 +31,23 @@ def test_a_window_between_pixels_is_that_of_scipy(rng, shape, sides, fraction):
     expected = [ndimage.shift(channel, -part, order=3)[inner] for channel in block]
     # Both round in single precision.
     assert_allclose(_shifted(structure, whole + part, sides), expected, atol=3e-6)
+
+
+def test_windows_that_show_nothing_are_not_compared(rng, monkeypatch):
+    def refuse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(_structure_match, "likeness", refuse)
+    field = rng.normal(size=(2, 1, 90, 90)).astype(np.float32)
+    known = np.ones((1, 90, 90), np.float32)
+    scene, blank = Structure(field, known, 0.5), Structure(0 * field, known, 0.5)
+    lattice = lattice_of(np.array([1, 32, 32]), 0.5)
+    middle, outside = np.array([0.0, 45, 45]), np.array([0.0, 400, 45])
+    for sheets, place in (
+        ((blank, scene), middle),
+        ((scene, blank), middle),
+        ((scene, scene), outside),
+    ):
+        points = np.stack([middle, place])
+        found = match_structures(sheets, lattice, np.array([0.0, 8, 8]), points)
+        assert found.outcome == "no texture"
