@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ._agreement_kernels import disagreement, ring_shifts
 from ._compiled import compiled
+from ._rim_kernels import rim_shares
 from ._spectral_kernels import FAINT, mark_runs
 
 __all__ = ["fit_step", "ring_sums", "smooth_coherence"]
@@ -26,6 +27,7 @@ Flags = NDArray[np.bool_]
 
 # Below this coherence the shift that one ring tells is mostly noise.
 STEADY = 0.7
+FREE, FRAMED = 0.4, 0.8
 
 
 @compiled
@@ -227,7 +229,7 @@ def _own_coherence(row: Floats, power: float, count: float, active: Flags) -> fl
 def fit_step(
     table: Floats,
     share: float,
-    sides: Floats,
+    rims: Floats,
     active: Flags,
     weighted: bool,
     rough: int,
@@ -284,6 +286,8 @@ def fit_step(
     # The more modes a ring has, the less its own mixture of places pulls it.
     scale = np.maximum(count, 1.0) ** (-1 / 3)
     excess = 0.0 if rough else disagreement(told, variance, scale, active)
+    shares = rim_shares(table, power, smooth, rims)
+    held = np.zeros(3)
     signal = 0.0
     for ring in range(rings):
         if weight[ring] <= 0 or not variance[ring] < np.inf:
@@ -291,6 +295,8 @@ def fit_step(
         g = smooth[ring]
         tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
         trust = weight[ring]
+        if weighted:
+            trust *= min(max((FRAMED - shares[ring].sum() / active.sum()) / (FRAMED - FREE), 0.0), 1.0) ** 2
         if excess > 0:
             trust *= variance[ring] / (variance[ring] + excess * scale[ring])
         for i in range(6):
@@ -304,6 +310,8 @@ def fit_step(
                 spread[at] += curve * curve * excess * scale[ring] * share
         for i in range(3):
             slope[i] += trust * table[ring, 4 + i]
+            at = 7 if i == 0 else (10 if i == 1 else 12)
+            held[i] += trust * tilt * table[ring, at] * shares[ring, i]
         signal += trust * g * power[ring]
     if signal <= 0 or total0 <= 0 or total1 <= 0:
         return result
@@ -331,9 +339,9 @@ def fit_step(
         if active[i]:
             # Tapers that follow the content carry no information themselves, but
             # tapers that do not hold the fit back.
-            held = min(sides[i] * signal, 0.5 * matrix[i, i])
-            result[15 + i] = matrix[i, i] / (matrix[i, i] - held)
-            matrix[i, i] -= held
+            stays = min(held[i], 0.5 * matrix[i, i])
+            result[15 + i] = matrix[i, i] / (matrix[i, i] - stays)
+            matrix[i, i] -= stays
     if not _invert(matrix, inverse):
         return result
     for i in range(3):

@@ -11,6 +11,7 @@ from ._fit_kernels import fit_step, ring_sums
 from ._gain_kernels import gain_slopes
 from ._ndimage import distance_transform_edt, shift_image
 from ._overlaps import overlap_block
+from ._rim_kernels import rim_slopes
 from ._spectral_kernels import edge_taper, fade_blocks, flatten_modes, ring_edges
 
 __all__ = [
@@ -164,7 +165,7 @@ def _significance_of_coarse(
     table = step.table.copy()
     # Finer rings tell only how much of the rest is faint.
     table[blocks.edges > 1 / 16, 3:] = 0
-    known = fit_step(table, blocks.share, blocks.sides, active, True, 0)
+    known = fit_step(table, blocks.share, blocks.rims, active, True, 0)
     return float(known[13])
 
 
@@ -186,7 +187,7 @@ class _Blocks:
     even: bool
     edges: NDArray[np.float64]
     share: float  # independent modes for each mode of the transform
-    sides: NDArray[np.float64]  # mean square slope of the taper over its mean square
+    rims: NDArray[np.float64]  # mean square slope of the taper, spread over rings
     short: NDArray[np.float64]  # variance that short axes add
     correlation: float | None  # of whitened blocks, before they were whitened
 
@@ -229,14 +230,16 @@ def _cut(
     share = windows.squares**2 / windows.fourths / math.prod(shape)
     long = [size for size in block.tolist() if size > 1]
     width = math.prod(long) ** (-1 / len(long))
+    edges = ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE)
+    widths = np.array([taper_width(size) for size in block.tolist()])
     return _Blocks(
         whole=whole,
         spectra=spectra,
         freqs=freqs,
         even=even,
-        edges=ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE),
+        edges=edges,
         share=share,
-        sides=windows.sides,
+        rims=rim_slopes(edges, windows.sides, widths),
         short=short_axes(block),
         correlation=correlation,
     )
@@ -383,7 +386,7 @@ def _step(
     table = ring_sums(
         *blocks.spectra, *blocks.freqs, blocks.even, fraction, blocks.edges
     )
-    known = fit_step(table, blocks.share, blocks.sides, active, exponent < 0, rough)
+    known = fit_step(table, blocks.share, blocks.rims, active, exponent < 0, rough)
     if not known[14]:
         return None
     correlation = blocks.correlation

@@ -230,6 +230,7 @@ def _settled(
         sums,
         fraction,
         edges,
+        width,
         active,
         short_axes(block),
         rough,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ._compiled import compiled
 from ._fit_kernels import fit_step, ring_sums
 from ._gain_kernels import gain_slopes
+from ._rim_kernels import rim_slopes
 from ._search_kernels import chance_level, circular_peaks, parabola_tops
 from ._spectral_kernels import fade_blocks, ring_whitening, taper_block, whiten_modes
 from ._subpixel import NEWTON, STEP_FLOOR, STEP_SIGMAS, STEPS
@@ -282,6 +283,7 @@ def settle_windows(
     sums: Floats,
     before: Floats,
     edges: Floats,
+    width: Floats,
     active: Flags,
     short: Floats,
     first_rough: Ints,
@@ -295,13 +297,14 @@ def settle_windows(
     told = np.zeros((len(spectra), 16))
     for w in range(len(spectra)):
         share = sums[w, 0] ** 2 / sums[w, 1] / modes
+        rims = rim_slopes(edges, sums[w, 2:].copy(), width)
         shift = before[w].copy()
         rough = first_rough[w]
         for _ in range(STEPS):
             table = ring_sums(
                 spectra[w, 0], spectra[w, 1], freq0, freq1, freq2, even, shift, edges
             )
-            step = fit_step(table, share, sums[w, 2:], active, True, rough)
+            step = fit_step(table, share, rims, active, True, rough)
             told[w, 15] = step[14]
             if not step[14]:
                 break
