@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from ._compiled import compiled
 
-__all__ = ["disagreement", "ring_shifts"]
+__all__ = ["disagreement", "halves_apart", "ring_shifts"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+# Coarse and fine detail tell different shifts if those differ by more than so many
+# standard errors.
+APART = 3.0
 
 
 @compiled
@@ -112,3 +116,37 @@ def disagreement(told: Floats, variance: Floats, scale: Floats, active: Flags) -
         else:
             high = middle
     return 0.5 * (low + high)
+
+
+@compiled
+def halves_apart(
+    told: Floats, variance: Floats, weight: Floats, active: Flags
+) -> Floats:
+    """Return half of what coarse and fine detail differ by, beyond chance, per axis.
+
+    Each half has the same weight. Where noise is faint what remains is an error of
+    the model, which grows with the frequency: what bending leaves, or aliasing, or
+    edges.
+    """
+    rings = len(weight)
+    total = weight.sum()
+    means = np.zeros((2, 3))
+    errors = np.zeros(2)
+    sums = np.zeros(2)
+    for ring in range(rings):
+        if weight[ring] > 0:
+            half = 0 if 2 * sums[0] < total else 1
+            sums[half] += weight[ring]
+            errors[half] += weight[ring] ** 2 * variance[ring]
+            for i in range(3):
+                means[half, i] += weight[ring] * told[ring, i]
+    apart = np.zeros(3)
+    if sums[1] <= 0:
+        return apart
+    chance = errors[0] / sums[0] ** 2 + errors[1] / sums[1] ** 2
+    for i in range(3):
+        if active[i]:
+            gap = means[1, i] / sums[1] - means[0, i] / sums[0]
+            excess = math.sqrt(max(gap * gap - APART * APART * chance, 0.0))
+            apart[i] = math.copysign(0.5 * excess, gap)
+    return apart

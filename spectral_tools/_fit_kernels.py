@@ -9,9 +9,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ._agreement_kernels import disagreement, ring_shifts
+from ._agreement_kernels import disagreement, halves_apart, ring_shifts
 from ._compiled import compiled
-from ._rim_kernels import rim_shares
+from ._rim_kernels import OWN, rim_shares, trust_rings
 from ._spectral_kernels import FAINT, mark_runs
 
 __all__ = ["fit_step", "ring_sums", "smooth_coherence"]
@@ -27,7 +27,6 @@ Flags = NDArray[np.bool_]
 
 # Below this coherence the shift that one ring tells is mostly noise.
 STEADY = 0.7
-FREE, FRAMED = 0.4, 0.8
 
 
 @compiled
@@ -287,8 +286,9 @@ def fit_step(
     scale = np.maximum(count, 1.0) ** (-1 / 3)
     excess = 0.0 if rough else disagreement(told, variance, scale, active)
     shares = rim_shares(table, power, smooth, rims)
+    scene = trust_rings(shares, active)
     held = np.zeros(3)
-    signal = 0.0
+    votes = np.zeros(rings)
     for ring in range(rings):
         if weight[ring] <= 0 or not variance[ring] < np.inf:
             continue
@@ -296,7 +296,7 @@ def fit_step(
         tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
         trust = weight[ring]
         if weighted:
-            trust *= min(max((FRAMED - shares[ring].sum() / active.sum()) / (FRAMED - FREE), 0.0), 1.0) ** 2
+            trust *= scene[ring]
         if excess > 0:
             trust *= variance[ring] / (variance[ring] + excess * scale[ring])
         for i in range(6):
@@ -310,10 +310,10 @@ def fit_step(
                 spread[at] += curve * curve * excess * scale[ring] * share
         for i in range(3):
             slope[i] += trust * table[ring, 4 + i]
-            at = 7 if i == 0 else (10 if i == 1 else 12)
-            held[i] += trust * tilt * table[ring, at] * shares[ring, i]
-        signal += trust * g * power[ring]
-    if signal <= 0 or total0 <= 0 or total1 <= 0:
+            own = trust * tilt * table[ring, OWN[i]]
+            votes[ring] += own
+            held[i] += own * shares[ring, i]
+    if votes.sum() <= 0 or total0 <= 0 or total1 <= 0:
         return result
     matrix = np.zeros((3, 3))
     middle = np.zeros((3, 3))
@@ -344,8 +344,10 @@ def fit_step(
             matrix[i, i] -= stays
     if not _invert(matrix, inverse):
         return result
+    apart = halves_apart(told, variance, votes, active) if not rough else np.zeros(3)
     for i in range(3):
         for j in range(3):
+            result[3 + 3 * i + j] = apart[i] * apart[j]
             for k in range(3):
                 for m in range(3):
                     result[3 + 3 * i + j] += (

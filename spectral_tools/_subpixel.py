@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ._fades import fade, fade_masked, short_axes, taper_width
 from ._fft import fast_shape, forward_pair, frequencies
 from ._fit_kernels import fit_step, ring_sums
-from ._gain_kernels import gain_slopes
-from ._ndimage import distance_transform_edt, shift_image
 from ._overlaps import overlap_block
 from ._rim_kernels import rim_slopes
-from ._spectral_kernels import edge_taper, fade_blocks, flatten_modes, ring_edges
+from ._spectral_kernels import flatten_modes, ring_edges
 
 __all__ = [
     "FARTHEST",
@@ -29,14 +28,9 @@ __all__ = [
     "ShiftFit",
     "fit_shift",
     "nearest_whole",
-    "short_axes",
-    "taper_width",
     "uncertainty_factor",
 ]
 
-# Width of the tapers: thin, because each pixel that fades is lost, but not
-# thinner than 6 px, because a steeper edge no longer follows the content exactly.
-TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0
 # A ring averages at least this many modes and this share of its own frequency.
 RING_MODES, RING_SHARE = 12.0, 0.1
 ROUNDS, STEPS, FARTHEST = 10, 3, 4.0
@@ -113,9 +107,12 @@ def fit_shift(
         if share > SLOW:
             # Where that share is large the rounds to come are taken at once (Aitken).
             shift, moved = shift + move * min(left, 0.3 / taken), math.inf
+    # What further rounds would still change is not known.
+    rest = move * left
+    doubt = uncertainty_factor(step.significance)
     return ShiftFit(
         shift=shift,
-        covariance=step.covariance * uncertainty_factor(step.significance),
+        covariance=step.covariance * doubt + np.outer(rest, rest),
         correlation=step.correlation,
         significance=step.significance,
         coarse=_significance_of_coarse(blocks, step, active),
@@ -210,9 +207,9 @@ def _cut(
     images = reference, moving
     fraction = shift - whole
     if valid is None:
-        windows = _fade(images, starts, block, fraction, canvas)
+        windows = fade(images, starts, block, fraction, canvas)
     else:
-        windows = _fade_masked(images, valid, starts, block, fraction, canvas)
+        windows = fade_masked(images, valid, starts, block, fraction, canvas)
     if windows.fourths <= 0:
         return None
     pair = forward_pair(canvas)
@@ -245,121 +242,9 @@ def _cut(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Windows:
-    """Sums over the product of the two windows, and how steep they are."""
-
-    squares: float
-    fourths: float
-    sides: NDArray[np.float64]
-
-
-def _tapers(
-    block: NDArray[np.intp], fraction: NDArray[np.float64], side: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    first, second, third = (
-        edge_taper(size, taper_width(size), side * moved)
-        for size, moved in zip(block.tolist(), fraction, strict=True)
-    )
-    return first, second, third
-
-
-def _fade(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
-    starts: list[NDArray[np.intp]],
-    block: NDArray[np.intp],
-    fraction: NDArray[np.float64],
-    canvas: NDArray[np.float32],
-) -> _Windows:
-    """Write both blocks, faded at their edges, on the canvas.
-
-    Overlaps lie at opposite edges of two fields of view, where light falls off in
-    opposite directions, and the brighter half of a detail would pull towards it.
-    """
-    width = np.array([taper_width(size) for size in block.tolist()])
-    gain = gain_slopes(*images, starts[0], starts[1], block)
-    sums = fade_blocks(
-        *images, starts[0], starts[1], block, fraction, width, gain, canvas
-    )
-    return _Windows(squares=float(sums[0]), fourths=float(sums[1]), sides=sums[2:])
-
-
-def _fade_masked(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    starts: list[NDArray[np.intp]],
-    block: NDArray[np.intp],
-    fraction: NDArray[np.float64],
-    canvas: NDArray[np.float32],
-) -> _Windows:
-    """Do the same where pixels that do not count fade out too."""
-    parts = [tuple(map(slice, start, start + block)) for start in starts]
-    common = valid[0][parts[0]] & valid[1][parts[1]]
-    nowhere = np.zeros(3, np.intp)
-    shared = (images[0][parts[0]] * common, images[1][parts[1]] * common)
-    gain = gain_slopes(*shared, nowhere, nowhere, block)
-    # A hole must stay out of both blocks wherever the taper moves to.
-    depth = distance_transform_edt(common) - 1.0 if not common.all() else None
-    inside = tuple(map(slice, block))
-    windows = []
-    for side, image, part, out in zip((0.5, -0.5), images, parts, canvas, strict=True):
-        first, second, third = _tapers(block, fraction, side)
-        window = first[:, None, None] * second[:, None] * third
-        if depth is not None:
-            fade = np.sin(0.5 * np.pi * np.clip(depth / TAPER_WIDTH, 0, 1)) ** 2
-            window = window * shift_image(fade, side * fraction, order=1) * common
-        total = max(float(window.sum()), 1e-30)
-        cut = image[part]
-        even = _even(block, side * gain)
-        out[inside] = (cut - float((cut * window).sum()) / total) * window * even
-        windows.append(window)
-    product = windows[0] * windows[1]
-    return _Windows(
-        squares=float(product.sum()),
-        fourths=float((product * product).sum()),
-        sides=np.array([_steepness(windows[0], axis) for axis in range(3)]),
-    )
-
-
-def _even(block: NDArray[np.intp], slopes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what evens out a gain with the given slopes."""
-    first, second, third = (
-        1 + slope * (np.arange(size) - 0.5 * (size - 1))
-        for size, slope in zip(block, slopes, strict=True)
-    )
-    return first[:, None, None] * second[:, None] * third
-
-
-def taper_width(size: int) -> float:
-    """Return how wide the taper of a side is, in pixels."""
-    return min(max(TAPER_FRACTION * size, TAPER_WIDTH), size / 2)
-
-
 def uncertainty_factor(significance: float) -> float:
     """Return what the error of its weights adds to the covariance of a fit."""
     return 1 + UNSURE / max(significance, 1.0) ** 2
-
-
-def short_axes(block: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the variance that each axis adds for being short."""
-    return np.array([_shortness(size) for size in block.tolist()])
-
-
-def _shortness(size: int) -> float:
-    """Return the variance that a taper too steep to follow adds, as measured.
-
-    A block of 5 planes is right to 0.17 px, of 8 to 0.012 px, without any noise.
-    """
-    if size == 1 or size >= 2 * TAPER_WIDTH:
-        return 0.0
-    return (0.2 * math.exp(-1.8 * (taper_width(size) - 2))) ** 2
-
-
-def _steepness(weights: NDArray[np.float64], axis: int) -> float:
-    if weights.shape[axis] < 2:
-        return 0.0
-    slope = np.diff(weights, axis=axis)
-    return float((slope * slope).sum() / max((weights * weights).sum(), 1e-30))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

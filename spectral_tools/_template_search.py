@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from ._correlation import BELIEVED, ShiftEstimate
 from ._detection import chance_level, ring_gains
+from ._fades import taper_width
 from ._fft import fast_shape, forward, frequencies, inverse
 from ._outcomes import Outcome
 from ._overlay_kernels import shrink_pixels
 from ._search_kernels import circular_peaks, parabola_tops
 from ._spectral_kernels import edge_taper, taper_block, whiten_modes
-from ._subpixel import taper_width
 
 __all__ = [
     "Bounds",

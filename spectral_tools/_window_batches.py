@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ._correlation import ALONE, CERTAIN, RIVALS, SPARSE
 from ._detection import chance_of_places, place_side
+from ._fades import short_axes, taper_width
 from ._fft import fast_shape, forward_stack, frequencies, inverse_stack
 from ._spectral_kernels import edge_taper, ring_edges
 from ._subpixel import (
@@ -18,8 +19,6 @@ from ._subpixel import (
     RING_SHARE,
     SLOW,
     nearest_whole,
-    short_axes,
-    taper_width,
     uncertainty_factor,
 )
 from ._window_kernels import (
@@ -131,7 +130,7 @@ def fit_windows(
     count = len(low)
     active = np.array(images[0].shape) > 1
     shift, moved = start.copy(), np.full(count, np.inf)
-    told = np.zeros((count, 16))
+    told, rest = np.zeros((count, 16)), np.zeros((count, 3))
     done, going = np.ones(count, np.bool_), np.ones(count, np.bool_)
     whole = np.rint(shift)
     for number in range(rounds):
@@ -163,6 +162,7 @@ def fit_windows(
         shift[rows] = goal
         told[rows, 15] *= near
         moved[rows] = taken
+        rest[rows] = move * left[:, np.newaxis]
         more = (taken * left >= step[:, 14]) & (told[rows, 15] > 0)
         going[:] = False
         going[rows] = more
@@ -174,9 +174,11 @@ def fit_windows(
             moved[rows[slow]] = np.inf
     significance = told[:, 13]
     factor = np.array([uncertainty_factor(one) for one in significance.tolist()])
+    # What further rounds would still change is not known.
+    doubt = rest[:, :, np.newaxis] * rest[:, np.newaxis]
     return Fits(
         shift=shift,
-        covariance=told[:, 3:12].reshape(-1, 3, 3) * factor[:, None, None],
+        covariance=told[:, 3:12].reshape(-1, 3, 3) * factor[:, None, None] + doubt,
         correlation=told[:, 12],
         significance=significance,
         found=told[:, 15] > 0,
