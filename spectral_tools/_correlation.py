@@ -13,6 +13,7 @@ from ._detection import (
     circular_search,
     exact_search,
     few_places,
+    show_the_same,
 )
 from ._ndimage import distance_transform_edt, gaussian_filter
 from ._outcomes import Outcome
@@ -131,6 +132,10 @@ def correlate_images(
         fit = _fit(first, second, found, search, valid)
     if found is None:
         return _nothing(guess, peaks, Outcome.NOT_FOUND)
+    few = found.false_alarm >= BELIEVED > found.chance
+    # A single bead is one place, but there is nothing else to be matched.
+    if few and fit and show_the_same(first, second, fit.shift, fit.correlation):
+        found = replace(found, false_alarm=found.chance)
     estimate = _estimate(found, fit, images, origin, (low, high), peaks)
     # A lattice meets itself everywhere, and sets the level of chance by itself.
     alike = estimate.outcome == Outcome.NOT_FOUND and estimate.correlation > ALIKE

@@ -42,6 +42,7 @@ __all__ = [
     "few_places",
     "place_side",
     "ring_gains",
+    "show_the_same",
     "whiten_images",
 ]
 
@@ -56,6 +57,9 @@ NULL_REACH = 12
 # probability of about exp(-PLACE * n) each, as measured on unrelated scenes of a few
 # cells: full searches and narrow ones, wide overlaps and strips.
 PLACE = 2.5
+# Two images show the same beyond this correlation, and this share of their power where
+# they lie on each other.
+WHOLE = 0.99
 # Two candidates are at least this far apart.
 SEPARATION = 3
 # A scene repeats itself where it is this much as alike to itself as the match is.
@@ -69,6 +73,7 @@ class Candidates:
     shifts: NDArray[np.float64]  # (n, 3), to about 0.1 px
     scores: NDArray[np.float64]  # (n,), Fisher z in its own standard deviations
     false_alarm: float
+    chance: float  # what it would be if it did not count places
     at_bound: bool
     period: Lags  # of a circular search, else 0
     chances: int  # maxima that told what chance does
@@ -132,8 +137,7 @@ def exact_search(
     if found is None:
         return None
     return replace(
-        found,
-        false_alarm=max(found.false_alarm, few_places(first, second, found, search)),
+        found, false_alarm=max(found.chance, few_places(first, second, found, search))
     )
 
 
@@ -170,6 +174,28 @@ def few_places(
         return 1.0
     places = np.array([float(product.sum(dtype=np.float64)) ** 2 / squares])
     return float(chance_of_places(places, side, search.high - search.low + 1)[0])
+
+
+def show_the_same(
+    first: Volume, second: Volume, shift: Floats, correlation: float
+) -> bool:
+    """Tell whether two images agree in all that they show, on the whole of both.
+
+    `correlation` is that of what they share at `shift`.
+    """
+    if correlation < WHOLE:
+        return False
+    sizes = np.array(first.shape), np.array(second.shape)
+    *starts, block = overlap_block(*sizes, np.rint(shift).astype(np.intp))
+    parts = [tuple(map(slice, start, start + block)) for start in starts]
+    return all(
+        _energy(image[part]) > WHOLE * _energy(image)
+        for image, part in zip((first, second), parts, strict=True)
+    )
+
+
+def _energy(image: Volume) -> float:
+    return float(np.square(image).sum(dtype=np.float64))
 
 
 def chance_of_places(places: Floats, side: int, lags: Lags) -> Floats:
@@ -293,6 +319,7 @@ def _judge(
         shifts=ranked[chosen] + tops,
         scores=top[chosen] / sigma,
         false_alarm=alarm,
+        chance=alarm,
         at_bound=bool(inner.any()),
         period=np.zeros(3, np.intp),
         chances=len(chance),
@@ -342,6 +369,7 @@ def circular_search(
         shifts=signed[chosen] + parabola_tops(surface, lags[chosen], True),
         scores=top[chosen] / sigma,
         false_alarm=alarm,
+        chance=alarm,
         at_bound=False,
         period=period,
         chances=len(height),

@@ -328,14 +328,19 @@ def _bend(
     before = (spots - missed[:, None]).reshape(-1, ndim)
     mean = field_at_points(scene.grid, values, before).reshape(spots.shape).mean(axis=1)
     overlap = count_windows(points, scene.sides)[:, None, None]
-    away = np.linalg.norm(missed, axis=1)
-    rough = (BENT * np.maximum(away, away.mean())) ** 2
-    covariance = windows.covariance[found] + rough[:, None, None] * np.eye(ndim)
+    covariance = windows.covariance[found] + _bent_too(missed)
     weights = np.linalg.inv(covariance * overlap).astype(np.float64, copy=False)
     springs = point_springs(scene.grid, spots, missed + mean, weights, 1.0)
     fit, believed = solve_points(springs, points, stiffness=stiffness, robust=True)
     middle = point_springs(scene.grid, points, missed, weights, 1.0).rows
     return _Bent(fit.values, believed, fit, springs, middle, overlap[:, 0, 0])
+
+
+def _bent_too(missed: Floats) -> Floats:
+    """Return the covariance of shifts that bending inside of windows leaves."""
+    away = np.linalg.norm(missed, axis=1)
+    rough = (BENT * np.maximum(away, away.mean())) ** 2
+    return rough[:, None, None] * np.eye(missed.shape[1])
 
 
 def _gather(
@@ -358,6 +363,7 @@ def _gather(
     outcome[lies] = Outcome.CONTRADICTED
     covariance = windows.covariance.copy()
     covariance[found] += bent.doubt()[:, None, None] * np.eye(ndim)
+    covariance[found] += _bent_too(windows.missed[found])
     covariance[lies] = np.inf
     before = field_at_points(scene.grid, values, windows.points - windows.missed)
     moving = windows.points - windows.missed - before

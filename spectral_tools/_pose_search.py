@@ -323,6 +323,7 @@ def _few(frame: _Frame, lag: Floats) -> float:
         shifts=shift[np.newaxis],
         scores=np.ones(1),
         false_alarm=0.0,
+        chance=0.0,
         at_bound=False,
         period=np.zeros(3, np.intp),
         chances=0,
