@@ -18,9 +18,8 @@ Flags = NDArray[np.bool_]
 # Columns of the mean power times the squared frequency along each axis.
 OWN = (7, 10, 12)
 # A ring counts in full if less than the first share of its slope is the window's, and
-# not at all beyond the second. The shares are good to a factor of two, and rings
-# beyond the second hold nothing but the window in scenes that are smooth; in others
-# there are none.
+# not at all beyond the second. The shares are good to a factor of two; scenes with
+# fine detail hardly have a ring above the first.
 FREE, FRAMED = 0.4, 0.8
 
 

@@ -14,13 +14,16 @@ MARGIN = 64
 
 def smooth_pair(rng, shape, sigma, shift, noise):
     """Two crops of white noise that a Gaussian has smoothed, moved by its phases."""
-    wide = [size + 2 * MARGIN for size in shape]
-    rows, cols = np.fft.fftfreq(wide[0])[:, None], np.fft.rfftfreq(wide[1])
-    modes = np.fft.rfft2(rng.normal(size=wide))
-    modes *= np.exp(-2 * (np.pi * sigma) ** 2 * (rows**2 + cols**2))
-    ramp = np.exp(2j * np.pi * (rows * shift[0] + cols * shift[1]))
-    inside = tuple(slice(MARGIN, MARGIN + size) for size in shape)
-    pair = [np.fft.irfft2(one, wide)[inside] for one in (modes, modes * ramp)]
+    wide = [size + 2 * min(MARGIN, size) for size in shape]
+    freqs = [*map(np.fft.fftfreq, wide[:-1]), np.fft.rfftfreq(wide[-1])]
+    waves = np.meshgrid(*freqs, indexing="ij", sparse=True)
+    modes = np.fft.rfftn(rng.normal(size=wide))
+    modes *= np.exp(-2 * (np.pi * sigma) ** 2 * sum(wave**2 for wave in waves))
+    turns = sum(wave * moved for wave, moved in zip(waves, shift, strict=True))
+    ramp = np.exp(2j * np.pi * turns)
+    inside = tuple(slice(min(MARGIN, size), -min(MARGIN, size)) for size in shape)
+    axes = range(len(wide))
+    pair = [np.fft.irfftn(one, wide, axes)[inside] for one in (modes, modes * ramp)]
     scale = pair[0].std()
     return [image / scale + noise * rng.normal(size=shape) for image in pair]
 
@@ -57,6 +60,17 @@ def test_a_strip_of_a_smooth_scene_is_found():
         assert found.outcome == "matched"
         limit = np.maximum(0.02, 3 * deviations(found.covariance))
         assert (np.abs(found.shift - shift) < limit).all()
+
+
+@pytest.mark.parametrize("sigma", [2, 4])
+def test_a_smooth_volume_is_found(sigma):
+    rng = np.random.default_rng(4)
+    shift = np.array((1.3, -2.4, 3.6))
+    found = spt.phase_correlate(*smooth_pair(rng, (32, 64, 64), sigma, shift, 0))
+    assert found.outcome == "matched"
+    limit = np.maximum(0.02, 3 * deviations(found.covariance))
+    assert (np.abs(found.shift - shift) < limit).all()
+    assert limit.max() < 0.1
 
 
 @pytest.mark.parametrize("size", [64, 128])
