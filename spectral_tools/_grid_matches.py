@@ -339,7 +339,7 @@ def _bend(
 def _bent_too(missed: Floats) -> Floats:
     """Return the covariance of shifts that bending inside of windows leaves."""
     away = np.linalg.norm(missed, axis=1)
-    rough = (BENT * np.maximum(away, away.mean())) ** 2
+    rough = (BENT * np.maximum(away, away.sum() / max(len(away), 1))) ** 2
     return rough[:, None, None] * np.eye(missed.shape[1])
 
 
