@@ -16,6 +16,8 @@ Room = tuple[Image, Image]
 
 # A pixel this close outside of a border counts as on it: shifts carry rounding errors.
 SLACK = 1e-9
+# No spline reaches so many pixels beyond its own.
+FAR = 64.0
 
 
 def room_for(shape: tuple[int, ...], order: int, dtype: np.dtype[Any]) -> Room:
@@ -36,7 +38,8 @@ def move_frame(
 ) -> None:
     """Write one frame, moved, in the dtype of the result; NaN stay NaN."""
     finite = np.isfinite(frame) if frame.dtype.kind == "f" else None
-    if finite is not None and not finite.all() and (shift % 1).any():
+    exact = to.dtype.kind == "f" and not (shift % 1).any()
+    if finite is not None and not exact and not finite.all():
         level = frame[finite].mean() if finite.any() else 0
         filled = np.where(finite, frame, frame.dtype.type(level))
         move_frame(filled, shift, order, border, fill_value, room, to)
@@ -47,7 +50,9 @@ def move_frame(
         return
     near = np.rint(shift)
     steady = np.where((np.abs(shift - near) < SLACK) | (order == 0), near, shift)
-    if border == "constant" and (np.abs(steady) > frame.shape).any():
+    if border != "constant":
+        steady = _brought_near(steady, frame.shape, border)
+    elif (np.abs(steady) > frame.shape).any():
         to[...] = fill_value
         return
     whole = np.floor(steady).astype(np.intp)
@@ -108,13 +113,39 @@ def _beyond(points: Ints, size: int, border: str) -> Ints:
     return np.minimum(points % period, -points % period)
 
 
+def _brought_near(shift: Floats, shape: tuple[int, ...], border: str) -> Floats:
+    """Return a shift of about a frame at most that shows the same as a longer one."""
+    size = np.array(shape)
+    if border == "nearest":
+        # So far away, no spline reaches further than the border pixel.
+        return np.clip(shift, -2.0 * size - FAR, 2.0 * size + FAR)
+    period = size if border == "wrap" else np.maximum(2 * (size - 1), 1)
+    return np.where(np.abs(shift) > period, np.fmod(shift, period), shift)
+
+
 def _keep(values: NDArray[Any], to: NDArray[Any]) -> None:
     """Copy values, rounded and clipped if they must be; they may change."""
-    if to.dtype.kind in "iu" and values.dtype.kind == "f":
-        info = np.iinfo(to.dtype)
-        np.rint(values, out=values)
-        np.clip(values, info.min, info.max, out=values)
+    kept = to.dtype
+    if kept.kind not in "iu" or values.dtype.kind not in "iuf":
+        np.copyto(to, values, casting="unsafe")
+        return
+    info = np.iinfo(kept)
+    if values.dtype.kind in "iu":
+        own = np.iinfo(values.dtype)
+        low, high = max(info.min, own.min), min(info.max, own.max)
+        np.copyto(to, np.clip(values, low, high), casting="unsafe")
+        return
+    np.rint(values, out=values)
+    np.clip(values, info.min, info.max, out=values)
+    top = values.dtype.type(info.max)
+    if int(top) <= info.max:
+        np.copyto(to, values, casting="unsafe")
+        return
+    # The largest integer has no float, and the next one would wrap around.
+    over = values >= top
+    values[over] = 0
     np.copyto(to, values, casting="unsafe")
+    to[over] = info.max
 
 
 def _fill_outside(image: NDArray[Any], shift: Floats, fill_value: float) -> None:
