@@ -22,7 +22,7 @@ class Frames:
     wanted. An iterator is read once, and only its first frames are kept.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, least: int = 2) -> None:
         self._stored: Sequence[Any] | None = None
         self._rest: Iterator[Any] = iter(())
         self._kept: list[NDArray[Any]] = []
@@ -35,7 +35,8 @@ class Frames:
             self._kept = [np.asarray(each) for each in islice(self._rest, 1)]
             first = self._kept[0] if self._kept else None
         if first is None:
-            message = "`frames` must hold at least two frames; got none."
+            wanted = "one frame" if least == 1 else "two frames"
+            message = f"`frames` must hold at least {wanted}; got none."
             raise ValueError(message)
         first = first if hasattr(first, "dtype") else np.asarray(first)
         self.shape = tuple(int(size) for size in first.shape)
@@ -113,7 +114,7 @@ def frames_of(frames: Any, least: int = 2) -> Frames:
             f"got {tuple(frames.shape)}."
         )
         raise ValueError(message)
-    found = Frames(frames)
+    found = Frames(frames, least)
     if found.count is not None and found.count < least:
         message = f"`frames` must hold at least {least} frames; got {found.count}."
         raise ValueError(message)

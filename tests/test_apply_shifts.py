@@ -78,6 +78,46 @@ def test_integers_are_rounded_and_clipped():
     assert_array_equal(moved, np.clip(np.rint(exact), 0, 255))
 
 
+@pytest.mark.parametrize("shift", [(2, -1), (0.45, 0.3)])
+@pytest.mark.parametrize("kind", [np.uint64, np.int64])
+def test_the_largest_integers_do_not_wrap_around(kind, shift):
+    top = np.iinfo(kind).max
+    frames = np.full((1, 20, 20), top, kind)
+    frames[0, 8:12, 8:12] = top - 7
+    moved = spt.apply_shifts(frames, [shift], border="nearest")
+    if shift == (2, -1):
+        assert_array_equal(moved[0], np.roll(frames[0], shift, (0, 1)))
+    # Floats of this size are 2048 apart, or 1024.
+    assert moved.min() >= top - 4096
+
+
+def test_integers_are_clipped_to_another_kind():
+    frames = np.array([[[-5, 3, 1000]]])
+    moved = spt.apply_shifts(frames, [(0, 0)], dtype=np.uint8)
+    assert_array_equal(moved, [[[0, 3, 255]]])
+
+
+def test_nan_is_filled_where_integers_are_wanted():
+    frames = np.array([[[1.0, np.nan, 3.0]]])
+    moved = spt.apply_shifts(frames, [(0, 0)], dtype=np.uint8, fill_value=9)
+    assert_array_equal(moved, [[[1, 9, 3]]])
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_shifts_of_any_length_are_right(border):
+    """A shift by very many periods of the border is one by few of them."""
+    period = {"nearest": 1, "mirror": 2 * 32, "wrap": 33}[border]
+    far, near = period * 2.0**40 + 5, period * 4 + 5
+    found = [
+        spt.apply_shifts(FRAMES[:1], [(rows, 0)], border=border) for rows in (far, near)
+    ]
+    expected = ndimage.shift(FRAMES[0], (near, 0), order=0, mode=BORDERS[border])
+    if border == "nearest":
+        expected = np.tile(FRAMES[0, 0], (33, 1))
+    assert_array_equal(found[0], found[1])
+    assert_array_equal(found[0][0], expected)
+
+
 def test_inputs_stay_and_results_are_their_own():
     before = FRAMES.copy()
     moved = spt.apply_shifts(FRAMES, np.zeros((3, 2)))
@@ -128,6 +168,11 @@ def test_bad_arguments_are_named(kwargs, match):
     arguments = {"shifts": SHIFTS} | kwargs
     with pytest.raises(ValueError, match=match):
         spt.apply_shifts(FRAMES, arguments.pop("shifts"), **arguments)
+
+
+def test_series_without_frames_is_refused():
+    with pytest.raises(ValueError, match="at least one frame; got none"):
+        spt.apply_shifts(np.zeros((0, 4, 4)), np.zeros((0, 2)))
 
 
 # Around them
