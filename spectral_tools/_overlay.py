@@ -12,7 +12,16 @@ from ._overlay_kernels import bump_taps, level_sums, overlay_sums, slope_tables
 from ._overlay_noise import LEAST, Noise, radii, ring_powers
 from ._spline_kernels import prefilter, spline_margin
 
-__all__ = ["Overlay", "OverlayFit", "even_light", "fit_overlay", "lay_out"]
+__all__ = [
+    "Overlay",
+    "OverlayFit",
+    "Rings",
+    "even_light",
+    "filter_picture",
+    "fit_overlay",
+    "lay_out",
+    "weigh_rings",
+]
 
 Volume = NDArray[np.float32]
 Ints = NDArray[np.intp]
@@ -31,6 +40,18 @@ REACH = 24
 # A step goes this far at most, in pixels, and leaves this share of the error; a fit ends
 # where that is less than so many pixels and standard deviations.
 LONGEST, LEFT, SHORT, SHORT_SIGMAS = 1.0, 0.1, 2e-4, 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rings:
+    """What rings of frequencies tell of a picture and of the noise of frames."""
+
+    radius: Floats  # in cycles per pixel
+    count: Floats  # independent modes
+    power: Floats  # of the picture, noise and all
+    level: Floats  # of the noise of a frame
+    signal: Floats  # of the scene
+    weight: Floats  # of a mode that a frame shares with the picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,15 +120,10 @@ def lay_out(
     seen, _ = under_frame(
         pixels, origin, np.rint(typical), (len(pixels), *size.tolist())
     )
-    radius, count, power = ring_powers([seen])
-    level = np.maximum(noise.power, FAINT * float(np.mean([c.var() for c in seen])))
-    own = part * level
-    signal = power - own
-    signal[signal < SHOWN * own / np.sqrt(count)] = 0
-    both = level + own
-    differ = level - own if inside else both
-    # The weight of a phase that two noisy images share (Knapp & Carter 1976).
-    weight = signal / (signal * both + level * own + 1e-30)
+    rings = weigh_rings(seen, noise, part)
+    radius, count, power, weight = rings.radius, rings.count, rings.power, rings.weight
+    level, own, signal = rings.level, part * rings.level, rings.signal
+    differ = level - own if inside else level + own
     modes = count * radius**2
     bend = float((modes * weight * power).sum())
     true = float((modes * weight * signal).sum())
@@ -118,7 +134,7 @@ def lay_out(
     likeness = clean / math.sqrt(
         float((count * power).sum()) * (clean + float((count * level).sum())) + 1e-30
     )
-    filtered = _filtered(pixels, radius, weight)
+    filtered = filter_picture(pixels, rings)
     plain, smooth = _bumps(pixels), _bumps(filtered)
     flags = np.ones((1, 1, 1), np.float32)
     if known is not None and not known.all():
@@ -145,12 +161,31 @@ def lay_out(
     )
 
 
-def _filtered(pixels: Volume, radius: Floats, weight: Floats) -> Volume:
+def weigh_rings(seen: Volume, noise: Noise, part: float) -> Rings:
+    """Weigh what a frame would see of a picture that holds a `part` of its noise."""
+    radius, count, power = ring_powers([seen])
+    level = np.maximum(noise.power, FAINT * float(np.mean([c.var() for c in seen])))
+    own = part * level
+    signal = power - own
+    signal[signal < SHOWN * own / np.sqrt(count)] = 0
+    return Rings(
+        radius=radius,
+        count=count,
+        power=power,
+        level=level,
+        signal=signal,
+        # The weight of a phase that two noisy images share (Knapp & Carter 1976).
+        weight=signal / (signal * (level + own) + level * own + 1e-30),
+    )
+
+
+def filter_picture(pixels: Volume, rings: Rings) -> Volume:
+    """Return a picture with the weights of its rings."""
     shape = pixels.shape[1:]
     pads = [(min(REACH, n - 1),) * 2 if n > 1 else (0, 0) for n in shape]
     wide = np.pad(pixels, [(0, 0), *pads], mode="reflect")
     size = fast_shape(wide.shape[1:])
-    factor = np.interp(radii(size), radius, weight).astype(np.float32)
+    factor = np.interp(radii(size), rings.radius, rings.weight).astype(np.float32)
     inside = tuple(slice(a, a + n) for (a, _), n in zip(pads, shape, strict=True))
     result = np.empty_like(pixels)
     for channel, out in zip(wide, result, strict=True):

@@ -93,7 +93,8 @@ def align_series(
     reference : {"template", "first", "previous"}, int or array_like, optional
         What frames are matched to: a template made of them, whose mean shift is zero;
         the first frame, or another one by its number; each one to the one before it,
-        added up; or an image of the shape of a frame.
+        added up from the first one of the longest part of the series that holds
+        together, which has shift zero; or an image of the shape of a frame.
     reach : int, optional
         Match each frame to all those up to so many before it instead, and place
         them by all these links together. The mean shift is zero. It is

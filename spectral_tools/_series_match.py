@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ._canvas_mean import MeanCanvas
 from ._correlation import ShiftEstimate, mend_holes
 from ._frames import Frames
+from ._lookalikes import Lookalikes
 from ._outcomes import Outcome
 from ._overlay_noise import Noise
 from ._template import find_pattern, grow_template
@@ -153,6 +154,7 @@ class Task:
     pattern: Volume | None
     path: tuple[Ints, Floats] | None  # some frames, and about where they lie
     done: dict[int, ShiftEstimate]  # frames that were matched before
+    alike: list[Lookalikes]  # what else may be, by places of frames; empty if unknown
 
 
 def match_all(
@@ -223,27 +225,35 @@ def match_near(
     groups: list[tuple[Group, Volume | None]],
     reach: int,
     workers: Workers,
-) -> tuple[list[list[Link]], int]:
-    """Match each frame to those before it; return the links of each group, and a count.
+) -> tuple[list[list[Link]], list[list[bool]]]:
+    """Match each frame to those before it; return the links of each group.
+
+    With them comes, for each group, which frames show something.
 
     Where none of the nearest frames matches, some before them are tried, so that a
     few bad frames do not part a series in two.
     """
     links: list[list[Link]] = [[] for _ in groups]
+    shown: list[list[bool]] = [[] for _ in groups]
     before: list[Read] = []
-    count = 0
     for chunk in frames.chunks(CHUNK):
         new = []
         for frame in map(frames.read, chunk):
-            new.append((count, [_cleaned(frame, *group) for group in groups]))
-            count += 1
+            new.append((len(shown[0]), [_cleaned(frame, *group) for group in groups]))
+            for flags, read in zip(shown, new[-1][1], strict=True):
+                flags.append(_shows(*read))
         kept = before + new
         for number, (group, _) in enumerate(groups):
             links[number] += _link_chunk(
                 kept, len(before), number, group, reach, workers
             )
         before = kept[-(reach + TRIES) :]
-    return links, count
+    return links, shown
+
+
+def _shows(volume: Volume, known: NDArray[np.bool_] | None) -> bool:
+    """Return whether there is anything to see in a frame."""
+    return (known is None or bool(known.any())) and float(np.ptp(volume)) > 0
 
 
 def _cleaned(
@@ -290,11 +300,8 @@ def _link_chunk(
 
 def _match_pair(group: Group, pair: Any) -> ShiftEstimate:
     (one, known0), (two, known1) = pair
-    for volume, known in ((one, known0), (two, known1)):
-        if known is not None and not known.any():
-            return no_match(3, Outcome.NO_TEXTURE)
-        if not float(np.ptp(volume)) > 0:
-            return no_match(3, Outcome.NO_TEXTURE)
+    if not (_shows(one, known0) and _shows(two, known1)):
+        return no_match(3, Outcome.NO_TEXTURE)
     if len(one) > 1:
         picture = prepare_picture(one, None, np.zeros(3, np.intp), two, group.bounds)
         return match_frame(picture, two)

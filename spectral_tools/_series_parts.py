@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._correlation import ShiftEstimate
+from ._lookalikes import admit, find_lookalikes
 from ._outcomes import Outcome
 from ._overlay import lay_out
 from ._placement import solve_rigid
@@ -19,8 +20,9 @@ from ._series_match import (
     match_near,
     volume_of,
 )
+from ._sparse import connected_groups
 from ._template_alone import listen
-from ._template_fit import prepare_picture
+from ._template_fit import far_apart, prepare_picture
 from ._template_search import no_match
 from ._template_settle import believed
 from ._uncertainty import position_covariance
@@ -48,6 +50,8 @@ def match_to(
     for each in match_all(given.frames, tasks, workers, progress):
         for row in range(len(learned)):
             found[row].append(each[rows.index(row)] if row in rows else lost)
+    for row, task in zip(rows, tasks, strict=True):
+        found[row] = [admit(each, task.alike) for each in found[row]]
     return found
 
 
@@ -57,7 +61,7 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     if not textured:
         return None
     typical = textured[len(textured) // 2][0]
-    path, done, alone = None, {}, known.alone
+    path, done, alone, noise = None, {}, known.alone, known.noise
     if given.given is not None:
         pixels, there = volume_of(given.given, group)
         if given.exact is not None and known.pattern is not None:
@@ -74,20 +78,43 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     if not np.ptp(pixels) > 0 or not np.ptp(typical) > 0:
         return None
     picture = None
+    near = np.zeros((1, 3)) if path is None else path[1]
+    part = 1 / max(len(done), 1)
     if len(done) != given.frames.count:
-        near = np.zeros((1, 3)) if path is None else path[1]
         overlay = None
         if given.given is None and known.noise is not None:
-            size, share = np.array(typical.shape[1:]), 1 / max(len(done), 1)
-            overlay = lay_out(pixels, there, origin, known.noise, share, near[0], size)
+            size = np.array(typical.shape[1:])
+            overlay = lay_out(pixels, there, origin, known.noise, part, near[0], size)
         picture = prepare_picture(
             pixels, there, origin, typical, group.bounds, overlay, centres=near
         )
         if given.given is not None:
-            picture, alone = listen(picture, textured)
+            picture, alone, heard = listen(picture, textured)
+            noise = noise if heard is None else heard
         picture = replace(picture, alone=alone)
+    canvas = known.canvas if given.given is None else None
+    alike = (
+        []
+        if noise is None
+        else [
+            find_lookalikes(
+                (pixels, there, origin),
+                noise,
+                canvas,
+                place,
+                typical.shape,
+                group.bounds,
+            )
+            for place in far_apart(near, typical.shape[1:])
+        ]
+    )
     return Task(
-        group=group, picture=picture, pattern=known.pattern, path=path, done=done
+        group=group,
+        picture=picture,
+        pattern=known.pattern,
+        path=path,
+        done=done,
+        alike=alike,
     )
 
 
@@ -118,15 +145,22 @@ def match_along(
         (group, known.pattern)
         for group, known in zip(given.groups, learned, strict=True)
     ]
-    links, count = match_near(given.frames, groups, given.reach or 1, workers)
-    return [_place(each, count, given.ndim, given.from_first) for each in links]
+    links, shown = match_near(given.frames, groups, given.reach or 1, workers)
+    return [
+        _place(each, flags, given.ndim, given.from_first)
+        for each, flags in zip(links, shown, strict=True)
+    ]
 
 
 def _place(
-    links: list[Link], count: int, ndim: int, from_first: bool
+    links: list[Link], shown: list[bool], ndim: int, from_first: bool
 ) -> list[ShiftEstimate]:
-    """Place frames by the links that are believed, and tell what is known of each."""
-    found = [no_match(3, Outcome.NOT_FOUND) for _ in range(count)]
+    """Place frames by the links that are believed, and tell what is known of each.
+
+    The first frame of the largest group is the origin if it is asked for.
+    """
+    blank = Outcome.NOT_FOUND, Outcome.NO_TEXTURE
+    found = [no_match(3, blank[not shows]) for shows in shown]
     good = [link for link in links if believed(link.estimate)]
     if not good:
         return found
@@ -135,13 +169,18 @@ def _place(
     rows = rows.reshape(-1, 2)
     axes = slice(3 - ndim, 3)
     moved = np.array([link.estimate.shift[axes] for link in good])
+    group = connected_groups(rows, len(used))
+    largest = np.bincount(group).argmax()
+    origin = int((group == largest).argmax())
     placement = solve_rigid(
         rows,
         moved,
         np.zeros_like(moved),
         covariance=np.array([link.estimate.covariance[axes, axes] for link in good]),
-        fixed=0 if from_first else None,
+        fixed=origin if from_first else None,
     )
+    sure = _sure(good, rows[placement.inlier], placement.inlier, len(used))
+    core = sure[origin] if from_first else np.bincount(sure).argmax()
     covariance = position_covariance(placement)
     alarm, height, links_of = (
         np.ones(len(used)),
@@ -152,19 +191,33 @@ def _place(
         alarm[pair] = np.minimum(alarm[pair], link.estimate.false_alarm)
         height[pair] += link.estimate.correlation
         links_of[pair] += 1
-    largest = np.bincount(placement.group).argmax()
     for row, number in enumerate(used.tolist()):
-        if placement.group[row] != largest:
+        if group[row] != largest:
             found[number] = no_match(3, Outcome.ISOLATED)
             continue
         shift, spread = np.zeros(3), np.zeros((3, 3))
         shift[axes] = placement.matrices[row, :-1, -1]
         spread[axes, axes] = covariance[row]
+        outcome = placement.outcome[row]
+        if outcome == Outcome.MATCHED and sure[row] != core:
+            outcome = Outcome.AMBIGUOUS
         found[number] = replace(
-            no_match(3, placement.outcome[row]),
+            no_match(3, outcome),
             shift=shift,
             covariance=spread,
             correlation=float(height[row] / links_of[row]),
             false_alarm=float(alarm[row]),
         )
     return found
+
+
+def _sure(
+    links: list[Link], pairs: Ints, inlier: NDArray[np.bool_], count: int
+) -> Ints:
+    """Return the groups of frames that links join without any ambiguity."""
+    clear = [
+        link.estimate.outcome == Outcome.MATCHED
+        for link, kept in zip(links, inlier.tolist(), strict=True)
+        if kept
+    ]
+    return connected_groups(pairs[clear], count)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ._canvas_mean import MeanCanvas
 from ._correlation import ShiftEstimate
 from ._overlay import lay_out
-from ._overlay_noise import measure_noise
+from ._overlay_noise import Noise, measure_noise
 from ._template_fit import Picture, fit_alone, fit_picture, fit_shared, match_frame
 from ._template_search import known_core
 from ._template_settle import SETTLED, SETTLED_SIGMAS, Sample, believed, mean_of
@@ -140,17 +140,17 @@ def _from_others(
 
 def listen(
     picture: Picture, frames: list[tuple[Volume, Known | None]]
-) -> tuple[Picture, bool]:
+) -> tuple[Picture, bool, Noise | None]:
     """Measure how some frames differ from a picture that is not made of them.
 
     Frames come with where they count. Returns the picture, prepared for frames like
-    these, and whether each one is better fitted with weights of its own.
+    these, whether each one is better fitted with weights of its own, and the noise.
     """
     rows = np.unique(np.linspace(0, len(frames) - 1, HEARD).round().astype(int))
     some = [(*frames[n], match_frame(picture, *frames[n])) for n in rows]
     some = [each for each in some if believed(each[2])]
     if not some:
-        return picture, False
+        return picture, False, None
     volumes = [frame for frame, _, _ in some]
     shifts = np.array([found.shift for _, _, found in some])
     masks = [known for _, known, _ in some if known is not None]
@@ -167,4 +167,5 @@ def listen(
         before.append(fit_picture(picture, frame, found, 2, known)[0])
         after.append(fit_alone(picture, frame, found, known))
     # Noise of a picture that is one frame sways common weights more than they tell.
-    return picture, _sharper(before, after) or _apart(before, after, SWAYED)
+    alone = _sharper(before, after) or _apart(before, after, SWAYED)
+    return picture, alone, noise

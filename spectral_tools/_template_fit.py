@@ -22,6 +22,7 @@ from ._template_search import (
 
 __all__ = [
     "Picture",
+    "far_apart",
     "fit_alone",
     "fit_picture",
     "fit_shared",
@@ -78,11 +79,7 @@ def prepare_picture(
     centres: Floats | None = None,
 ) -> Picture:
     """Prepare a picture for frames like a `typical` one that lie near some shifts."""
-    size = np.array(typical.shape[1:])
-    chosen: list[Floats] = []
-    for centre in np.zeros((1, 3)) if centres is None else centres:
-        if all((np.abs(centre - other) > APART * size).any() for other in chosen):
-            chosen.append(centre)
+    some = np.zeros((1, 3)) if centres is None else centres
     factor = shrink_factor(typical.shape[1:])
     there = np.ones(pixels.shape[1:], np.bool_) if known is None else known
     return Picture(
@@ -93,10 +90,19 @@ def prepare_picture(
         bounds=bounds,
         searches=[
             make_probe(pixels, origin, typical, bounds, np.rint(centre), factor)
-            for centre in chosen
+            for centre in far_apart(some, typical.shape[1:])
         ],
         overlay=overlay,
     )
+
+
+def far_apart(shifts: Floats, size: tuple[int, ...]) -> list[Floats]:
+    """Return those of some shifts that a frame of a size needs a search for each."""
+    chosen: list[Floats] = []
+    for shift in shifts:
+        if all((np.abs(shift - o) > APART * np.array(size)).any() for o in chosen):
+            chosen.append(shift)
+    return chosen
 
 
 def match_frame(
