@@ -120,7 +120,11 @@ def find_lookalikes(
     nothing = Lookalikes(place=place, found=False, spread=np.zeros((3, 3)))
     reach = bounds.high - bounds.low
     far = np.minimum(reach, np.array(shape[1:]) // 2)
-    if not inside.any() or (far <= APART).all() or not rings.weight.any():
+    if (
+        not (inside.any() and np.isfinite(seen).all())
+        or (far <= APART).all()
+        or not rings.weight.any()
+    ):
         return nothing
     for step in _candidates(scene, far):
         where, surplus = _told_apart(scene, step)

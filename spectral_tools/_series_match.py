@@ -99,6 +99,7 @@ class Learned:
     pattern: Volume | None
     noise: Noise | None
     alone: bool  # whether frames are weighed one by one
+    doubtful: bool  # whether what stays in place may be scene or camera
 
 
 def learn(
@@ -131,9 +132,9 @@ def learn(
         volumes = [volume - pattern if volume.any() else volume for volume in volumes]
     if mask is not None:
         volumes = [np.where(mask, volume, np.float32(0)) for volume in volumes]
-    found = grow_template(volumes, group.bounds, mask)
+    found, doubtful = grow_template(volumes, group.bounds, mask), False
     if look:
-        pattern, found = find_pattern(volumes, found, group.bounds, mask)
+        pattern, found, doubtful = find_pattern(volumes, found, group.bounds, mask)
     if final:
         found = settle_alone(found, mask)
     return Learned(
@@ -142,6 +143,7 @@ def learn(
         pattern=pattern,
         noise=found.noise,
         alone=found.alone,
+        doubtful=doubtful,
     )
 
 

@@ -52,7 +52,19 @@ def match_to(
             found[row].append(each[rows.index(row)] if row in rows else lost)
     for row, task in zip(rows, tasks, strict=True):
         found[row] = [admit(each, task.alike) for each in found[row]]
-    return found
+    return [_doubted(*each) for each in zip(found, learned, strict=True)]
+
+
+def _doubted(found: list[ShiftEstimate], known: Learned) -> list[ShiftEstimate]:
+    """Return matches that say whether the camera alone may have made them."""
+    if not known.doubtful:
+        return found
+    return [
+        replace(each, outcome=Outcome.AMBIGUOUS)
+        if each.outcome == Outcome.MATCHED
+        else each
+        for each in found
+    ]
 
 
 def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
@@ -147,8 +159,8 @@ def match_along(
     ]
     links, shown = match_near(given.frames, groups, given.reach or 1, workers)
     return [
-        _place(each, flags, given.ndim, given.from_first)
-        for each, flags in zip(links, shown, strict=True)
+        _doubted(_place(each, flags, given.ndim, given.from_first), known)
+        for each, flags, known in zip(links, shown, learned, strict=True)
     ]
 
 

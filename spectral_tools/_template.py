@@ -30,8 +30,9 @@ ROUNDS = 8
 # They are told apart once no shift moves further than this; one step may be
 # lengthened so many times.
 RESTED, BOLD = 5e-3, 10.0
-# So many frames tell whether a pattern pins them.
-FEW = 16
+# So many frames tell whether a pattern pins them; fewer than these do not tell for sure
+# what is pattern and what is scene.
+FEW, SPLIT = 16, 8
 
 
 def grow_template(
@@ -121,12 +122,15 @@ def find_pattern(
     sample: Sample,
     bounds: Bounds,
     known: Known | None = None,
-) -> tuple[Volume | None, Sample]:
-    """Return what stays in place while the scene moves, and the matches without it."""
-    pattern, sample = _first_pattern(frames, sample, bounds, known)
+) -> tuple[Volume | None, Sample, bool]:
+    """Return what stays in place while the scene moves, and the matches without it.
+
+    With them comes whether frames are too few to tell one from the other.
+    """
+    pattern, sample, doubtful = _first_pattern(frames, sample, bounds, known)
     there = [n for n, each in enumerate(sample.estimates) if believed(each)]
     if pattern is None or len(there) < 4:
-        return pattern, sample
+        return pattern, sample, doubtful
     # Strategy: shifts tell the pattern, and the pattern tells the shifts, which comes
     # to rest slowly where both can trade; two rounds tell where (Anderson mixing).
     shifts = np.array([sample.estimates[n].shift for n in there])
@@ -146,7 +150,7 @@ def find_pattern(
             part = float((step * change).sum() / max((change * change).sum(), 1e-12))
             onward = onward - min(max(part, -BOLD), 0.0) * ((shifts - last[0]) + change)
         last, shifts = (shifts, step), onward
-    return pattern, sample
+    return pattern, sample, doubtful
 
 
 def _first_pattern(
@@ -154,7 +158,7 @@ def _first_pattern(
     sample: Sample,
     bounds: Bounds,
     known: Known | None,
-) -> tuple[Volume | None, Sample]:
+) -> tuple[Volume | None, Sample, bool]:
     """Return a pattern if it explains more than the noise that it would fit.
 
     A pattern of the camera can pin shifts to zero, and then the mean of all
@@ -163,27 +167,48 @@ def _first_pattern(
     good = [n for n, each in enumerate(sample.estimates) if believed(each)]
     rows = np.unique(np.linspace(0, max(len(good) - 1, 0), FEW).astype(int))
     few = [good[n] for n in rows if n < len(good)]
-    if len(few) < 4:
-        return None, sample
+    if len(few) < 2:
+        return None, sample, False
     pictures = [frames[n] for n in few]
     held = np.array([sample.estimates[n].shift for n in few])
+    pinned = np.ptp(held, axis=0).max() <= PINNED
+    if len(few) < 4:
+        doubtful = pinned and _moves(_freed(frames, pictures, good, bounds, known))
+        return None, sample, doubtful
     plain, (rest, pattern) = unexplained(pictures, held), split_pattern(pictures, held)
     # One image more explains this much of noise.
     share = 1 - 2 / len(few)
-    pinned = np.ptp(held, axis=0).max() <= PINNED
     if not pinned and rest >= share * plain:
-        return None, sample
-    mean = np.mean([frames[n] for n in good], axis=0)
-    other = grow_template([picture - mean for picture in pictures], bounds, known)
+        return None, sample, False
+    other = _freed(frames, pictures, good, bounds, known)
     there = [n for n, each in enumerate(other.estimates) if believed(each)]
     moved = np.array([other.estimates[n].shift for n in there])
-    if len(there) > FOLLOWERS * len(few) and np.ptp(moved, axis=0).max() > PINNED:
+    if len(there) > FOLLOWERS * len(few) and _moves(other):
         kept = [pictures[n] for n in there]
         freed, without = split_pattern(kept, moved)
         if freed < share * min(rest, plain):
             free = [each - without for each in frames]
-            return without, grow_template(free, bounds, known)
+            return without, grow_template(free, bounds, known), len(few) < SPLIT
     if rest < share * plain:
         free = [frame - pattern for frame in frames]
-        return pattern, settle_template(free, sample.estimates, bounds, known)
-    return None, sample
+        settled = settle_template(free, sample.estimates, bounds, known)
+        return pattern, settled, len(few) < SPLIT
+    return None, sample, len(few) < SPLIT and _moves(other)
+
+
+def _freed(
+    frames: list[Volume],
+    few: list[Volume],
+    good: list[int],
+    bounds: Bounds,
+    known: Known | None,
+) -> Sample:
+    """Match a few frames by what they show beside the mean of all that are good."""
+    mean = np.mean([frames[n] for n in good], axis=0)
+    return grow_template([picture - mean for picture in few], bounds, known)
+
+
+def _moves(sample: Sample) -> bool:
+    """Return whether frames that are believed lie apart."""
+    moved = [each.shift for each in sample.estimates if believed(each)]
+    return len(moved) > 1 and bool(np.ptp(moved, axis=0).max() > PINNED)

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 # Steps that tell a pattern from a scene, from nothing on and where one is known, and how
 # much further one may go at most. What both could be is told last.
 SPLITS, FINER, BOOST = 4, 8, 20.0
+# Steps that leave so many times what the one before left go astray.
+ASTRAY = 1.5
 
 
 def unexplained(frames: list[Volume], shifts: Floats) -> float:
@@ -46,7 +48,7 @@ def split_pattern(
     if pattern is None:
         pattern = np.mean(frames, axis=0)
     boost = _boost(frames[0].shape[1:], shifts)
-    rest = math.inf
+    rest, last = math.inf, pattern
     for _ in range(steps):
         canvas = MeanCanvas(frames[0].shape)
         for frame, shift in zip(frames, shifts, strict=True):
@@ -59,7 +61,11 @@ def split_pattern(
                 return math.inf, pattern
             left.append(frame - scene - pattern)
         step = np.mean(left, axis=0)
-        rest = float(np.mean([np.square(each - step).mean() for each in left]))
+        before, rest = rest, float(np.mean([np.square(e - step).mean() for e in left]))
+        # Where the ends of frames matter more than what they share, steps go astray.
+        if rest > ASTRAY * before:
+            return before, last
+        last = pattern + step
         pattern = pattern + np.stack(
             [inverse(forward(one) * boost, one.shape) for one in step]
         )
