@@ -10,7 +10,7 @@ from ._canvas_mean import MeanCanvas, under_frame
 from ._correlation import ShiftEstimate
 from ._fft import fast_shape, forward, inverse
 from ._outcomes import Outcome
-from ._overlay import filter_picture, weigh_rings
+from ._overlay import Rings, filter_picture, weigh_rings
 from ._overlay_noise import Noise, radii
 from ._search_kernels import local_maxima
 from ._template_search import Bounds
@@ -37,6 +37,19 @@ BETWEEN, BESIDE = (0.29, 0.43, 0.62), 0.5
 # Whole pixels lead to a place in so many steps; what others tell this much better than
 # it is left as it is.
 STEPS, SLIGHT = 3, 0.02
+# Scenes of fewer modes than these have few hills. Noise of radii above this, in cycles
+# per pixel, has none; what is left is more than noise from this share of it on. Where it
+# is explained by this many squared pixels, shifts are not told.
+HILLS, FINE, RED, FAR = 40.0, 0.25, 0.5, 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Smooth:
+    """What a scene of few hills is told by, in grey values squared."""
+
+    power: float  # of the scene
+    slope: float  # of its slopes along an axis, by squared pixel
+    white: float  # of noise that has no hills
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +59,7 @@ class Lookalikes:
     place: Floats  # (3,) the shift of these frames
     found: bool
     spread: Floats  # (3, 3) variance that it adds to a shift, where nothing bounds it
+    smooth: Smooth | None  # where the scene has few hills
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,13 +83,38 @@ def admit(estimate: ShiftEstimate, places: list[Lookalikes]) -> ShiftEstimate:
         return estimate
     away = [float(np.abs(each.place - estimate.shift).max()) for each in places]
     near = places[int(np.argmin(away))]
-    if not near.found or estimate.outcome not in (Outcome.MATCHED, Outcome.AMBIGUOUS):
+    if estimate.outcome not in (Outcome.MATCHED, Outcome.AMBIGUOUS):
         return estimate
-    return replace(
-        estimate,
-        outcome=Outcome.AMBIGUOUS,
-        covariance=estimate.covariance + near.spread,
-    )
+    added = 0.0 if near.smooth is None else _misplaced(estimate, near.smooth)
+    covariance = estimate.covariance + near.spread
+    active = np.diag(covariance) > 0
+    covariance[active, active] += added
+    doubtful = near.found or added > FAR
+    outcome = Outcome.AMBIGUOUS if doubtful else estimate.outcome
+    return replace(estimate, outcome=outcome, covariance=covariance)
+
+
+def _misplaced(estimate: ShiftEstimate, smooth: Smooth) -> float:
+    """Return the variance of a shift that explains what a scene of few hills does not.
+
+    A frame that lies wrong differs by hills, and noise does not; so may a frame that
+    shows something else, but few hills do not tell one from the other.
+    """
+    square = max(estimate.correlation**2, 1e-12)
+    rest = smooth.power * (1 - square) / square - smooth.white
+    return rest / smooth.slope if rest > RED * smooth.white else 0.0
+
+
+def _smooth(seen: Volume, rings: Rings, noise: Noise, part: float) -> Smooth | None:
+    """Return what tells a smooth scene; None if it shows enough to be told by it."""
+    count, power = rings.count, rings.power
+    modes = 2 * float((count * power).sum() ** 2 / ((count * power**2).sum() + 1e-30))
+    axes = [axis for axis, n in enumerate(seen.shape) if axis and n > 1]
+    slope = np.mean([np.square(np.gradient(seen, axis=axis)).mean() for axis in axes])
+    if modes > HILLS or not slope > 0:
+        return None
+    white = (1 + part) * float(np.median(noise.power[rings.radius > FINE]))
+    return Smooth(power=float(seen.var()), slope=float(slope), white=white)
 
 
 def find_lookalikes(
@@ -117,7 +156,12 @@ def find_lookalikes(
         hidden=hidden,
         scatter=math.sqrt(2 * total * scatter),
     )
-    nothing = Lookalikes(place=place, found=False, spread=np.zeros((3, 3)))
+    nothing = Lookalikes(
+        place=place,
+        found=False,
+        spread=np.zeros((3, 3)),
+        smooth=_smooth(seen, rings, noise, part),
+    )
     reach = bounds.high - bounds.low
     far = np.minimum(reach, np.array(shape[1:]) // 2)
     if (

@@ -15,7 +15,7 @@ from ._outcomes import Outcome
 from ._series_inputs import SeriesInputs, check_series
 from ._series_match import Group, Learned, learn, volume_of
 from ._series_parts import match_along, match_to
-from ._template_settle import believed
+from ._template_settle import SETTLED, believed
 from ._workers import Workers, check_workers
 
 __all__ = ["SeriesAlignment", "align_series"]
@@ -206,6 +206,9 @@ def _walk(
     alarm = np.array([each.false_alarm for each in estimates])
     height = np.array([each.correlation for each in estimates])
     known = np.array([believed(each) for each in estimates])
+    if given.reach is None:
+        # A template is made again until frames move by less than this, noise or not.
+        covariance[known] += SETTLED**2 / 3 * np.eye(given.ndim)
     if given.exact is not None:
         n = given.exact
         shifts[n], covariance[n], outcome[n] = 0, 0, Outcome.MATCHED
