@@ -33,14 +33,14 @@ SWAYED, HIDDEN = 3.0, 0.15
 # Places that keep this share of the likeness are looked at, the best of them.
 ALIKE, MOST = 0.5, 8
 # On the way to another place these shares of it are looked at; periods have few parts.
-BETWEEN, BESIDE = (0.29, 0.43, 0.62), 0.5
+BETWEEN = 0.29, 0.43, 0.62
 # Whole pixels lead to a place in so many steps; what others tell this much better than
 # it is left as it is.
 STEPS, SLIGHT = 3, 0.02
 # Scenes of fewer modes than these have few hills. Noise of radii above this, in cycles
 # per pixel, has none; what is left is more than noise from this share of it on. Where it
 # is explained by this many squared pixels, shifts are not told.
-HILLS, FINE, RED, FAR = 40.0, 0.25, 0.5, 1.0
+HILLS, FINE, RED, FAR = 64.0, 0.25, 0.5, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -183,8 +183,10 @@ def find_lookalikes(
 
 def _alike_at(scene: Scene, step: Floats) -> bool:
     """Return whether the picture is like itself a step on, or a little beside that."""
-    where, surplus = _told_apart(scene, step)
-    return surplus < 0 and float(np.abs(where - step).max()) < BESIDE
+    way = step / np.linalg.norm(step)
+    where, surplus = _told_apart(scene, step, np.eye(3) - np.outer(way, way))
+    # Noise of few pixels agrees less well here than at the best place along the way.
+    return surplus < _doubt(scene, where)
 
 
 def _share(canvas: MeanCanvas | None, place: Floats) -> float:
@@ -233,9 +235,9 @@ def _candidates(scene: Scene, far: Ints) -> list[Floats]:
     # A step and its opposite are one.
     apart &= (steps @ np.array([1e6, 1e3, 1.0])) > 0
     order = np.argsort(-height[apart], kind="stable")[:MOST]
-    steps = [*_along(scene, plain, filtered, far), *steps[apart][order].astype(float)]
-    marked = [tuple(np.rint(step).astype(int) + far) for step in steps]
-    return [step for step, lag in zip(steps, marked, strict=True) if alike[lag] > ALIKE]
+    best = [*_along(scene, plain, filtered, far), *steps[apart][order].astype(float)]
+    marked = [tuple(np.rint(step).astype(int) + far) for step in best]
+    return [step for step, lag in zip(best, marked, strict=True) if alike[lag] > ALIKE]
 
 
 def _along(scene: Scene, plain: Volume, filtered: Volume, far: Ints) -> list[Floats]:
@@ -261,15 +263,18 @@ def _tensor(plain: Volume, filtered: Volume) -> Floats:
     return (tensor + tensor.T) / 2
 
 
-def _told_apart(scene: Scene, step: Floats, steps: int = STEPS) -> tuple[Floats, float]:
+def _told_apart(
+    scene: Scene, step: Floats, ways: Floats | None = None
+) -> tuple[Floats, float]:
     """Return the step, near one, at which a picture is most like itself.
 
-    Its surplus comes with it: how much more than what has to be tells it apart.
+    Its surplus comes with it: how much more than what has to be tells it apart. Only
+    some `ways` are gone if a projection on them is given.
     """
     plain, filtered, here = _seen(scene, scene.place)
     axes = [axis for axis, n in enumerate(scene.shape[1:]) if n > 1]
     best = step, math.inf
-    for _ in range(steps + 1):
+    for _ in range(STEPS + 1):
         one, two, there = _seen(scene, scene.place + step)
         there &= here
         if not there.any():
@@ -288,6 +293,7 @@ def _told_apart(scene: Scene, step: Floats, steps: int = STEPS) -> tuple[Floats,
         for i in axes:
             push[i] = float((slopes[i] * a).sum(dtype=float)) / there.sum()
         back = np.linalg.pinv(_tensor(one, two), rcond=SLIGHT, hermitian=True) @ push
+        back = back if ways is None else ways @ back
         step = step - back / max(1.0, float(np.abs(back).max()))
     return best
 

@@ -38,15 +38,18 @@ class SeriesAlignment:
         ``reference_point = frame_point + shift``. A frame that is not believed lies
         between its neighbours.
     covariance : ndarray of shape (n, ndim, ndim) or (n, groups, 2, 2)
-        Covariance of each shift, in square pixels. Infinite if nothing is known.
+        Covariance of each shift, in square pixels. Infinite if nothing is known; as wide
+        as the search along a direction of which the scene tells nothing, such as an edge.
     correlation : ndarray of shape (n,) or (n, groups)
         Zero-mean normalised cross-correlation of each frame with what it was
         matched to, -1 to 1.
     false_alarm : ndarray of shape (n,) or (n, groups)
         Probability that chance alone gives such a match, 0 to 1.
     outcome : ndarray of shape (n,) or (n, groups)
-        An `Outcome` for each frame. Unless it is matched or ambiguous, its shift
-        follows from its neighbours.
+        An `Outcome` for each frame. It is ambiguous where the scene looks the same
+        elsewhere (a lattice, an edge), or where few frames cannot tell it from what
+        stays in place. Unless it is matched or ambiguous, its shift follows from its
+        neighbours.
     template : ndarray of the shape of a frame
         What the frames show together, in the pixels of the reference; NaN where
         no frame shows it.

@@ -9,7 +9,7 @@ from ._canvas_mean import MeanCanvas
 from ._correlation import ShiftEstimate
 from ._outcomes import Outcome
 from ._overlay import lay_out
-from ._overlay_noise import Noise, measure_noise
+from ._overlay_noise import Noise, measure_noise, ring_powers
 from ._template_fit import match_frame, prepare_picture
 from ._template_search import Bounds, no_match, shrink_factor, shrink_frame
 from ._template_settle import Sample, believed, no_sample, settle_template
@@ -33,6 +33,9 @@ RESTED, BOLD = 5e-3, 10.0
 # So many frames tell whether a pattern pins them; fewer than these do not tell for sure
 # what is pattern and what is scene.
 FEW, SPLIT = 16, 8
+# Frames differ by more than noise if coarse detail, of less than so many cycles per pixel,
+# has so many times the power of the rest.
+COARSE, RED = 0.25, 1.5
 
 
 def grow_template(
@@ -173,7 +176,9 @@ def _first_pattern(
     held = np.array([sample.estimates[n].shift for n in few])
     pinned = np.ptp(held, axis=0).max() <= PINNED
     if len(few) < 4:
-        doubtful = pinned and _moves(_freed(frames, pictures, good, bounds, known))
+        doubtful = pinned and _structured(frames, good)
+        if doubtful:
+            doubtful = _moves(_freed(frames, pictures, good, bounds, known))
         return None, sample, doubtful
     plain, (rest, pattern) = unexplained(pictures, held), split_pattern(pictures, held)
     # One image more explains this much of noise.
@@ -193,7 +198,8 @@ def _first_pattern(
         free = [frame - pattern for frame in frames]
         settled = settle_template(free, sample.estimates, bounds, known)
         return pattern, settled, len(few) < SPLIT
-    return None, sample, len(few) < SPLIT and _moves(other)
+    doubtful = len(few) < SPLIT and _moves(other) and _structured(frames, good)
+    return None, sample, doubtful
 
 
 def _freed(
@@ -206,6 +212,15 @@ def _freed(
     """Match a few frames by what they show beside the mean of all that are good."""
     mean = np.mean([frames[n] for n in good], axis=0)
     return grow_template([picture - mean for picture in few], bounds, known)
+
+
+def _structured(frames: list[Volume], good: list[int]) -> bool:
+    """Return whether frames differ by more than noise, which has no coarse detail."""
+    mean = np.mean([frames[n] for n in good], axis=0)
+    radius, count, power = ring_powers([frames[n] - mean for n in good])
+    coarse = radius < COARSE
+    rough = float((count * power)[coarse].sum() / count[coarse].sum())
+    return rough > RED * float(np.median(power[~coarse]))
 
 
 def _moves(sample: Sample) -> bool:

@@ -1,6 +1,7 @@
 """Movies and stacks whose shifts are known."""
 
 import tracemalloc
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 import spectral_tools as spt
+from spectral_tools import _series_parts
 from spectral_tools._drift import complete_walk
 
 
@@ -210,6 +212,140 @@ def test_frame_that_matches_no_other_is_not_believed():
     assert np.isinf(found.covariance[:, 0, 0]).all()
 
 
+# Scenes that do not tell
+
+
+def frames_of(scene, truth, noise, rng=0):
+    """Frames that show a function of the place, with noise."""
+    rows, cols = np.indices((96, 112)).astype(float)
+    frames = np.stack([scene(rows + r, cols + c) for r, c in truth])
+    return frames + noise * np.random.default_rng(rng).normal(size=frames.shape)
+
+
+def lattice(period, defect):
+    def scene(rows, cols):
+        waves = sum(np.cos(2 * np.pi * each / period) for each in (rows, cols))
+        apart = (rows - 48) ** 2 + (cols - 56) ** 2
+        return waves + defect * np.exp(-apart / 32)
+
+    return scene
+
+
+def is_wrong(found, truth):
+    """Which frames are believed without doubt, and lie elsewhere than most of these."""
+    sure = found.outcome == spt.Outcome.MATCHED
+    error = found.shifts - truth
+    if sure.any():
+        error -= np.median(error[sure], axis=0)
+    return sure & (np.abs(error) > 1).any(axis=1)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3])
+@pytest.mark.parametrize("way", [(1, 0), (0.8, 0.6)])
+def test_shifts_along_an_edge_are_not_known(way, noise):
+    truth = np.random.default_rng(0).normal(scale=2, size=(12, 2))
+    frames = frames_of(
+        lambda r, c: np.tanh((way[0] * (r - 48) + way[1] * (c - 56)) / 1.5),
+        truth,
+        noise,
+    )
+    found = spt.align_series(frames)
+    assert spt.Outcome.MATCHED not in set(found.outcome)
+    known = found.outcome == spt.Outcome.AMBIGUOUS
+    assert known.sum() >= 10
+    along = np.array([-way[1], way[0]])
+    spread = np.sqrt(along @ found.covariance[known] @ along)
+    # Half a frame is searched: anything within that has a standard deviation of 28 px.
+    assert np.median(spread) > 20
+
+
+@pytest.mark.parametrize("reference", ["template", "first"])
+def test_stripes_are_ambiguous_for_any_reference(reference):
+    profile = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=300), 1.5)
+    profile /= profile.std()
+    truth = np.random.default_rng(0).normal(scale=2, size=(12, 2))
+    frames = frames_of(
+        lambda r, c: np.interp(r + 100 + 0 * c, np.arange(300), profile), truth, 0.3
+    )
+    found = spt.align_series(frames, reference=reference)
+    # A frame that is the reference lies where it is.
+    first = int(reference == "first")
+    assert set(found.outcome[first:]) == {spt.Outcome.AMBIGUOUS}
+    assert found.covariance[first:, 1, 1].min() > 20**2
+    # Across the stripes all is told, to about 0.01 px.
+    assert np.median(found.covariance[first:, 0, 0]) < 0.05**2
+
+
+@pytest.mark.parametrize(
+    ("period", "reference"), [(8, "template"), (12, "template"), (8, "first")]
+)
+def test_periods_of_a_noisy_lattice_are_not_told(period, reference):
+    truth = np.random.default_rng(1).normal(scale=4, size=(16, 2))
+    frames = frames_of(lattice(period, 0), truth, 0.3)
+    found = spt.align_series(frames, reference=reference)
+    # Without noise in its shift, the reference itself is matched.
+    sure = found.outcome[reference == "first" :] == spt.Outcome.MATCHED
+    assert not sure.any()
+    assert (found.outcome == spt.Outcome.AMBIGUOUS).sum() >= 12
+
+
+@pytest.mark.parametrize(("period", "noise"), [(8, 0.3), (10, 0.3), (12, 1.0)])
+def test_a_defect_tells_the_periods_of_a_lattice(period, noise):
+    truth = np.random.default_rng(1).normal(scale=4, size=(16, 2))
+    found = spt.align_series(frames_of(lattice(period, 6), truth, noise, rng=1))
+    assert {str(each) for each in found.outcome} == {"matched"}
+    assert np.abs(error_of(found.shifts, truth)).max() < 0.15  # Ten of its error bars.
+
+
+@pytest.mark.parametrize(("noise", "rng"), [(0, 2), (1e-3, 3)])
+def test_very_few_hills_do_not_mislead(noise, rng):
+    chance = np.random.default_rng(rng)
+    scene = ndimage.gaussian_filter(chance.normal(size=(300, 300)), 12)
+    scene /= scene.std()
+    truth = chance.integers(-5, 6, (12, 2))
+    frames = np.stack([scene[100 + r : 164 + r, 100 + c : 164 + c] for r, c in truth])
+    found = spt.align_series(frames + noise * chance.normal(size=frames.shape))
+    assert not is_wrong(found, truth).any()
+
+
+def test_error_bars_without_noise_are_not_below_what_fits_settle_to():
+    truth = np.random.default_rng(1).normal(scale=3, size=(12, 2))
+    scene = spt.gaussian_texture((188, 188), cutoff=0.25, rng=0)
+    frames = spt.simulate_series(scene, truth, (128, 128), rng=9).frames
+    found = spt.align_series(frames)
+    error = error_of(found.shifts, truth)
+    sigma = np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2))
+    assert np.abs(error / sigma).max() < 4
+
+
+def test_chain_says_where_it_is_parted_by_frames_without_texture():
+    frames = SERIES.frames[:8].copy()
+    frames[0] = np.nan
+    found = spt.align_series(frames, reference="previous")
+    assert found.outcome[0] == spt.Outcome.NO_TEXTURE
+    # The second frame is the origin, and the first one may lie anywhere about there.
+    assert_array_equal(found.shifts[1], 0)
+    assert_array_equal(found.covariance[1], 0)
+    assert found.covariance[0, 0, 0] > 0.25
+    assert_allclose(found.shifts[1:], TRUTH[1:8] - TRUTH[1], rtol=0, atol=0.3)
+
+
+def test_frames_beyond_an_ambiguous_link_are_ambiguous(monkeypatch):
+    clear = _series_parts.match_near
+
+    def unclear(*args):
+        links, shown = clear(*args)
+        for n, link in enumerate(links[0]):
+            if link.second == 3:
+                estimate = replace(link.estimate, outcome=spt.Outcome.AMBIGUOUS)
+                links[0][n] = replace(link, estimate=estimate)
+        return links, shown
+
+    monkeypatch.setattr(_series_parts, "match_near", unclear)
+    found = spt.align_series(SERIES.frames[:6], reference="previous")
+    assert list(found.outcome) == ["matched"] * 3 + ["ambiguous"] * 3
+
+
 # Planes
 
 
@@ -286,6 +422,29 @@ def test_what_stays_in_place_does_not_pin_the_frames(kind):
     assert_allclose(found.shifts, without.shifts, rtol=0, atol=0.05)
     seen = np.corrcoef(found.pattern.ravel(), pattern.ravel())[0, 1]
     assert seen > 0.99
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_few_frames_under_dust_are_not_believed(count):
+    """What stays in place may be the scene: few frames cannot tell."""
+    truth = np.random.default_rng(1).normal(scale=3, size=(count, 2))
+    rng = np.random.default_rng(51)
+    dust = ndimage.gaussian_filter(rng.normal(size=(96, 112)), 1.5)
+    frames = movie(truth, rng=1).frames + dust / dust.std()
+    for kwargs in ({}, {"reference": "previous"}):
+        found = spt.align_series(frames, **kwargs)
+        # The origin of a chain is where it is.
+        first = "reference" in kwargs
+        assert spt.Outcome.MATCHED not in set(found.outcome[first:])
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_few_frames_without_dust_are_believed(count):
+    still = movie(np.zeros((count, 2)))
+    moving = movie(TRUTH[:count])
+    for each in (still, moving):
+        found = spt.align_series(each.frames)
+        assert {str(outcome) for outcome in found.outcome} == {"matched"}
 
 
 def test_pattern_is_none_where_nothing_stays_in_place():
