@@ -71,7 +71,8 @@ def volume_of(frame: Any, group: Group) -> tuple[Volume, NDArray[np.bool_] | Non
             known = finite if known is None else np.logical_and(finite, known)
             image = np.where(finite, image, group.offset)
     wide = np.float64 if image.dtype.itemsize > 4 else np.float32
-    scaled = np.subtract(image, group.offset, dtype=wide)
+    # Kernels go through its memory plane by plane, row by row.
+    scaled = np.subtract(image, group.offset, dtype=wide, order="C")
     scaled *= 1 / group.scale
     volume: Any = scaled.astype(np.float32, copy=False)
     if group.planes is not None:

@@ -682,3 +682,14 @@ def test_smoothing_is_the_least_squares_solution(count, number):
     )
     assert_allclose(found, expected, atol=1e-9)
     assert_allclose(spread[:, 0, 0], np.diag(np.linalg.inv(normal)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("reference", ["template", "previous", "image"])
+def test_layout_of_frames_in_memory_does_not_matter(reference):
+    frames = SERIES.frames[:6]
+    given = frames[0] if reference == "image" else reference
+    found = spt.align_series(frames, reference=given)
+    if reference == "image":
+        given = np.asfortranarray(given)
+    other = spt.align_series(np.asfortranarray(frames), reference=given)
+    assert_array_equal(other.shifts, found.shifts)
