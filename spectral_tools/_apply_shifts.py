@@ -59,7 +59,8 @@ def apply_shifts(
     planes : int or sequence of sequence of int, optional
         The groups of planes that `shifts` are for, as for `align_series`.
     dtype : dtype, optional
-        Of the result, by default that of the frames. Integers are rounded and clipped.
+        Of the result, by default that of `out`, or that of the frames. Integers are
+        rounded and clipped.
     out : array_like, optional
         Where to write the frames: anything that takes slices (NumPy, h5py, zarr) and
         has the shape of the result, which then is never in memory as a whole.
@@ -108,7 +109,7 @@ def apply_shifts(
     if border not in BORDERS:
         message = f"`border` must be one of {BORDERS}; got {border!r}."
         raise ValueError(message)
-    kept = series.dtype if dtype is None else np.dtype(dtype)
+    kept = np.dtype(getattr(out, "dtype", series.dtype) if dtype is None else dtype)
     image_dtype(kept, "dtype")
     _check_fill(fill_value, kept)
     check_workers(workers)
@@ -120,6 +121,7 @@ def apply_shifts(
         raise ValueError(message)
     # Threads write to an array themselves; others, and other stores, get chunks.
     here = isinstance(result, np.ndarray) and not callable(workers)
+    here = here and result.dtype == kept
     move = partial(
         _move_chunk, series, moves, order, border, fill_value, result if here else kept
     )

@@ -237,3 +237,23 @@ def test_frames_are_replaced_in_place_on_request(shifts):
     frames = FRAMES.copy()
     assert spt.apply_shifts(frames, moves, border="wrap", out=frames) is frames
     np.testing.assert_array_equal(frames, moved)
+
+
+@pytest.mark.parametrize("workers", [1, map])
+def test_frames_are_rounded_to_the_type_of_where_they_go(workers, tmp_path):
+    frames = np.array([[[-3.0, 0.7, 1.4], [254.6, 300.0, 8.0]]])
+    expected = [[[0, 1, 1], [255, 255, 8]]]
+    with h5py.File(tmp_path / "moved.h5", "w") as file:
+        store = file.create_dataset("moved", (1, 2, 3), np.uint8)
+        for out in (np.zeros((1, 2, 3), np.uint8), store):
+            spt.apply_shifts(frames, [(0, 0)], out=out, workers=workers)
+            assert_array_equal(out[:], expected)
+
+
+def test_fill_value_is_held_against_where_frames_go():
+    frames = np.ones((1, 2, 3), np.uint8)
+    out = np.zeros((1, 2, 3))
+    spt.apply_shifts(frames, [(1, 0)], out=out, fill_value=np.nan)
+    assert np.isnan(out[0, 0]).all()
+    with pytest.raises(ValueError, match="`fill_value` must be representable in uint8"):
+        spt.apply_shifts(out, [(1, 0)], out=frames, fill_value=-1)
