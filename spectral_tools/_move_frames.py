@@ -57,6 +57,8 @@ def move_frame(
         return
     whole = np.floor(steady).astype(np.intp)
     fraction = steady - whole
+    # Half a pixel beyond its border a frame shows the pixel there, if no other is seen.
+    beyond = "nearest" if border == "constant" else border
     # Pixel k of the result shows k - whole - fraction of the frame.
     size = np.array(frame.shape)
     if fraction.any():
@@ -72,10 +74,10 @@ def move_frame(
         )
         _keep(values, to)
     elif to.dtype == frame.dtype and not np.may_share_memory(frame, to):
-        _surround(frame, -whole, border, to)
+        _surround(frame, -whole, beyond, to)
     else:
         box = np.empty(frame.shape, frame.dtype)
-        _surround(frame, -whole, border, box)
+        _surround(frame, -whole, beyond, box)
         _keep(box, to)
     if border == "constant":
         _fill_outside(to, shift, fill_value)
@@ -126,6 +128,9 @@ def _brought_near(shift: Floats, shape: tuple[int, ...], border: str) -> Floats:
 def _keep(values: NDArray[Any], to: NDArray[Any]) -> None:
     """Copy values, rounded and clipped if they must be; they may change."""
     kept = to.dtype
+    if kept.kind == "b" and values.dtype.kind == "f":
+        np.greater(values, 0.5, out=to)
+        return
     if kept.kind not in "iu" or values.dtype.kind not in "iuf":
         np.copyto(to, values, casting="unsafe")
         return
@@ -135,6 +140,9 @@ def _keep(values: NDArray[Any], to: NDArray[Any]) -> None:
         low, high = max(info.min, own.min), min(info.max, own.max)
         np.copyto(to, np.clip(values, low, high), casting="unsafe")
         return
+    if values.dtype.itemsize < 4:
+        # Half floats end before most integers do.
+        values = values.astype(np.float32)
     np.rint(values, out=values)
     np.clip(values, info.min, info.max, out=values)
     top = values.dtype.type(info.max)

@@ -257,3 +257,32 @@ def test_fill_value_is_held_against_where_frames_go():
     assert np.isnan(out[0, 0]).all()
     with pytest.raises(ValueError, match="`fill_value` must be representable in uint8"):
         spt.apply_shifts(out, [(1, 0)], out=frames, fill_value=-1)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint16, np.int64])
+@pytest.mark.parametrize("shift", [(1, 0), (0.5, 0)])
+def test_half_floats_become_integers(shift, dtype):
+    frames = np.array([[[1, 2], [3, 60000]], [[-4, 5], [6, 7]]], np.float16)
+    shifts = [shift, shift]
+    found = spt.apply_shifts(frames, shifts, dtype=dtype)
+    wide = spt.apply_shifts(frames.astype(float), shifts, dtype=dtype)
+    # A spline of half floats is one of single precision: one in 2^24, then rounding.
+    assert_allclose(found, wide, rtol=1e-6, atol=1)
+
+
+@pytest.mark.parametrize("order", [1, 3, 5])
+def test_flags_show_what_is_nearer(order):
+    frames = np.zeros((1, 5, 9), bool)
+    frames[..., 4:6] = True
+    for shift, first in ((0.3, 4), (0.7, 5), (-0.3, 4)):
+        moved = spt.apply_shifts(frames, [(0, shift)], order=order)
+        assert_array_equal(moved, np.roll(frames, first - 4, axis=2))
+
+
+@pytest.mark.parametrize("shift", [0.5, -0.5, 1.5, -1.5, 2.5, -2.5])
+def test_nearest_pixel_at_a_border_is_the_one_there(shift):
+    frames = np.arange(2.0, 8.0)[None, None] + np.zeros((1, 2, 1))
+    moved = spt.apply_shifts(frames, [(0, shift)], order=0, fill_value=-1)[0, 0]
+    there = moved[moved > 0]
+    assert_array_equal(there, np.sort(there))
+    assert (2 if shift > 0 else 7) in there
