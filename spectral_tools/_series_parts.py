@@ -184,16 +184,21 @@ def _place(
     group = connected_groups(rows, len(used))
     largest = np.bincount(group).argmax()
     origin = int((group == largest).argmax())
+    told = np.array([link.estimate.covariance[axes, axes] for link in good])
+    # Along an axis of one pixel nothing moves, and links leave nothing open.
+    flat = ~told.any(axis=(0, 1))
+    told[:, flat, flat] = 1.0
     placement = solve_rigid(
         rows,
         moved,
         np.zeros_like(moved),
-        covariance=np.array([link.estimate.covariance[axes, axes] for link in good]),
+        covariance=told,
         fixed=origin if from_first else None,
     )
     sure = _sure(good, rows[placement.inlier], placement.inlier, len(used))
     core = sure[origin] if from_first else np.bincount(sure).argmax()
     covariance = position_covariance(placement)
+    covariance[:, flat, flat] = 0.0
     alarm, height, links_of = (
         np.ones(len(used)),
         np.zeros(len(used)),

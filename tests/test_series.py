@@ -693,3 +693,20 @@ def test_layout_of_frames_in_memory_does_not_matter(reference):
         given = np.asfortranarray(given)
     other = spt.align_series(np.asfortranarray(frames), reference=given)
     assert_array_equal(other.shifts, found.shifts)
+
+
+@pytest.mark.parametrize("kwargs", [{"reach": 2}, {"reference": "previous"}])
+@pytest.mark.parametrize("lead", [(1,), (1, 1)])
+def test_chains_of_frames_with_axes_of_one_pixel_are_aligned(lead, kwargs):
+    rng = np.random.default_rng(0)
+    scene, truth = rng.normal(size=(40, 100)), np.arange(5.0)
+    scene = scene if len(lead) == 1 else scene[0]
+    frames = np.stack([scene[..., n : n + 64] for n in range(5)])
+    frames = frames + rng.normal(scale=0.1, size=frames.shape)
+    found = spt.align_series(frames.reshape(5, *lead, *frames.shape[1:]), **kwargs)
+    flat = len(lead)
+    # Standard errors are about 0.01 px on lines, and add up over four links.
+    away = found.shifts[:, -1] - found.shifts[0, -1] - truth
+    assert_allclose(away, 0, rtol=0, atol=0.1)
+    assert not found.shifts[:, :flat].any()
+    assert not found.covariance[1:-1, :flat, :flat].any()
