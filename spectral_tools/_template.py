@@ -219,6 +219,9 @@ def _structured(frames: list[Volume], good: list[int]) -> bool:
     mean = np.mean([frames[n] for n in good], axis=0)
     radius, count, power = ring_powers([frames[n] - mean for n in good])
     coarse = radius < COARSE
+    if coarse.all() or not coarse.any():
+        # Frames of a few pixels have too few frequencies to tell.
+        return False
     rough = float((count * power)[coarse].sum() / count[coarse].sum())
     return rough > RED * float(np.median(power[~coarse]))
 

@@ -710,3 +710,12 @@ def test_chains_of_frames_with_axes_of_one_pixel_are_aligned(lead, kwargs):
     assert_allclose(away, 0, rtol=0, atol=0.1)
     assert not found.shifts[:, :flat].any()
     assert not found.covariance[1:-1, :flat, :flat].any()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 1, 40)])
+def test_a_few_frames_of_a_few_pixels_are_aligned_or_not_without_a_warning(shape):
+    rng = np.random.default_rng(0)
+    frames = np.stack([rng.normal(size=shape)] * 2)
+    frames += rng.normal(scale=0.1, size=frames.shape)
+    found = spt.align_series(frames)
+    assert np.isfinite(found.shifts).all()
