@@ -119,6 +119,9 @@ def apply_shifts(
     elif tuple(result.shape) != (len(moves), *series.shape):
         message = f"`out` must have shape {(len(moves), *series.shape)}; got {tuple(result.shape)}."
         raise ValueError(message)
+    elif _lies_across(frames, out):
+        # No frame may be written over before it is read.
+        result = np.empty(out.shape, out.dtype)
     # Threads write to an array themselves; others, and other stores, get chunks.
     here = isinstance(result, np.ndarray) and not callable(workers)
     here = here and result.dtype == kept
@@ -137,7 +140,23 @@ def apply_shifts(
             f"`shifts` must hold one shift for each frame; got {len(moves)} shifts."
         )
         raise ValueError(message)
-    return result
+    if out is None:
+        return result
+    if result is not out:
+        out[:] = result
+    return out
+
+
+def _lies_across(frames: Any, out: Any) -> bool:
+    """Return whether two arrays share memory, but not each frame its own."""
+    if not (isinstance(frames, np.ndarray) and isinstance(out, np.ndarray)):
+        return False
+    same = (
+        frames.ctypes.data == out.ctypes.data
+        and frames.strides == out.strides
+        and frames.dtype == out.dtype
+    )
+    return not same and np.may_share_memory(frames, out)
 
 
 def _in_chunks(

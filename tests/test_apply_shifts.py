@@ -286,3 +286,14 @@ def test_nearest_pixel_at_a_border_is_the_one_there(shift):
     there = moved[moved > 0]
     assert_array_equal(there, np.sort(there))
     assert (2 if shift > 0 else 7) in there
+
+
+@pytest.mark.parametrize("workers", [1, 2, map])
+@pytest.mark.parametrize("step", [1, -1])
+def test_frames_are_read_before_others_are_written_over_them(step, workers):
+    room = RNG.normal(size=(40, 6, 7))
+    given, to = (room[:-1], room[1:]) if step > 0 else (room[1:], room[:-1])
+    moves = np.tile([0.3, 1.0], (39, 1))
+    moved = spt.apply_shifts(given.copy(), moves)
+    assert spt.apply_shifts(given, moves, out=to, workers=workers) is to
+    assert_array_equal(to, moved)
