@@ -1,5 +1,6 @@
 """Match frames to a picture that was prepared (floor 6)."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from ._correlation import BELIEVED, ShiftEstimate, correlate_images
 from ._outcomes import Outcome
-from ._overlay import Overlay, fit_overlay, lay_out
+from ._overlay import Overlay, OverlayFit, fit_overlay, lay_out
 from ._overlay_noise import measure_noise
 from ._subpixel import fit_shift
 from ._template_search import (
@@ -48,6 +49,9 @@ APART = 0.25
 # A frame that was found without a search is this alike at least, as a share of what
 # frames are; so many places are tried on the way to it.
 ALIKE, PLACES = 0.9, 100.0
+# It is told from its strongest rivals if they are less likely by this (natural
+# logarithm), which are odds of 20,000.
+RIVALS, TOLD = 4, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -196,7 +200,38 @@ def fit_picture(
         overlap=_overlap(size, fit.shift),
         alternatives=fit.shift[None],
     )
+    rivals = start.alternatives[1:]
+    if start.outcome == Outcome.AMBIGUOUS and len(rivals):
+        power = overlay.modes * estimate.overlap / 2
+        if _is_best(overlay, frame, fit, rivals, power, weight):
+            estimate = replace(estimate, outcome=Outcome.MATCHED)
     return estimate, start.false_alarm < CERTAIN and fit.significance > COHERENT
+
+
+def _is_best(
+    overlay: Overlay,
+    frame: Volume,
+    fit: OverlayFit,
+    rivals: Floats,
+    power: float,
+    weight: Volume | None,
+) -> bool:
+    """Return whether a frame is much likelier at a fit than at places it rivals with.
+
+    What pictures do not explain of n numbers that are random makes a place likelier by
+    n / 2 times the logarithm of its ratio.
+    """
+    rest = max(1 - fit.correlation**2, 1e-30)
+    for rival in rivals:
+        other = fit_overlay(overlay, frame, rival, weight=weight, steps=2)
+        if other is None:
+            return False
+        if np.abs(other.shift - fit.shift).max() < TRAVEL:
+            continue
+        left = max(1 - max(other.correlation, 0.0) ** 2, 1e-30)
+        if not power * math.log(left / rest) > TOLD:
+            return False
+    return True
 
 
 def fit_alone(
@@ -270,8 +305,11 @@ def _look_again(
         origin - search.centre,
         picture.bounds,
     )
-    shift = found.shift + search.centre
-    found = replace(found, shift=shift, alternatives=shift[None])
+    found = replace(
+        found,
+        shift=found.shift + search.centre,
+        alternatives=found.alternatives + search.centre,
+    )
     if found.outcome in (Outcome.MATCHED, Outcome.AMBIGUOUS):
         found, _ = fit_picture(picture, frame, found, 1, known)
     if first is None:
@@ -326,16 +364,16 @@ def match_masked(
     least = LEAST * images[1].size / min(images[0].size, images[1].size)
     found = correlate_images(
         (images[0], images[1]), (masks[0], masks[1]), (middle - origin)[axes],
-        reach[axes], least, None, 1,
+        reach[axes], least, None, RIVALS,
     )  # fmt: skip
-    shift, covariance = np.zeros(3), np.zeros((3, 3))
-    shift[axes] = found.shift + origin[axes]
+    places, covariance = np.zeros((len(found.alternatives), 3)), np.zeros((3, 3))
+    places[:, axes] = found.alternatives + origin[axes]
     covariance[axes, axes] = found.covariance
     size = np.array(volumes[1].shape)
     return replace(
         found,
-        shift=shift,
+        shift=places[0],
         covariance=covariance,
-        overlap=_overlap(size, shift),
-        alternatives=shift[None],
+        overlap=_overlap(size, places[0]),
+        alternatives=places,
     )

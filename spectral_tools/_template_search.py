@@ -33,6 +33,8 @@ Tapers = tuple[Floats, Floats, Floats]
 
 # A second peak this close to the first leaves the answer open.
 AMBIGUOUS = 0.85
+# So many of them are looked at.
+MOST = 8
 # What is known for certain is looked at alone if it is this share of the picture.
 CORE = 0.6
 # Frames are made smaller for the search, but not below this side, in pixels.
@@ -170,7 +172,7 @@ def search_template(template: Template, frame: Volume) -> ShiftEstimate | None:
     alarm, _ = chance_level(
         float(height[order[0]]), height[far], max(int(allowed.sum()), 1)
     )
-    rival = float(height[far & allowed].max(initial=0.0))
+    rivals = [k for k in order if far[k] and height[k] > AMBIGUOUS * height[order[0]]]
     shift = best - parabola_tops(surface, lags[order[:1]], True)[0]
     inner = (template.low < template.high) & (
         (best == template.low) | (best == template.high)
@@ -180,13 +182,15 @@ def search_template(template: Template, frame: Volume) -> ShiftEstimate | None:
         outcome = Outcome.NOT_FOUND
     elif inner.any():
         outcome = Outcome.BEYOND_BOUND
-    elif rival > AMBIGUOUS * height[order[0]]:
+    elif rivals:
         outcome = Outcome.AMBIGUOUS
     steps = np.array([1.0, template.factor, template.factor])
+    places = np.array([shift, *signed[rivals[:MOST]]]) * steps + template.centre
     return replace(
         no_match(3, outcome),
-        shift=shift * steps + template.centre,
+        shift=places[0],
         false_alarm=float(alarm),
+        alternatives=places,
     )
 
 

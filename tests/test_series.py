@@ -719,3 +719,20 @@ def test_a_few_frames_of_a_few_pixels_are_aligned_or_not_without_a_warning(shape
     frames += rng.normal(scale=0.1, size=frames.shape)
     found = spt.align_series(frames)
     assert np.isfinite(found.shifts).all()
+
+
+def test_frames_of_few_hills_are_told_from_their_rivals():
+    outcomes, errors = [], []
+    for seed in (2, 7, 10):
+        scene = spt.gaussian_texture((160, 160), cutoff=0.1, rng=seed)
+        truth = np.random.default_rng(seed).uniform(-20, 20, (10, 2))
+        frames = spt.simulate_series(
+            scene, truth, (80, 80), noise_sigma=0.3, rng=seed
+        ).frames
+        found = spt.align_series(frames)
+        away = found.shifts - truth
+        outcomes += found.outcome.tolist()
+        errors.append(np.abs(away - np.median(away, axis=0)).max())
+    # The search alone calls nine of these thirty ambiguous.
+    assert outcomes.count(spt.Outcome.MATCHED) >= 27
+    assert max(errors) < 0.2
