@@ -172,7 +172,7 @@ def search_template(template: Template, frame: Volume) -> ShiftEstimate | None:
     alarm, _ = chance_level(
         float(height[order[0]]), height[far], max(int(allowed.sum()), 1)
     )
-    rivals = [k for k in order if far[k] and height[k] > AMBIGUOUS * height[order[0]]]
+    rivals = order[far[order] & (height[order] > AMBIGUOUS * height[order[0]])]
     shift = best - parabola_tops(surface, lags[order[:1]], True)[0]
     inner = (template.low < template.high) & (
         (best == template.low) | (best == template.high)
@@ -182,7 +182,7 @@ def search_template(template: Template, frame: Volume) -> ShiftEstimate | None:
         outcome = Outcome.NOT_FOUND
     elif inner.any():
         outcome = Outcome.BEYOND_BOUND
-    elif rivals:
+    elif len(rivals):
         outcome = Outcome.AMBIGUOUS
     steps = np.array([1.0, template.factor, template.factor])
     places = np.array([shift, *signed[rivals[:MOST]]]) * steps + template.centre
