@@ -53,7 +53,8 @@ print("shifts:", found.shifts.shape)
 # %%
 # True and found
 # --------------
-# Lines are the truth, dots what was found, with error bars of two standard deviations.
+# Lines are the truth, dots what was found. Error bars of two standard deviations are
+# there, and hardly larger than the dots.
 
 time = np.arange(count)
 fig, axes = plt.subplots(1, 3, figsize=(8, 3), sharey=True, layout="constrained")

@@ -9,7 +9,8 @@ error bars, which is 1 if they are right.
 Then, with SPECTRAL_TOOLS_DATA naming the folder of real acquisitions, the median error at
 landmarks of two pairs of stained sections, and that of a bend put on a radar image beside
 an optical one. scikit-image and OpenCV get the same grey images, laid with their
-middles on each other.
+middles on each other. Last a strip of a lattice on its survey: the share of hands, each
+wrong by 10 px at both corners, after which the match lies in the right period.
 """
 
 # ruff: noqa: T201
@@ -252,6 +253,38 @@ def bend_radar(folder):
             report(name, errors, spent)
 
 
+def place_strip(folder, count=1000):
+    """Print how often two corners set by hand lead to the right period of a lattice."""
+    with np.load(folder / "stem_si_survey_haadf_eels" / "stem_si_triplet.npz") as file:
+        survey, strip = file["survey"].astype(float), file["haadf"]
+        corners = file["si_rect_tlbr"].reshape(2, 2)
+    size, period = corners[1] - corners[0], np.array([22, 15])
+    small = spt.resample(strip, size[0] / strip.shape[0], 1).image
+    rng = np.random.default_rng(17)
+    angles = rng.uniform(0, 2 * np.pi, (count, 2))
+    clicks = corners + 10 * np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+    hands = (clicks[:, 0] + clicks[:, 1] - size) / 2
+    surface = spt.correlation_surface(survey, small, whitening=0)
+    first = (np.array(surface.shape) - 1) // 2
+
+    def best_near(place):
+        low = np.ceil(place - period / 2).astype(int)
+        high = np.floor(place + period / 2).astype(int) + 1
+        part = surface[tuple(map(slice, low + first, high + first))]
+        return low + np.unravel_index(part.argmax(), part.shape)
+
+    print(f"\nstrip of a lattice, {count} hands wrong by 10 px at both corners")
+    for name, places in (("hand", hands), ("match", [best_near(h) for h in hands])):
+        ends = np.stack([places, places + size], axis=1) - corners
+        right = (np.abs(ends) <= period / 2).all(axis=(1, 2))
+        worst = np.abs(ends[right]).max()
+        print(
+            f"  {name:6} right period {right.mean():6.1%}  then within {worst:4.1f} px"
+        )
+    blind = spt.phase_correlate(survey, small)
+    print(f"  without a hand: {blind.outcome}")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=50)
@@ -263,6 +296,7 @@ def main():
     if folder and not options.no_real:
         align_sections(Path(folder) / "multimodal")
         bend_radar(Path(folder) / "multimodal")
+        place_strip(Path(folder) / "multimodal")
 
 
 if __name__ == "__main__":
