@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from ._canvas_mean import under_frame
 from ._fft import fast_shape, forward, inverse
-from ._overlay_kernels import bump_taps, level_sums, overlay_sums, slope_tables
+from ._overlay_algebra import lay_frame, level_sums, tell_step
+from ._overlay_kernels import overlay_sums, slope_tables
 from ._overlay_noise import LEAST, Noise, radii, ring_powers
 from ._spline_kernels import prefilter, spline_margin
 
@@ -225,21 +226,6 @@ def _slope_tables(plain: Volume, filtered: Volume, known: Known) -> Floats:
     return tables
 
 
-def _curvature(overlay: Overlay, box: Ints) -> Floats:
-    """Return the sums of products of slopes in a box of the picture."""
-    result = np.zeros((3, 3))
-    row = 0
-    (a, b, c), (d, e, f) = box.tolist()
-    for i in range(3):
-        for j in range(i, 3):
-            t = overlay.tables[row]
-            value = t[d, e, f] - t[a, e, f] - t[d, b, f] - t[d, e, c]
-            value += t[a, b, f] + t[a, e, c] + t[d, b, c] - t[a, b, c]
-            result[i, j] = result[j, i] = value
-            row += 1
-    return result
-
-
 def fit_overlay(
     overlay: Overlay,
     frame: Volume,
@@ -254,70 +240,57 @@ def fit_overlay(
     # frame ends, and the filter only makes it sharp.
     shift = start.copy()
     size = np.array(frame.shape[1:])
+    pixels = math.prod(frame.shape[1:])
     active = size > 1
+    lead = np.where(active, MARGIN, 0)
     counts = np.ones((1, 1, 1), np.float32) if weight is None else weight
-    fit = None
     for _ in range(steps):
-        place = shift - overlay.origin
-        whole = np.floor(place + 1e-9).astype(np.intp)
-        parts = np.where(active, np.maximum(place - whole, 0.0), 0.0)
-        first = np.maximum(-whole, 0)
-        stop = np.minimum(size, overlay.shape - whole - (parts > 0))
-        if (stop <= first).any() or (stop - first).prod() < LEAST * size.prod():
+        base, box, whole, value, slope = lay_frame(
+            shift, overlay.origin, overlay.shape, size, lead
+        )
+        sides = np.maximum(box[1] - box[0], 0).tolist()
+        covered = math.prod(sides)
+        if covered < LEAST * pixels:
             return None
-        base = whole + np.where(active, MARGIN - 1, 0)
-        value, slope = bump_taps(parts, ~active)
         table = np.zeros(11)
         total, planes = 0.0, []
         for one, plain, filtered in zip(
             frame, overlay.plain, overlay.filtered, strict=True
         ):
             sums = overlay_sums(
-                one, counts, plain, filtered, overlay.known, base,
-                np.stack([first, stop]), value, slope,
-            )  # fmt: skip
-            if sums[0, 0] < LEAST * size.prod():
+                one, counts, plain, filtered, overlay.known, base, box, value, slope
+            )
+            if sums[0, 0] < LEAST * pixels:
                 return None
-            total += sums[0, 0]
+            total += float(sums[0, 0])
             products, levels = level_sums(sums, active)
             table += products
             planes.append(levels)
-        if not table[3] > 0 or not table[4] > 0 or not table[0] > 0:
+        ff, pp, fp, fz, pz = table[:5].tolist()
+        if not fz > 0 or not pz > 0 or not ff > 0:
             return None
-        gain = table[3] / table[4]
-        box = np.stack([first + whole, stop + whole])
-        share = total / len(frame) / (stop - first).prod()
-        bend = _curvature(overlay, box) * share * overlay.signal
-        bend[~active, ~active] = 1
-        if not np.linalg.det(bend) > 0:
+        gain = fz / pz
+        scale = overlay.signal * total / len(frame) / covered
+        told, step, back = tell_step(table, overlay.tables, box + whole, active, scale)
+        if not told:
             return None
-        back = np.linalg.inv(bend)
-        step = back @ (table[5:8] - gain * table[8:11]) / gain
-        step[~active] = 0
         longest = float(np.abs(step).max())
-        step *= min(1.0, LONGEST / max(longest, 1e-30))
-        rest = max(table[0] - 2 * gain * table[2] + gain * gain * table[1], 0.0)
-        rest /= total
+        rest = max(ff - 2 * gain * fp + gain * gain * pp, 0.0) / total
         noise = rest / max(overlay.variance, 1e-30)
-        covariance = back * overlay.spread * noise / gain**2
-        covariance[~active] = covariance[:, ~active] = 0
-        shift = shift + step
-        fit = OverlayFit(
-            shift=shift,
-            covariance=covariance,
-            correlation=float(
-                np.clip(table[2] / math.sqrt(max(table[0] * table[1], 1e-30)), -1, 1)
-            ),
-            gain=float(gain),
-            light=np.array([one - gain * two for one, two in planes]),
-            variance=float(rest),
-            significance=float(
-                table[3] / math.sqrt(max(table[4] * overlay.chance * noise, 1e-30))
-            ),
-            step=longest,
-            share=float(total / len(frame) / size.prod()),
-        )
-        sigma = math.sqrt(max(float(np.diag(covariance).max()), 0.0))
+        covariance = back * (overlay.spread * noise / gain**2)
+        shift = shift + step * min(1.0, LONGEST / max(longest, 1e-30))
+        sigma = math.sqrt(max(float(covariance.diagonal().max()), 0.0))
         if LEFT * longest < SHORT + SHORT_SIGMAS * sigma:
             break
-    return fit
+    correlation = fp / math.sqrt(max(ff * pp, 1e-30))
+    return OverlayFit(
+        shift=shift,
+        covariance=covariance,
+        correlation=min(max(correlation, -1.0), 1.0),
+        gain=gain,
+        light=np.array([one - gain * two for one, two in planes]),
+        variance=rest,
+        significance=fz / math.sqrt(max(pz * overlay.chance * noise, 1e-30)),
+        step=longest,
+        share=total / len(frame) / pixels,
+    )

@@ -1,6 +1,5 @@
 """Compare a frame with a picture that lies under it, compiled (floor 2)."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,6 @@ from ._compiled import compiled
 
 __all__ = [
     "SUMS",
-    "bump_taps",
-    "level_sums",
     "overlay_sums",
     "shrink_pixels",
     "slope_tables",
@@ -27,33 +24,6 @@ Flags = NDArray[np.bool_]
 # the frame along the three axes; the last holds ff pp fp fz pz fg fg fg pg pg pg; the
 # columns of the row before are the squares and products of distances: 00 01 02 11 12 22.
 SUMS = (9, 11)
-# A slope that others explain to all but this share is one of them.
-FLAT = 1e-9
-
-
-@compiled
-def bump_taps(parts: Floats, flat: Flags) -> tuple[Volume, Volume]:
-    """Return the weights of four cubic bumps around a place on each axis, and their slopes.
-
-    The place lies `parts` (0 to 1) beyond the second bump. Axes of one pixel, which are
-    `flat`, have one bump.
-    """
-    value, slope = np.zeros((2, 3, 4), np.float32)
-    for axis in range(3):
-        if flat[axis]:
-            value[axis, 0] = 1
-            continue
-        u = parts[axis]
-        low, high = (1 - u) ** 3 / 6, u**3 / 6
-        inner = (4 - 6 * u**2 + 3 * u**3) / 6
-        value[axis] = (low, inner, 1 - low - inner - high, high)
-        slope[axis] = (
-            -((1 - u) ** 2) / 2,
-            1.5 * u**2 - 2 * u,
-            0.5 + u - 1.5 * u**2,
-            u**2 / 2,
-        )
-    return value, slope
 
 
 @compiled
@@ -226,62 +196,6 @@ def overlay_sums(
             sums[8] += corner
             corner[:] = 0
     return sums
-
-
-@compiled
-def level_sums(sums: Floats, active: Flags) -> tuple[Floats, Floats]:
-    """Return sums of products of what no even slope explains, and these slopes.
-
-    Light changes from frame to frame, and from one side to the other. The slopes are
-    those of the frame and of the picture, (2, 4): a constant, and one along each axis.
-    """
-    matrix, index = np.zeros((4, 4)), 0
-    for i in range(3):
-        for j in range(i, 3):
-            matrix[i + 1, j + 1] = matrix[j + 1, i + 1] = sums[7, index]
-            index += 1
-    matrix[0] = sums[0, :4]
-    matrix[:, 0] = sums[0, :4]
-    # Rows that earlier ones explain tell nothing new and are left out.
-    factor = np.zeros((4, 4))
-    for i in range(4):
-        if i > 0 and not active[i - 1]:
-            continue
-        for j in range(i + 1):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= factor[i, k] * factor[j, k]
-            if j < i:
-                factor[i, j] = total / factor[j, j] if factor[j, j] > 0 else 0.0
-            elif total > FLAT * matrix[i, i]:
-                factor[i, i] = math.sqrt(total)
-    # What rows 1 to 6 (f p z g g g) have in common with the even slopes.
-    parts = np.zeros((7, 4))
-    for row in range(1, 7):
-        for i in range(4):
-            if factor[i, i] > 0:
-                total = sums[row, i]
-                for k in range(i):
-                    total -= factor[i, k] * parts[row, k]
-                parts[row, i] = total / factor[i, i]
-    slopes = np.zeros((2, 4))
-    for row in range(2):
-        for i in range(3, -1, -1):
-            if factor[i, i] > 0:
-                total = parts[row + 1, i]
-                for k in range(i + 1, 4):
-                    total -= factor[k, i] * slopes[row, k]
-                slopes[row, i] = total / factor[i, i]
-    result = sums[8].copy()
-    pairs = ((1, 1), (2, 2), (1, 2), (1, 3), (2, 3))
-    for n in range(11):
-        if n < 5:
-            one, two = pairs[n]
-        else:
-            one, two = (n - 2) // 3, 4 + (n - 5) % 3
-        for i in range(4):
-            result[n] -= parts[one, i] * parts[two, i]
-    return result, slopes
 
 
 @compiled
