@@ -32,7 +32,7 @@ Known = NDArray[np.bool_]
 # So many bumps around a picture are needed for a spline in single precision.
 MARGIN = spline_margin(3, np.dtype(np.float32)) + 1
 # A ring shows a signal if it stands out of the noise by so many standard deviations.
-SHOWN = 2.0
+SHOWN = 3.0
 # The least power of noise that is believed, in units of the picture's variance: where
 # there is less, what sampling and the ends of images leave in fine detail would lead.
 FAINT = 1e-3
@@ -131,10 +131,9 @@ def lay_out(
     spread = float((modes * weight**2 * power * differ).sum())
     chance = float((count * weight**2 * power * differ).sum())
     told = float((count * weight * signal).sum())
-    clean = float((count * np.maximum(power - own, 0)).sum())
-    likeness = clean / math.sqrt(
-        float((count * power).sum()) * (clean + float((count * level).sum())) + 1e-30
-    )
+    whole = float(np.mean([channel.var() for channel in seen]))
+    clean = max(whole - part * noise.variance, 0.0)
+    likeness = clean / math.sqrt(whole * (clean + noise.variance) + 1e-30)
     filtered = filter_picture(pixels, rings)
     plain, smooth = _bumps(pixels), _bumps(filtered)
     flags = np.ones((1, 1, 1), np.float32)
@@ -168,7 +167,7 @@ def weigh_rings(seen: Volume, noise: Noise, part: float) -> Rings:
     level = np.maximum(noise.power, FAINT * float(np.mean([c.var() for c in seen])))
     own = part * level
     signal = power - own
-    signal[signal < SHOWN * own / np.sqrt(count)] = 0
+    signal[signal < SHOWN * own * np.sqrt(1 / count + 1 / noise.count)] = 0
     return Rings(
         radius=radius,
         count=count,

@@ -56,18 +56,24 @@ def _rings(shape: tuple[int, ...]) -> Floats:
     return ring_edges(np.array(shape), width, 0.5, RING_MODES, RING_SHARE)
 
 
-def ring_powers(images: list[Volume]) -> tuple[Floats, Floats, Floats]:
-    """Return the radius, the modes and the mean power of rings, of (c, p, r, c) images."""
+def ring_powers(
+    images: list[Volume], gains: list[list[Floats]] | None = None
+) -> tuple[Floats, Floats, Floats]:
+    """Return the radius, the modes and the mean power of rings, of (c, p, r, c) images.
+
+    Where `gains` say how much too strong each mode of each channel is, it is divided.
+    """
     shape = images[0].shape[1:]
     edges = _rings(shape)
     radius = radii(shape)
     ring = np.searchsorted(edges, (radius**2).ravel()).clip(0, len(edges) - 1)
     window = _hann(shape)
     total_power = np.zeros(radius.shape)
-    for image in images:
-        for channel in image:
+    for n, image in enumerate(images):
+        for c, channel in enumerate(image):
             faded = window * (channel - float((channel * window).sum() / window.sum()))
-            total_power += np.abs(forward(faded)) ** 2
+            modes = np.abs(forward(faded)) ** 2
+            total_power += modes if gains is None else modes / gains[n][c]
     total = len(images) * len(images[0])
     count = np.bincount(ring, minlength=len(edges))
     mean = np.bincount(ring, total_power.ravel(), len(edges)) / np.maximum(count, 1)
@@ -78,6 +84,23 @@ def ring_powers(images: list[Volume]) -> tuple[Floats, Floats, Floats]:
     return middle[there], independent, power
 
 
+def _passed(shape: tuple[int, ...], shift: Floats) -> Floats:
+    """Return how much power of its modes an image keeps when a spline moves it."""
+    result = np.ones((1, 1, 1))
+    axes = [(slice(None), None, None), (slice(None), None), (slice(None),)]
+    for n, frequency, part, axis in zip(
+        shape, frequencies(shape), shift - np.floor(shift), axes, strict=True
+    ):
+        if n > 1:
+            turn = np.exp(2j * np.pi * frequency)
+            back, u = 1 - part, part
+            inner, next_one = (4 - 6 * x**2 + 3 * x**3 for x in (u, back))
+            bumps = back**3 / turn + inner + next_one * turn + u**3 * turn**2
+            between = np.abs(bumps) / (4 + 2 * turn.real)
+            result = result * (between**2)[axis]
+    return result
+
+
 def measure_noise(
     frames: list[Volume],
     shifts: Floats,
@@ -85,25 +108,36 @@ def measure_noise(
     share: float,
     known: Known | None = None,
 ) -> Noise:
-    """Measure what a picture does not explain of frames that make a `share` of it each."""
-    left = []
+    """Measure what a picture does not explain of frames that make a `share` of it each.
+
+    A share of -1 is that of a picture which is none of them, and as noisy as each. Its
+    noise is damped where it is moved by parts of a pixel.
+    """
+    left, gains = [], []
     for frame, shift in zip(frames, shifts, strict=True):
         scene, there = under_frame(*picture, shift, frame.shape)
         mask = there if known is None else there & known
         if mask.sum() < LEAST * mask.size:
             continue
-        rest = np.zeros_like(frame)
+        rest, kept = np.zeros_like(frame), _passed(frame.shape[1:], shift)
+        more = []
         for channel in range(len(frame)):
             a, b = frame[channel][mask], scene[channel][mask]
             a, b = a - a.mean(), b - b.mean()
             both = float((a * b).sum(dtype=float))
-            own = float((b * b).sum(dtype=float))
-            rest[channel][mask] = a - both / max(own, 1e-30) * b
+            own = max(float((b * b).sum(dtype=float)), 1e-30)
+            gain = both / own
+            if share < 0:
+                # Of two that are equally noisy none explains the other.
+                gain = math.sqrt(float((a * a).sum(dtype=float)) / own)
+            rest[channel][mask] = a - gain * b
+            more.append((1 + gain**2 * kept) / 2)
         # What does not count is zero, which takes its share of the power.
         left.append(rest / math.sqrt(float(mask.mean())))
+        gains.append(more)
     if not left:
         left = list(frames)
-    radius, count, power = ring_powers(left)
+    radius, count, power = ring_powers(left, gains if share < 0 and gains else None)
     alone = 1 / max(1 - share, 0.5)
     variance = float(np.mean([np.square(one).mean() for one in left]))
     return Noise(

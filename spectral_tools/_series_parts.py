@@ -78,6 +78,7 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
         pixels, there = volume_of(given.given, group)
         if given.exact is not None and known.pattern is not None:
             pixels = pixels - known.pattern
+        pixels = _as_bright(pixels, [frame for frame, _ in textured])
         origin = np.zeros(3, np.intp)
     elif known.canvas is not None:
         pixels, there, origin = known.canvas.mean()
@@ -128,6 +129,20 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
         done=done,
         alike=alike,
     )
+
+
+def _as_bright(pixels: Volume, frames: list[Volume]) -> Volume:
+    """Return a picture whose channels vary as much as those of most frames.
+
+    Its noise is then as strong as theirs, if it is one of them or like them.
+    """
+    result = pixels.copy()
+    for c, channel in enumerate(pixels):
+        spread = float(np.median([frame[c].std() for frame in frames]))
+        own = float(channel.std())
+        if spread > 0 and own > 0:
+            result[c] *= spread / own
+    return result
 
 
 def _textured(

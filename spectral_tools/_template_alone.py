@@ -25,10 +25,16 @@ PASSES = 8
 # Of fewer frames than this, that counts where it differs from what weights common to all
 # tell by more than so many standard deviations.
 FEW, DOUBTED = 4, 5.0
-# Of more, so many tell whether it is sharper: whether it leaves this share of the variance.
+# Of more, so many tell. It counts where it leaves this share of the variance.
 HEARD, SHARPER = 4, 0.8
-# To a picture that is not made of them, it counts too where both are so far apart.
-SWAYED = 3.0
+# It counts too where both are further apart than this, in standard deviations, rms. They
+# share their noise, and differ by half of one where common weights do well; these are
+# swayed where a picture is one frame, and where noise is so faint that detail finer
+# than the pixels leads. If the variance becomes this much larger they must be further
+# apart: then it is weights of their own that a few bright spots sway.
+SWAYED, LOOSER, FAR = 0.8, 1.2, 2.5
+# A picture was made of a frame that it leaves this share less unexplained than others.
+MADE_OF = 0.1
 
 
 def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
@@ -48,8 +54,10 @@ def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
     canvas = mean_of(frames, sample.estimates, there, known)
     estimates = _settle(frames, sample.estimates, canvas, known)
     before = [sample.estimates[n] for n in there]
-    if few and not _apart(before, [estimates[n] for n in there], DOUBTED):
-        return sample
+    if few:
+        apart = _apart(before, [estimates[n] for n in there])
+        if not (np.abs(apart) > DOUBTED).any():
+            return sample
     return replace(sample, estimates=estimates, canvas=canvas, alone=True)
 
 
@@ -66,34 +74,38 @@ def _told_apart(
         before.append(start)
         after.append(_from_others(canvas, frame, start, len(there), known))
         canvas.sums, canvas.counts = sums, counts
-    return _sharper(before, after)
+    return _better(before, after)
 
 
 def _matched(estimates: list[ShiftEstimate]) -> list[int]:
     return [n for n, each in enumerate(estimates) if believed(each)]
 
 
-def _sharper(before: list[ShiftEstimate], after: list[ShiftEstimate | None]) -> bool:
+def _better(before: list[ShiftEstimate], after: list[ShiftEstimate | None]) -> bool:
     """Return whether fits that stand alone are known to be better."""
     ratios = [
         math.inf if two is None else float(np.trace(two.covariance))
         / max(float(np.trace(one.covariance)), 1e-30)
         for one, two in zip(before, after, strict=True)
     ]  # fmt: skip
-    return bool(np.median(ratios) < SHARPER)
+    ratio = np.median(ratios)
+    if ratio < SHARPER:
+        return True
+    apart = _apart(before, after)
+    free = (len(apart) - 1) * int(apart.any(axis=0).sum())
+    limit = SWAYED if ratio < LOOSER else FAR
+    return bool((apart**2).sum() > limit**2 * free)
 
 
-def _apart(
-    one: list[ShiftEstimate], two: list[ShiftEstimate | None], doubted: float
-) -> bool:
-    """Return whether two answers differ by more than so many standard deviations."""
+def _apart(one: list[ShiftEstimate], two: list[ShiftEstimate | None]) -> Floats:
+    """Return by how much answers differ, in standard deviations; none if no two do."""
     pairs = [(a, b) for a, b in zip(one, two, strict=True) if b is not None]
     if not pairs:
-        return False
+        return np.zeros((0, 3))
     step = np.array([b.shift - a.shift for a, b in pairs])
     step -= step.mean(axis=0)
     errors = np.array([np.diag(a.covariance + b.covariance) for a, b in pairs])
-    return bool((np.abs(step) > doubted * np.sqrt(errors)).any())
+    return np.where(errors > 0, step / np.sqrt(np.maximum(errors, 1e-30)), 0.0)
 
 
 def _settle(
@@ -151,6 +163,10 @@ def listen(
     some = [each for each in some if believed(each[2])]
     if not some:
         return picture, False, None
+    # A frame that the picture was made of tells nothing of its noise.
+    rest = np.array([1 - found.correlation for _, _, found in some])
+    least = MADE_OF * np.median(rest)
+    some = [each for each, left in zip(some, rest, strict=True) if left >= least]
     volumes = [frame for frame, _, _ in some]
     shifts = np.array([found.shift for _, _, found in some])
     masks = [known for _, known, _ in some if known is not None]
@@ -166,6 +182,4 @@ def listen(
     for frame, known, found in some:
         before.append(fit_picture(picture, frame, found, 2, known)[0])
         after.append(fit_alone(picture, frame, found, known))
-    # Noise of a picture that is one frame sways common weights more than they tell.
-    alone = _sharper(before, after) or _apart(before, after, SWAYED)
-    return picture, alone, noise
+    return picture, _better(before, after), noise

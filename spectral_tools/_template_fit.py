@@ -22,6 +22,8 @@ from ._template_search import (
 )
 
 __all__ = [
+    "ALIKE",
+    "TRAVEL",
     "Picture",
     "far_apart",
     "fit_alone",
@@ -43,11 +45,13 @@ LEAST = 0.1
 CERTAIN, COHERENT = 1e-6, 8.0
 # A fit ends up this close to the peak, in pixels (of the search), or it is another one.
 TRAVEL = 2.0
+# Noise is measured again if the fit is this far from where it was, in standard deviations.
+AWAY = 2.0
 # A picture is searched around one shift as far as this share of a frame, beyond which
 # another one is prepared.
 APART = 0.25
-# A frame that was found without a search is this alike at least, as a share of what
-# frames are; so many places are tried on the way to it.
+# A frame that was found without doubt, or without a search, is this alike at least, as a
+# share of what frames are; so many places are tried on the way to it.
 ALIKE, PLACES = 0.9, 100.0
 # It is told from its strongest rivals if they are less likely by this (natural
 # logarithm), which are odds of 20,000.
@@ -187,6 +191,12 @@ def fit_picture(
         overlay = _own_overlay(picture, frame, start.shift)
     weight = None if known is None else known.astype(np.float32)
     fit = fit_overlay(overlay, frame, start.shift, weight=weight)
+    if picture.overlay is None and fit is not None:
+        sigma = np.sqrt(np.diag(fit.covariance))
+        if (np.abs(fit.shift - start.shift) > AWAY * sigma).any():
+            # From a wrong place, what noise there is was seen too large.
+            overlay = _own_overlay(picture, frame, fit.shift)
+            fit = fit_overlay(overlay, frame, fit.shift, weight=weight)
     if fit is None or not fit.significance > 0 or not fit.correlation > 0:
         return start, False
     if (np.abs(fit.shift - start.shift) > TRAVEL * max(factor, 1)).any():
@@ -205,7 +215,8 @@ def fit_picture(
         power = overlay.modes * estimate.overlap / 2
         if _is_best(overlay, frame, fit, rivals, power, weight):
             estimate = replace(estimate, outcome=Outcome.MATCHED)
-    return estimate, start.false_alarm < CERTAIN and fit.significance > COHERENT
+    certain = start.false_alarm < CERTAIN and fit.significance > COHERENT
+    return estimate, certain and fit.correlation > ALIKE * overlay.likeness
 
 
 def _is_best(
@@ -223,7 +234,7 @@ def _is_best(
     """
     rest = max(1 - fit.correlation**2, 1e-30)
     for rival in rivals:
-        other = fit_overlay(overlay, frame, rival, weight=weight, steps=2)
+        other = fit_overlay(overlay, frame, rival, weight=weight)
         if other is None:
             return False
         if np.abs(other.shift - fit.shift).max() < TRAVEL:

@@ -11,7 +11,7 @@ from ._correlation import BELIEVED, ShiftEstimate
 from ._outcomes import Outcome
 from ._overlay import Overlay, OverlayFit, even_light, fit_overlay, lay_out
 from ._overlay_noise import Noise, measure_noise
-from ._template_fit import match_frame, prepare_picture
+from ._template_fit import ALIKE, TRAVEL, match_frame, prepare_picture
 from ._template_search import Bounds, no_match
 
 __all__ = [
@@ -97,7 +97,10 @@ def settle_template(
         if _even_frames(frames, fits, known):
             moved += 1
         if turn < TRIED:
-            moved += _try_again(frames, estimates, canvas, noise, bounds, known)
+            least = ALIKE * overlay.likeness
+            odd = [n for n in there if estimates[n].correlation < least]
+            odd = odd if 2 * len(odd) < len(there) else []
+            moved += _try_again(frames, estimates, canvas, noise, bounds, known, odd)
         if moved < 1 and quiet:
             break
     return Sample(frames=plain, estimates=estimates, canvas=canvas, noise=noise)
@@ -169,26 +172,40 @@ def _try_again(
     noise: Noise,
     bounds: Bounds,
     known: Known | None,
+    odd: list[int],
 ) -> int:
-    """Match frames that are not believed, in place; return how many are now."""
+    """Match frames that are not believed again, in place, and say how many now are.
+
+    So are `odd` ones, which the mean explains less than it should. They may have been
+    taken for another place from the start, and hold themselves there.
+    """
     lost = [
         n
         for n, each in enumerate(estimates)
         if not believed(each) and each.outcome != Outcome.NO_TEXTURE
     ]
-    if not lost:
+    if not lost and not odd:
         return 0
+    for n in odd:
+        canvas.add(frames[n], estimates[n].shift, known, sign=-1)
     overlay = _overlay_of(frames, estimates, canvas, noise, inside=False)
-    there = _matched(estimates)
+    there = [n for n in _matched(estimates) if n not in odd]
     shifts = np.array([estimates[n].shift for n in there])
     picture = prepare_picture(
-        *canvas.mean(), frames[lost[0]], bounds, overlay,
+        *canvas.mean(), frames[(lost + odd)[0]], bounds, overlay,
         centres=shifts if bounds.drifts else None,
     )  # fmt: skip
-    for n in lost:
+    changed = 0
+    for n in lost + odd:
         near = shifts[np.abs(np.array(there) - n).argmin()]
-        estimates[n] = match_frame(picture, frames[n], known, near)
-    return sum(believed(estimates[n]) for n in lost)
+        found, old = match_frame(picture, frames[n], known, near), estimates[n]
+        if n in odd:
+            moved = (np.abs(found.shift - old.shift) > TRAVEL).any()
+            if not (believed(found) and moved and found.correlation > old.correlation):
+                continue
+        estimates[n] = found
+        changed += believed(found)
+    return changed
 
 
 def _noise_of(
