@@ -9,7 +9,7 @@ from ._correlation import ShiftEstimate
 from ._lookalikes import admit, find_lookalikes
 from ._outcomes import Outcome
 from ._overlay import lay_out
-from ._placement import solve_rigid
+from ._placement import Placement, solve_rigid
 from ._series_inputs import SeriesInputs
 from ._series_match import (
     Group,
@@ -201,7 +201,7 @@ def _place(
     origin = int((group == largest).argmax())
     told = np.array([link.estimate.covariance[axes, axes] for link in good])
     # Along an axis of one pixel nothing moves, and links leave nothing open.
-    flat = ~told.any(axis=(0, 1))
+    flat = np.asarray(~told.any(axis=(0, 1)))
     told[:, flat, flat] = 1.0
     placement = solve_rigid(
         rows,
@@ -212,8 +212,9 @@ def _place(
     )
     sure = _sure(good, rows[placement.inlier], placement.inlier, len(used))
     core = sure[origin] if from_first else np.bincount(sure).argmax()
-    covariance = position_covariance(placement)
-    covariance[:, flat, flat] = 0.0
+    heights = np.array([link.estimate.correlation for link in good])
+    covariance = _spread_of(placement, heights, ~flat)
+    covariance[:, flat, :] = covariance[:, :, flat] = 0.0
     alarm, height, links_of = (
         np.ones(len(used)),
         np.zeros(len(used)),
@@ -241,6 +242,52 @@ def _place(
             false_alarm=float(alarm[row]),
         )
     return found
+
+
+def _spread_of(
+    placement: Placement, heights: Floats, active: NDArray[np.bool_]
+) -> Floats:
+    """Return the covariance of frames whose links share what noise does to each frame.
+
+    The noise of a frame moves all its links alike: loops close over that, and chains do
+    not add it up. Only what a link has of its own, where noise meets noise, adds up,
+    and is what loops leave open. Without loops it is no more than the share of a
+    pixel that two frames do not have in common.
+    """
+    alone = position_covariance(placement)
+    kept = placement.inlier
+    links, told = placement.links[kept], placement.covariance[kept]
+    if not len(links):
+        return alone
+    inverse = np.linalg.inv(told)
+    rest = placement.residuals[kept]
+    used = np.unique(links)
+    free = len(links) - len(used) + len(np.unique(placement.group[used]))
+    if free > 0:
+        share = np.einsum("na,nab,nb->", rest, inverse, rest) / (free * active.sum())
+    else:
+        height = heights[kept].clip(0, 1)
+        share = float(np.mean((1 - height) / (1 + height)))
+    # What the noise of each frame does, from all its links: half of what each tells.
+    weights = np.zeros((len(alone), *told.shape[1:]))
+    counts = np.zeros(len(alone))
+    for end in links.T:
+        np.add.at(weights, end, inverse)
+        np.add.at(counts, end, 1)
+    result, own = alone.copy(), np.zeros_like(alone)
+    result[used] *= share
+    own[used] = np.linalg.inv(weights[used]) * counts[used, None, None] / 2
+    for number in np.unique(placement.group[used]):
+        rows = used[placement.group[used] == number]
+        held = rows[placement.fixed[rows]]
+        count = len(rows)
+        if len(held):
+            shared = own[rows] + own[held[0]]
+            shared[rows == held[0]] = 0
+        else:
+            shared = own[rows] * (1 - 2 / count) + own[rows].sum(axis=0) / count**2
+        result[rows] += max(1 - share, 0.0) * shared
+    return result
 
 
 def _sure(

@@ -327,6 +327,27 @@ def test_error_bars_without_noise_are_not_below_what_fits_settle_to():
     assert np.abs(error / sigma).max() < 4
 
 
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+@pytest.mark.parametrize(
+    "kwargs", [{"reach": 3}, {"reach": 1}, {"reference": "previous"}]
+)
+def test_error_bars_of_links_that_share_frames_are_honest(kwargs, noise):
+    total = []
+    for seed in range(4):
+        truth = np.random.default_rng(seed).uniform(-5, 5, (10, 2))
+        frames = movie(truth, shape=(80, 80), noise=noise, rng=seed).frames
+        found = spt.align_series(frames, **kwargs)
+        error, covariance = found.shifts - truth, found.covariance
+        if "reference" in kwargs:
+            error, covariance = (error - error[0])[1:], covariance[1:]
+        else:
+            error -= error.mean(axis=0)
+        total.append(chi2(error, covariance))
+    # Links that were independent would be off by factors of 2 and 0.3. Four times
+    # twenty numbers, which are not independent either: 1 +- 0.3.
+    assert 0.55 < np.mean(total) < 1.6
+
+
 def test_chain_says_where_it_is_parted_by_frames_without_texture():
     frames = SERIES.frames[:8].copy()
     frames[0] = np.nan
