@@ -23,7 +23,7 @@ from ._template_search import (
 
 __all__ = [
     "ALIKE",
-    "TRAVEL",
+    "ASTRAY",
     "Picture",
     "far_apart",
     "fit_alone",
@@ -44,7 +44,7 @@ LEAST = 0.1
 # The quick answer is final only far beyond doubt.
 CERTAIN, COHERENT = 1e-6, 8.0
 # A fit ends up this close to the peak, in pixels (of the search), or it is another one.
-TRAVEL = 2.0
+ASTRAY = 2.0
 # Noise is measured again if the fit is this far from where it was, in standard deviations.
 AWAY = 2.0
 # A picture is searched around one shift as far as this share of a frame, beyond which
@@ -199,7 +199,7 @@ def fit_picture(
             fit = fit_overlay(overlay, frame, fit.shift, weight=weight)
     if fit is None or not fit.significance > 0 or not fit.correlation > 0:
         return start, False
-    if (np.abs(fit.shift - start.shift) > TRAVEL * max(factor, 1)).any():
+    if (np.abs(fit.shift - start.shift) > ASTRAY * max(factor, 1)).any():
         return start, False
     size = np.array(frame.shape[1:])
     estimate = replace(
@@ -237,7 +237,7 @@ def _is_best(
         other = fit_overlay(overlay, frame, rival, weight=weight)
         if other is None:
             return False
-        if np.abs(other.shift - fit.shift).max() < TRAVEL:
+        if np.abs(other.shift - fit.shift).max() < ASTRAY:
             continue
         left = max(1 - max(other.correlation, 0.0) ** 2, 1e-30)
         if not power * math.log(left / rest) > TOLD:
@@ -328,7 +328,7 @@ def _look_again(
     if found.outcome == Outcome.NO_TEXTURE:
         return first
     # A circular correlation shows what lies beyond its ends at their opposite.
-    same = np.abs(found.shift - first.shift).max() < TRAVEL
+    same = np.abs(found.shift - first.shift).max() < ASTRAY
     sure = first.outcome != Outcome.NOT_FOUND and same
     return first if sure and first.false_alarm <= found.false_alarm else found
 

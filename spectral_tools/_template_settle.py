@@ -11,7 +11,7 @@ from ._correlation import BELIEVED, ShiftEstimate
 from ._outcomes import Outcome
 from ._overlay import Overlay, OverlayFit, even_light, fit_overlay, lay_out
 from ._overlay_noise import Noise, measure_noise
-from ._template_fit import ALIKE, TRAVEL, match_frame, prepare_picture
+from ._template_fit import ALIKE, ASTRAY, match_frame, prepare_picture
 from ._template_search import Bounds, no_match
 
 __all__ = [
@@ -200,7 +200,7 @@ def _try_again(
         near = shifts[np.abs(np.array(there) - n).argmin()]
         found, old = match_frame(picture, frames[n], known, near), estimates[n]
         if n in odd:
-            moved = (np.abs(found.shift - old.shift) > TRAVEL).any()
+            moved = (np.abs(found.shift - old.shift) > ASTRAY).any()
             if not (believed(found) and moved and found.correlation > old.correlation):
                 continue
         estimates[n] = found
