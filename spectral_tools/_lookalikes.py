@@ -72,7 +72,8 @@ class Scene:
     origin: Ints
     place: Floats
     shape: tuple[int, ...]  # of a frame
-    canvas: MeanCanvas | None  # of which the picture is the mean; None for a frame
+    canvas: MeanCanvas | None  # of which the picture is the mean; None if it is none
+    part: float  # how many times the noise of a frame it has then
     hidden: float  # what the noise of a frame in the picture tells, by pixel of a frame
     scatter: float  # how much that varies, by frame
 
@@ -124,11 +125,12 @@ def find_lookalikes(
     place: Floats,
     shape: tuple[int, ...],
     bounds: Bounds,
+    part: float = 1.0,
 ) -> Lookalikes:
     """Tell whether a frame at a place could be taken for one elsewhere within bounds.
 
     The picture comes with where it is known and its origin. It is the mean on a canvas of
-    frames of a shape (channels, planes, rows, cols), or one of them.
+    frames of a shape (channels, planes, rows, cols), or has a `part` of the noise of one.
     """
     # Strategy: a frame that is the picture at 0 and noise is likelier there than at d by
     # half of the squared difference of the picture and itself moved by d, over the
@@ -137,7 +139,7 @@ def find_lookalikes(
     pixels, known, origin = picture
     place = np.rint(place)
     seen, inside = under_frame(pixels, origin, place, shape)
-    part = _share(canvas, place)
+    part = part if canvas is None else min(canvas.share_at(place), 1.0)
     rings = weigh_rings(seen, noise, part)
     # What a frame of noise is told by, at each mode, in units of that.
     grid = radii(shape[1:])
@@ -153,6 +155,7 @@ def find_lookalikes(
         place=place,
         shape=shape,
         canvas=canvas,
+        part=part,
         hidden=hidden,
         scatter=math.sqrt(2 * total * scatter),
     )
@@ -189,9 +192,11 @@ def _alike_at(scene: Scene, step: Floats) -> bool:
     return surplus < _doubt(scene, where)
 
 
-def _share(canvas: MeanCanvas | None, place: Floats) -> float:
+def _share(scene: Scene, place: Floats) -> float:
     """Return the share of the noise of a frame that a picture holds under a frame."""
-    return 1.0 if canvas is None else min(canvas.share_at(place), 1.0)
+    return (
+        scene.part if scene.canvas is None else min(scene.canvas.share_at(place), 1.0)
+    )
 
 
 def _seen(scene: Scene, place: Floats) -> tuple[Volume, Volume, Known]:
@@ -226,7 +231,7 @@ def _candidates(scene: Scene, far: Ints) -> list[Floats]:
     count = inverse(marks * np.conj(marks), shape)[box]
     told = inverse(unlike, shape)[box] / np.maximum(count, 1)
     # By pixel of a frame, of what is no noise.
-    hidden = scene.hidden * _share(scene.canvas, scene.place)
+    hidden = scene.hidden * _share(scene, scene.place)
     whole = max(level - hidden, 1e-30)
     alike = (1 - (told - hidden) / whole).astype(np.float32)
     where, height = local_maxima(np.ascontiguousarray(alike), ALIKE)
@@ -300,7 +305,7 @@ def _told_apart(
 
 def _doubt(scene: Scene, step: Floats) -> float:
     """Return how much has to tell a picture from itself moved by a step."""
-    ends = _share(scene.canvas, scene.place), _share(scene.canvas, scene.place + step)
+    ends = _share(scene, scene.place), _share(scene, scene.place + step)
     part = sum(ends) / 2
     noise = part * scene.hidden * math.prod(scene.shape)
     return TOLD + SWAYED * part * scene.scatter + (1 + HIDDEN) * noise

@@ -57,11 +57,11 @@ def _rings(shape: tuple[int, ...]) -> Floats:
 
 
 def ring_powers(
-    images: list[Volume], gains: list[list[Floats]] | None = None
+    images: list[Volume], gains: list[Floats] | None = None
 ) -> tuple[Floats, Floats, Floats]:
     """Return the radius, the modes and the mean power of rings, of (c, p, r, c) images.
 
-    Where `gains` say how much too strong each mode of each channel is, it is divided.
+    Where `gains` say by how much each mode of an image is too strong, it is divided.
     """
     shape = images[0].shape[1:]
     edges = _rings(shape)
@@ -70,10 +70,10 @@ def ring_powers(
     window = _hann(shape)
     total_power = np.zeros(radius.shape)
     for n, image in enumerate(images):
-        for c, channel in enumerate(image):
+        for channel in image:
             faded = window * (channel - float((channel * window).sum() / window.sum()))
             modes = np.abs(forward(faded)) ** 2
-            total_power += modes if gains is None else modes / gains[n][c]
+            total_power += modes if gains is None else modes / gains[n]
     total = len(images) * len(images[0])
     count = np.bincount(ring, minlength=len(edges))
     mean = np.bincount(ring, total_power.ravel(), len(edges)) / np.maximum(count, 1)
@@ -110,34 +110,39 @@ def measure_noise(
 ) -> Noise:
     """Measure what a picture does not explain of frames that make a `share` of it each.
 
-    A share of -1 is that of a picture which is none of them, and as noisy as each. Its
-    noise is damped where it is moved by parts of a pixel.
+    A share of -p is that of a picture which is none of them, and has p times the noise
+    of each. Its noise is damped where it is moved by parts of a pixel. The result is in
+    grey values of the picture then, however bright each frame is.
     """
     left, gains = [], []
+    part = max(-share, 0.0)
     for frame, shift in zip(frames, shifts, strict=True):
         scene, there = under_frame(*picture, shift, frame.shape)
         mask = there if known is None else there & known
         if mask.sum() < LEAST * mask.size:
             continue
-        rest, kept = np.zeros_like(frame), _passed(frame.shape[1:], shift)
-        more = []
+        rest = np.zeros_like(frame)
+        kept = _passed(frame.shape[1:], shift)
         for channel in range(len(frame)):
             a, b = frame[channel][mask], scene[channel][mask]
             a, b = a - a.mean(), b - b.mean()
             both = float((a * b).sum(dtype=float))
             own = max(float((b * b).sum(dtype=float)), 1e-30)
             gain = both / own
-            if share < 0:
-                # Of two that are equally noisy none explains the other.
-                gain = math.sqrt(float((a * a).sum(dtype=float)) / own)
+            if share <= 0:
+                # Where both are noisy regression says too little: this is the gain at
+                # which both show one scene, with noise in this proportion.
+                less, whole = (1 - part) * both, float((a * a).sum(dtype=float))
+                gain = (less + math.sqrt(less**2 + 4 * part * whole * own)) / (2 * own)
+                a = a / max(gain, 1e-30)
+                gain = 1.0
             rest[channel][mask] = a - gain * b
-            more.append((1 + gain**2 * kept) / 2)
         # What does not count is zero, which takes its share of the power.
         left.append(rest / math.sqrt(float(mask.mean())))
-        gains.append(more)
+        gains.append((1 + part * kept) / (1 + part))
     if not left:
         left = list(frames)
-    radius, count, power = ring_powers(left, gains if share < 0 and gains else None)
+    radius, count, power = ring_powers(left, gains if share <= 0 and gains else None)
     alone = 1 / max(1 - share, 0.5)
     variance = float(np.mean([np.square(one).mean() for one in left]))
     return Noise(

@@ -73,12 +73,11 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     if not textured:
         return None
     typical = textured[len(textured) // 2][0]
-    path, done, alone, noise = None, {}, known.alone, known.noise
+    path, done, alone, noise, noisier = None, {}, known.alone, known.noise, 1.0
     if given.given is not None:
         pixels, there = volume_of(given.given, group)
         if given.exact is not None and known.pattern is not None:
             pixels = pixels - known.pattern
-        pixels = _as_bright(pixels, [frame for frame, _ in textured])
         origin = np.zeros(3, np.intp)
     elif known.canvas is not None:
         pixels, there, origin = known.canvas.mean()
@@ -102,7 +101,7 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
             pixels, there, origin, typical, group.bounds, overlay, centres=near
         )
         if given.given is not None:
-            picture, alone, heard = listen(picture, textured)
+            picture, alone, heard, noisier = listen(picture, textured)
             noise = noise if heard is None else heard
         picture = replace(picture, alone=alone)
     canvas = known.canvas if given.given is None else None
@@ -117,6 +116,7 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
                 place,
                 typical.shape,
                 group.bounds,
+                noisier,
             )
             for place in far_apart(near, typical.shape[1:])
         ]
@@ -129,20 +129,6 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
         done=done,
         alike=alike,
     )
-
-
-def _as_bright(pixels: Volume, frames: list[Volume]) -> Volume:
-    """Return a picture whose channels vary as much as those of most frames.
-
-    Its noise is then as strong as theirs, if it is one of them or like them.
-    """
-    result = pixels.copy()
-    for c, channel in enumerate(pixels):
-        spread = float(np.median([frame[c].std() for frame in frames]))
-        own = float(channel.std())
-        if spread > 0 and own > 0:
-            result[c] *= spread / own
-    return result
 
 
 def _textured(

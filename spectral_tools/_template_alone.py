@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._canvas_mean import MeanCanvas
+from ._canvas_mean import MeanCanvas, under_frame
 from ._correlation import ShiftEstimate
 from ._overlay import lay_out
 from ._overlay_noise import Noise, measure_noise
@@ -18,6 +18,7 @@ __all__ = ["listen", "settle_alone"]
 
 Volume = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 Known = NDArray[np.bool_]
 
 # Each frame is fitted with weights of its own, in so many passes.
@@ -35,6 +36,11 @@ HEARD, SHARPER = 4, 0.8
 SWAYED, LOOSER, FAR = 0.8, 1.2, 2.5
 # A picture was made of a frame that it leaves this share less unexplained than others.
 MADE_OF = 0.1
+# The noise of a picture that is not made of frames is at most so many times theirs. It is
+# taken to be theirs where noise is less than this share of the scene, which small shifts
+# change as much. Weights of their own count if they move one frame by so many standard
+# deviations.
+NOISIEST, FAINT, STRAYED = 100.0, 0.1, 3.0
 
 
 def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
@@ -152,17 +158,18 @@ def _from_others(
 
 def listen(
     picture: Picture, frames: list[tuple[Volume, Known | None]]
-) -> tuple[Picture, bool, Noise | None]:
+) -> tuple[Picture, bool, Noise | None, float]:
     """Measure how some frames differ from a picture that is not made of them.
 
     Frames come with where they count. Returns the picture, prepared for frames like
-    these, whether each one is better fitted with weights of its own, and the noise.
+    these, whether each one is better fitted with weights of its own, the noise, and how
+    many times that the picture has.
     """
     rows = np.unique(np.linspace(0, len(frames) - 1, HEARD).round().astype(int))
     some = [(*frames[n], match_frame(picture, *frames[n])) for n in rows]
     some = [each for each in some if believed(each[2])]
     if not some:
-        return picture, False, None
+        return picture, False, None, 1.0
     # A frame that the picture was made of tells nothing of its noise.
     rest = np.array([1 - found.correlation for _, _, found in some])
     least = MADE_OF * np.median(rest)
@@ -172,14 +179,67 @@ def listen(
     masks = [known for _, known, _ in some if known is not None]
     mask = np.logical_and.reduce(masks) if masks else None
     place = picture.pixels, picture.origin
-    noise = measure_noise(volumes, shifts, place, -1.0, mask)
+    part = _noisier(volumes, shifts, place, mask)
+    noise = measure_noise(volumes, shifts, place, -part, mask)
     size = np.array(volumes[0].shape[1:])
     overlay = lay_out(
-        picture.pixels, picture.known, picture.origin, noise, 1.0, shifts[0], size
+        picture.pixels, picture.known, picture.origin, noise, part, shifts[0], size
     )
     picture = replace(picture, overlay=overlay)
     before, after = [], []
     for frame, known, found in some:
         before.append(fit_picture(picture, frame, found, 2, known)[0])
         after.append(fit_alone(picture, frame, found, known))
-    return picture, _better(before, after), noise
+    strayed = bool((np.abs(_apart(before, after)) > STRAYED).any())
+    return picture, strayed or _better(before, after), noise, part
+
+
+def _noisier(
+    frames: list[Volume],
+    shifts: Floats,
+    place: tuple[Volume, Ints],
+    known: Known | None,
+) -> float:
+    """Return how many times the noise of frames a picture has, that is none of them.
+
+    Noise is not shared, so that what frames share with each other and with the picture
+    is scene, whatever the brightness of each.
+    """
+    if len(frames) < 2:
+        return 1.0
+    origin = np.zeros(3, np.intp)
+    with_picture, own, pictures = [], [], []
+    for frame, shift in zip(frames, shifts, strict=True):
+        seen, there = under_frame(*place, shift, frame.shape)
+        with_picture.append(_common(frame, seen, there, known))
+        own.append(_common(frame, frame, there, known))
+        whole, there = under_frame(*place, np.rint(shift), frame.shape)
+        pictures.append(_common(whole, whole, there, known))
+    scenes = []
+    for i in range(len(frames)):
+        for j in range(i):
+            seen, there = under_frame(
+                frames[j], origin, shifts[i] - shifts[j], frames[i].shape
+            )
+            both = _common(frames[i], seen, there, known)
+            if both > 0:
+                scenes.append(with_picture[i] * with_picture[j] / both)
+    if not scenes or not min(with_picture) > 0 or not np.median(scenes) > 0:
+        return 1.0
+    scene = float(np.median(scenes))
+    gains = np.array(with_picture) / scene
+    noise = float(np.median(np.array(own) / gains**2)) - scene
+    of_picture = float(np.mean(pictures)) - scene
+    if max(noise, of_picture) < FAINT * scene:
+        return 1.0
+    return min(max(of_picture, 0.0) / max(noise, 1e-3 * scene), NOISIEST)
+
+
+def _common(one: Volume, two: Volume, there: Known, known: Known | None) -> float:
+    """Return the covariance of two volumes where both are known."""
+    mask = there if known is None else there & known
+    if not mask.any():
+        return 0.0
+    return float(
+        np.mean([np.cov(a[mask], b[mask])[0, 1] for a, b in zip(one, two, strict=True)])
+    )

@@ -205,6 +205,9 @@ def _try_again(
                 continue
         estimates[n] = found
         changed += believed(found)
+    if not changed:
+        for n in odd:
+            canvas.add(frames[n], estimates[n].shift, known)
     return changed
 
 
