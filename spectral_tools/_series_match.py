@@ -46,6 +46,8 @@ CHUNK, BATCH = 16, 32
 WHOLE = 0.9
 # So many frames back a match is tried where the nearest ones fail.
 TRIES = 8
+# Of a chain, this many frames and one in so many of the rest close a loop.
+CLOSED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -221,6 +223,8 @@ class Link:
     first: int
     second: int
     estimate: ShiftEstimate
+    # Only what it differs by from the links between its frames counts.
+    check: bool = False
 
 
 def match_near(
@@ -289,7 +293,19 @@ def _link_chunk(
             jobs, spread(match, pairs, workers=workers), strict=True
         )
     ]
-    held = {link.second for link in found if believed(link.estimate)}
+    if reach == 1:
+        # Neighbours alone close no loop, so some frames are matched to the last but one.
+        found += [
+            Link(
+                first=kept[j - 2][0],
+                second=kept[j][0],
+                estimate=match((kept[j - 2][1][number], kept[j][1][number])),
+                check=True,
+            )
+            for j in range(max(start, 2), len(kept))
+            if kept[j][0] < CLOSED or kept[j][0] % CLOSED == 0
+        ]
+    held = {link.second for link in found if believed(link.estimate) and not link.check}
     for j in range(start, len(kept)):
         if kept[j][0] in held:
             continue

@@ -34,6 +34,11 @@ Ints = NDArray[np.intp]
 Volume = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
+# Loops tell what links have of their own if there are so many.
+CLOSURES = 3
+# Frames that are less unlike than this do not tell whether a scene changes.
+UNLIKE = 1e-3
+
 
 def match_to(
     given: SeriesInputs, learned: list[Learned], workers: Workers, progress: bool
@@ -174,7 +179,7 @@ def _place(
     """
     blank = Outcome.NOT_FOUND, Outcome.NO_TEXTURE
     found = [no_match(3, blank[not shows]) for shows in shown]
-    good = [link for link in links if believed(link.estimate)]
+    good = [link for link in links if believed(link.estimate) and not link.check]
     if not good:
         return found
     numbers = np.array([(link.first, link.second) for link in good])
@@ -198,8 +203,8 @@ def _place(
     )
     sure = _sure(good, rows[placement.inlier], placement.inlier, len(used))
     core = sure[origin] if from_first else np.bincount(sure).argmax()
-    heights = np.array([link.estimate.correlation for link in good])
-    covariance = _spread_of(placement, heights, ~flat)
+    apart = _told_apart(links, axes, int((~flat).sum()))
+    covariance = _spread_of(placement, apart, ~flat)
     covariance[:, flat, :] = covariance[:, :, flat] = 0.0
     alarm, height, links_of = (
         np.ones(len(used)),
@@ -230,15 +235,58 @@ def _place(
     return found
 
 
+def _told_apart(links: list[Link], axes: slice, free: int) -> tuple[float, float]:
+    """Return what links have of their own, of their variance, if none close loops.
+
+    With it comes the part of a frame, and of its noise, that its links do not share:
+    where it has left the picture, or where the scene changes meanwhile.
+    """
+    sure = [link for link in links if believed(link.estimate)]
+    steps = {
+        (link.first, link.second): link.estimate for link in sure if not link.check
+    }
+    closed, near, over, overlap = [], [], [], []
+    for link in sure:
+        if link.second == link.first + 1:
+            near.append(link.estimate.correlation)
+            overlap.append(link.estimate.overlap)
+        if link.second == link.first + 2:
+            over.append(link.estimate.correlation)
+        one = steps.get((link.first, link.first + 1))
+        two = steps.get((link.first + 1, link.second))
+        if not link.check or one is None or two is None:
+            continue
+        rest = (link.estimate.shift - one.shift - two.shift)[axes]
+        told = link.estimate.covariance + one.covariance + two.covariance
+        inverse = np.linalg.pinv(told[axes, axes], hermitian=True)
+        closed.append(float(rest @ inverse @ rest))
+    height = float(np.mean(near).clip(0, 1)) if near else 0.0
+    own = (1 - height) / (1 + height)
+    if len(closed) >= CLOSURES:
+        # By the median, since single ones may be off by a period of the scene: that of
+        # so many squares is nearly this (Wilson & Hilferty 1931).
+        own = float(np.median(closed)) / (free * (1 - 2 / (9 * free)) ** 3)
+    shared = 1.0
+    if near:
+        # Boxes at both ends of a frame have this share of each in common.
+        whole = max(float(np.median(overlap)), 1e-3)
+        shared = max(2 * whole - 1, 0.0) / whole
+    if near and over:
+        # What changes from frame to frame is twice as much over two of them.
+        alike = max(1 - float(np.median(near)), UNLIKE)
+        more = (1 - float(np.median(over))) / alike - 1
+        shared *= 1 - min(max(more, 0.0), 1.0)
+    return own, 1 - shared
+
+
 def _spread_of(
-    placement: Placement, heights: Floats, active: NDArray[np.bool_]
+    placement: Placement, told_apart: tuple[float, float], active: NDArray[np.bool_]
 ) -> Floats:
     """Return the covariance of frames whose links share what noise does to each frame.
 
     The noise of a frame moves all its links alike: loops close over that, and chains do
     not add it up. Only what a link has of its own, where noise meets noise, adds up,
-    and is what loops leave open. Without loops it is no more than the share of a
-    pixel that two frames do not have in common.
+    and is what loops leave open.
     """
     alone = position_covariance(placement)
     kept = placement.inlier
@@ -249,11 +297,10 @@ def _spread_of(
     rest = placement.residuals[kept]
     used = np.unique(links)
     free = len(links) - len(used) + len(np.unique(placement.group[used]))
+    share, apart = told_apart
     if free > 0:
         share = np.einsum("na,nab,nb->", rest, inverse, rest) / (free * active.sum())
-    else:
-        height = heights[kept].clip(0, 1)
-        share = float(np.mean((1 - height) / (1 + height)))
+    share += max(1 - share, 0.0) * apart
     # What the noise of each frame does, from all its links: half of what each tells.
     weights = np.zeros((len(alone), *told.shape[1:]))
     counts = np.zeros(len(alone))

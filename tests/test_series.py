@@ -348,6 +348,39 @@ def test_error_bars_of_links_that_share_frames_are_honest(kwargs, noise):
     assert 0.55 < np.mean(total) < 1.6
 
 
+def test_error_bars_of_a_chain_grow_where_the_scene_changes():
+    total = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        scenes = np.array(
+            [spt.gaussian_texture((130, 130), rng=100 * seed + n) for n in range(22)]
+        )
+        scenes = ndimage.gaussian_filter1d(scenes, 2, axis=0)[5:17]
+        truth = rng.uniform(-4, 4, (12, 2))
+        frames = np.array(
+            [
+                ndimage.shift(scene / scenes.std(), -each, order=5, mode="mirror")
+                for scene, each in zip(scenes, truth, strict=True)
+            ]
+        )[:, 17:-17, 17:-17]
+        frames += 0.3 * rng.normal(size=frames.shape)
+        found = spt.align_series(frames, reference="previous", pattern=0)
+        error = found.shifts - found.shifts[0] - (truth - truth[0])
+        total.append(chi2(error[1:], found.covariance[1:]))
+    # Frames do not share here what links differ by. If they did, this would be 5.
+    assert np.mean(total) < 2.5
+
+
+def test_links_that_test_a_chain_do_not_move_it():
+    shifts = spt.align_series(SERIES.frames[:6], reference="previous", pattern=0).shifts
+    for n in (2, 4):
+        part = spt.align_series(
+            SERIES.frames[n : n + 2], reference="previous", pattern=0
+        ).shifts
+        # Frames come with a common scale, which leaves the last digits.
+        assert_allclose(part[1], shifts[n + 1] - shifts[n], rtol=0, atol=1e-4)
+
+
 def test_chain_says_where_it_is_parted_by_frames_without_texture():
     frames = SERIES.frames[:8].copy()
     frames[0] = np.nan
