@@ -164,7 +164,9 @@ def _in_chunks(
 ) -> Iterator[NDArray[Any]]:
     start = 0
     chunks = series.chunks(CHUNK)
-    while batch := list(islice(chunks, BATCH)):
+    # Nobody else works on what waits.
+    count = 1 if workers == 1 and not progress else series.waiting(CHUNK, BATCH)
+    while batch := list(islice(chunks, count)):
         jobs = []
         for chunk in batch:
             jobs.append((start, chunk))

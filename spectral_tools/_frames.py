@@ -1,5 +1,6 @@
 """Read the frames of a series from arrays, stores and iterators (floor 1)."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -13,6 +14,9 @@ from ._stacks import unstacked
 __all__ = ["Frames", "as_groups", "frames_of"]
 
 Float = np.floating[Any]
+
+# Frames that wait for workers take so many bytes at most, or are two chunks.
+ROOM = 1 << 26
 
 
 class Frames:
@@ -87,6 +91,13 @@ class Frames:
     def __len__(self) -> int:
         """Return how many frames can be read with an index."""
         return len(self._kept) if self._stored is None else len(self._stored)
+
+    def waiting(self, size: int, most: int) -> int:
+        """Return how many chunks of so many frames may wait for workers."""
+        if self._stored is not None:
+            return most  # They wait where they are stored.
+        chunk = size * math.prod(self.shape) * self.dtype.itemsize
+        return min(max(ROOM // chunk, 2), most)
 
     def chunks(self, size: int) -> Iterator[Sequence[NDArray[Any] | int]]:
         """Yield all frames in chunks: as numbers if they are stored, else as they are."""

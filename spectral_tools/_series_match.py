@@ -169,7 +169,8 @@ def match_all(
     match = partial(_match_chunk, frames, tasks)
     chunks = _numbered(frames.chunks(CHUNK))
     # Frames that are read once wait in memory until it is their turn.
-    count = 1 if workers == 1 and not progress else BATCH
+    alone = workers == 1 and not progress
+    count = 1 if alone else frames.waiting(CHUNK, BATCH)
     while batch := list(islice(chunks, count)):
         for found in spread(
             match, batch, workers=workers, progress=progress, title="align series"

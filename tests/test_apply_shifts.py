@@ -1,5 +1,7 @@
 """Frames are moved as splines say, and whole pixels are copied."""
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
@@ -297,3 +299,27 @@ def test_frames_are_read_before_others_are_written_over_them(step, workers):
     moved = spt.apply_shifts(given.copy(), moves)
     assert spt.apply_shifts(given, moves, out=to, workers=workers) is to
     assert_array_equal(to, moved)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_memory_does_not_grow_with_frames_that_are_read_once(workers):
+    class Nowhere:
+        def __init__(self, count):
+            self.shape, self.dtype = (count, 512, 512), np.dtype(np.float32)
+
+        def __setitem__(self, key, value):
+            pass
+
+    def peak(count):
+        frames = (np.full((512, 512), n, np.float32) for n in range(count))
+        tracemalloc.start()
+        spt.apply_shifts(
+            frames, np.ones((count, 2)), out=Nowhere(count), workers=workers
+        )
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(16)
+    # 64 MiB may wait for workers, which 100 frames more than fill.
+    assert peak(300) < 1.3 * peak(100)
