@@ -6,14 +6,12 @@ The table of sums is that of `_fit_kernels`.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Flags, Floats
 
 __all__ = ["disagreement", "halves_apart", "ring_shifts"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # Coarse and fine detail tell different shifts if those differ by more than so many
 # standard errors.

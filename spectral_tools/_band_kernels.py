@@ -5,12 +5,10 @@ two pixels along an axis, or of one where there is nothing to halve; grids that 
 coarser lie on every other point of the finer one.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Image, Ints32
 
 __all__ = [
     "claim",
@@ -23,19 +21,17 @@ __all__ = [
     "widen",
 ]
 
-Array = NDArray[np.floating[Any]]
-Counts = NDArray[np.int32]
 Corner = tuple[int, int, int]
 
 
 @compiled
 def claim(
-    weights: Array,
+    weights: Image,
     number: int,
     corner: Corner,
-    best: Array,
-    owner: Counts,
-    count: Counts,
+    best: Image,
+    owner: Ints32,
+    count: Ints32,
 ) -> None:
     """Give a tile all pixels whose weight is larger than the best so far.
 
@@ -69,14 +65,14 @@ def claim(
 
 @compiled
 def halve(
-    values: Array,
-    weights: Array,
-    owner: Counts,
+    values: Image,
+    weights: Image,
+    owner: Ints32,
     number: int,
     corner: Corner,
     offset: float,
     first: Corner,
-    out: Array,
+    out: Image,
 ) -> None:
     """Sum what a tile shows, where it is, and where it is the owner, in cells.
 
@@ -121,7 +117,7 @@ def halve(
 
 
 @compiled
-def normalise_sums(sums: Array, known: Array) -> None:
+def normalise_sums(sums: Image, known: Image) -> None:
     """Turn sums into means, in place; they are 0 where nothing is known."""
     tops, parts = sums.reshape(-1), known.reshape(-1)
     zero, one = sums.dtype.type(0), sums.dtype.type(1)
@@ -130,7 +126,7 @@ def normalise_sums(sums: Array, known: Array) -> None:
 
 
 @compiled
-def shrink(fine: Array, coarse: Array) -> None:
+def shrink(fine: Image, coarse: Image) -> None:
     """Smooth by (1, 4, 6, 4, 1) / 16 along the second axis, and keep every other.
 
     Parameters
@@ -168,7 +164,7 @@ def shrink(fine: Array, coarse: Array) -> None:
 
 
 @compiled
-def widen(coarse: Array, fine: Array) -> None:
+def widen(coarse: Image, fine: Image) -> None:
     """Put points between points along the second axis; the ends are repeated.
 
     Parameters
@@ -192,7 +188,7 @@ def widen(coarse: Array, fine: Array) -> None:
 
 
 @compiled
-def mix(values: Array, mask: Array, corner: Corner, mean: Array, total: Array) -> None:
+def mix(values: Image, mask: Image, corner: Corner, mean: Image, total: Image) -> None:
     """Add the values of a tile in its box to a mean that is weighted by masks."""
     # A running mean, so that a tile alone stays exactly as it is.
     planes, rows, cols = values.shape
@@ -210,7 +206,7 @@ def mix(values: Array, mask: Array, corner: Corner, mean: Array, total: Array) -
 
 
 @compiled
-def extend(values: Array, known: Array) -> None:
+def extend(values: Image, known: Image) -> None:
     """Set unknown cells to the mean of the known ones around them, in place."""
     planes, rows, cols = values.shape
     zero = values.dtype.type(0)
@@ -241,13 +237,13 @@ def extend(values: Array, known: Array) -> None:
 
 @compiled
 def put_together(
-    values: Array,
-    added: Array,
-    owner: Counts,
+    values: Image,
+    added: Image,
+    owner: Ints32,
     number: int,
     corner: Corner,
     part: Corner,
-    out: Array,
+    out: Image,
 ) -> None:
     """Write the pixels that a tile owns, with what cells add to them.
 
@@ -299,13 +295,13 @@ def put_together(
 
 @compiled
 def _interpolate(
-    added: Array,
+    added: Image,
     here0: int,
     next0: int,
     here1: int,
     next1: int,
-    line: Array,
-    wide: Array,
+    line: Image,
+    wide: Image,
 ) -> None:
     """Write what cells add to the pixels of a row, given the cells next to it."""
     cells = line.size

@@ -1,18 +1,14 @@
 """Compiled weighing of what links say, by themselves and around loops (floor 1)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Bytes, Flags, Floats, Ints64
 
 __all__ = ["closing_choices", "rank_offsets", "weigh_choices"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.int8]
-Flags = NDArray[np.bool_]
-Loops = tuple[Ints, Bytes, Ints]
-Closing = tuple[Ints, Bytes, Floats]
+Loops = tuple[Ints64, Bytes, Ints64]
+Closing = tuple[Ints64, Bytes, Floats]
 
 # Squared misfit, beyond the number of axes, of a loop that still may close.
 CLOSED = 25.0
@@ -163,7 +159,7 @@ def weigh_choices(  # pragma: no cover
 
 @compiled
 def rank_offsets(  # pragma: no cover
-    starts: Ints,
+    starts: Ints64,
     offsets: Floats,
     variances: Floats,
     odds: Floats,

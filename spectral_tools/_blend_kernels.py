@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Image, Ints32
 
 __all__ = [
     "FEATHER",
@@ -25,8 +26,6 @@ __all__ = [
     "finish",
 ]
 
-Array = NDArray[np.floating[Any]]
-Counts = NDArray[np.int32]
 
 FEATHER, MEAN, NEAREST, MAXIMUM, MINIMUM, FIRST, LAST = range(7)
 
@@ -34,14 +33,14 @@ FEATHER, MEAN, NEAREST, MAXIMUM, MINIMUM, FIRST, LAST = range(7)
 @compiled
 def blend_row(
     blend: int,
-    values: Array,
-    weights: Array,
+    values: Image,
+    weights: Image,
     first: int,
     size: int,
     at: int,
-    mean: Array,
-    total: Array,
-    count: Counts,
+    mean: Image,
+    total: Image,
+    count: Ints32,
     span: NDArray[np.intp],
 ) -> None:
     """Blend a row of values into the canvas; a weight of 0 changes nothing.
@@ -90,14 +89,14 @@ def blend_row(
 
 @compiled
 def _begin(
-    values: Array,
-    weights: Array,
+    values: Image,
+    weights: Image,
     skip: int,
     size: int,
     at: int,
-    mean: Array,
-    total: Array,
-    count: Counts,
+    mean: Image,
+    total: Image,
+    count: Ints32,
 ) -> None:
     """Write part of a row where no tile was before."""
     zero = values.dtype.type(0)
@@ -113,7 +112,7 @@ def _begin(
 
 
 @compiled
-def _clear(begin: int, end: int, mean: Array, total: Array, count: Counts) -> None:
+def _clear(begin: int, end: int, mean: Image, total: Image, count: Ints32) -> None:
     for k in range(begin, end):
         total[k] = 0
         count[k] = 0
@@ -125,14 +124,14 @@ def _clear(begin: int, end: int, mean: Array, total: Array, count: Counts) -> No
 @compiled
 def _merge(
     blend: int,
-    values: Array,
-    weights: Array,
+    values: Image,
+    weights: Image,
     skip: int,
     size: int,
     at: int,
-    mean: Array,
-    total: Array,
-    count: Counts,
+    mean: Image,
+    total: Image,
+    count: Ints32,
 ) -> None:
     """Blend part of a row with what is there."""
     zero = values.dtype.type(0)
@@ -159,7 +158,7 @@ def _merge(
 
 @compiled
 def _choose(
-    blend: int, values: Array, weights: Array, size: int, mean: Array, total: Array
+    blend: int, values: Image, weights: Image, size: int, mean: Image, total: Image
 ) -> None:
     """Keep the old value or take the new one, in every pixel of a row."""
     # Both values are read before the choice, which is not written over them:
@@ -190,7 +189,7 @@ def _choose(
 
 @compiled
 def finish(
-    mean: Array, total: Array, fill: float, low: float, high: float, whole: bool
+    mean: Image, total: Image, fill: float, low: float, high: float, whole: bool
 ) -> None:
     """Round and clip a block if `whole`, and fill what no tile covers, in place."""
     means, totals = mean.reshape(-1), total.reshape(-1)
@@ -199,8 +198,8 @@ def finish(
 
 @compiled
 def deliver(
-    mean: Array,
-    total: Array,
+    mean: Image,
+    total: Image,
     spans: NDArray[np.intp],
     fill: float,
     low: float,
@@ -255,7 +254,7 @@ def deliver(
 
 @compiled
 def deliver_counts(
-    count: Counts,
+    count: Ints32,
     spans: NDArray[np.intp],
     corner: tuple[int, ...],
     coverage: NDArray[Any],
@@ -279,8 +278,8 @@ def deliver_counts(
 
 @compiled
 def _finish_line(
-    line: Array,
-    totals: Array,
+    line: Image,
+    totals: Image,
     size: int,
     fill: float,
     low: float,

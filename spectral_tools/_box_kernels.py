@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Image
 
 __all__ = ["copy_box", "join_channels", "repeat_border", "split_channels"]
 
-Array = NDArray[np.floating[Any]]
 # Pixels and channels that are swapped at a time, so that all stay in the cache.
 PATCH = 32
 
@@ -22,7 +22,7 @@ def copy_box(
     size: tuple[int, ...],
     offsets: NDArray[np.float64],
     to: tuple[int, ...],
-    boxes: Array,
+    boxes: Image,
 ) -> None:
     """Copy a box of every channel, less an offset.
 
@@ -54,7 +54,7 @@ def copy_box(
 
 
 @compiled
-def repeat_border(boxes: Array, first: tuple[int, ...], size: tuple[int, ...]) -> None:
+def repeat_border(boxes: Image, first: tuple[int, ...], size: tuple[int, ...]) -> None:
     """Fill boxes around the part that is known with the border of that part."""
     channels, planes, rows, cols = boxes.shape
     last0, last1 = first[0] + size[0] - 1, first[1] + size[1] - 1

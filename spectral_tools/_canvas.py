@@ -17,6 +17,7 @@ from ._checks import (
 )
 from ._plan import MINIMAL_SEAM, MULTIBAND, Plan
 from ._sample_kernels import SLACK
+from ._stacks import Floats, Ints
 from ._tile_inputs import (
     entries,
     extent_of,
@@ -28,9 +29,6 @@ from ._tile_inputs import (
 
 __all__ = ["ORDERS", "REGION", "Valid", "check_choice", "make_plan"]
 
-Float = np.floating[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 Valid = Sequence[ArrayLike | None] | ArrayLike | None
 
 BLENDS = {

@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._slide_kernels import slide, slide_margin
+from ._stacks import Floats, Ints, Volume
 
 __all__ = ["MeanCanvas", "slide_frame", "under_frame"]
 
-Volume = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Floats = NDArray[np.float64]
 
 # A canvas that grows takes this much more, in sides of a frame.
 ROOM = 0.125

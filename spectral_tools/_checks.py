@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._stacks import Float
+
 __all__ = [
     "as_affine",
     "as_coordinates",
@@ -31,7 +33,6 @@ __all__ = [
     "image_dtype",
 ]
 
-Float = np.floating[Any]
 
 # Matrices are singular if their determinant is below this share of the most it could be.
 SINGULAR = 1e-15

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import fdtri, gammainccinv
+
+from ._stacks import Flags, Floats
 
 __all__ = ["Judge", "find_consensus", "judge_of", "suspicious"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 State = TypeVar("State")
 
 # Chance that an honest measurement is not believed.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._sparse import sparse_rows, sum_of_products
+from ._stacks import Floats
 
 __all__ = [
     "ControlGrid",
@@ -19,7 +20,6 @@ __all__ = [
     "shares_at",
 ]
 
-Floats = NDArray[np.float64]
 
 # The ground holds what neither points nor bending do: strains beyond this, and
 # displacements beyond this many sides of the image, are not expected. It is weak

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import (
     as_affine,
@@ -31,14 +31,13 @@ from ._seen_points import (
     seen_on_grid,
     supported,
 )
+from ._stacks import Floats, Ints
 from ._structure_match import BELIEVED
 from ._transforms import translation
 from ._workers import Workers, check_workers
 
 __all__ = ["find_control_points", "refine_points"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # The shortest window that has enough edges in it.
 SHORTEST = 16

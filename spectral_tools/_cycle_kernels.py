@@ -4,12 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Bytes, Ints64
 
 __all__ = ["find_loops", "longer_loops"]
 
-Ints = NDArray[np.int64]
-Bytes = NDArray[np.int8]
-Loops = tuple[Ints, Bytes, Ints]
+Loops = tuple[Ints64, Bytes, Ints64]
 
 # Loops of up to this many links are looked at.
 LONGEST = 6
@@ -17,7 +16,7 @@ LONGEST = 6
 OWNED = 6
 
 
-def find_loops(pairs: Ints) -> Loops:
+def find_loops(pairs: Ints64) -> Loops:
     """Return links, signs and lengths of triangles, squares and some longer loops.
 
     Each link joins `pairs` of nodes, the lower number first, and no two join the
@@ -32,7 +31,7 @@ def find_loops(pairs: Ints) -> Loops:
 
 @compiled
 def _adjacent(  # pragma: no cover
-    starts: Ints, ends: Ints, names: Ints, node0: int, node1: int
+    starts: Ints64, ends: Ints64, names: Ints64, node0: int, node1: int
 ) -> int:
     """Return the link between two nodes, or -1; neighbours are sorted."""
     low, high = starts[node0], starts[node0 + 1]
@@ -74,7 +73,7 @@ def _room(loops: Loops, found: int) -> Loops:  # pragma: no cover
 
 @compiled
 def _write(  # pragma: no cover
-    loops: Loops, found: int, held: Ints, walk: Ints, steps: Ints
+    loops: Loops, found: int, held: Ints64, walk: Ints64, steps: Ints64
 ) -> None:
     """Write the loop along the nodes of `walk`, by the links `steps`."""
     links, signs, lengths = loops
@@ -90,10 +89,10 @@ def _write(  # pragma: no cover
 def _own_loops(  # pragma: no cover
     loops: Loops,
     found: int,
-    held: Ints,
+    held: Ints64,
     link: int,
-    pair: Ints,
-    graph: tuple[Ints, Ints, Ints],
+    pair: Ints64,
+    graph: tuple[Ints64, Ints64, Ints64],
 ) -> int:
     """Write triangles and squares in which no link has a lower number."""
     starts, ends, names = graph
@@ -126,8 +125,8 @@ def _own_loops(  # pragma: no cover
 
 @compiled
 def _shortest_way(  # pragma: no cover
-    link: int, pair: Ints, graph: tuple[Ints, Ints, Ints], tables: Ints
-) -> tuple[Ints, Ints]:
+    link: int, pair: Ints64, graph: tuple[Ints64, Ints64, Ints64], tables: Ints64
+) -> tuple[Ints64, Ints64]:
     """Return nodes and links of the shortest loop through a link, if short enough.
 
     The rows of `tables` are depth (-1, and so it is left), way, parent and queue.
@@ -160,7 +159,7 @@ def _shortest_way(  # pragma: no cover
 
 @compiled
 def _short_loops(  # pragma: no cover
-    pairs: Ints, starts: Ints, ends: Ints, names: Ints
+    pairs: Ints64, starts: Ints64, ends: Ints64, names: Ints64
 ) -> Loops:
     """Return the loops of a graph with sorted neighbours.
 

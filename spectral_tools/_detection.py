@@ -31,6 +31,7 @@ from ._spectral_kernels import (
     taper_block,
     whiten_modes,
 )
+from ._stacks import Floats, Ints, Spectrum, Volume
 
 __all__ = [
     "Candidates",
@@ -46,10 +47,6 @@ __all__ = [
     "whiten_images",
 ]
 
-Volume = NDArray[np.float32]
-Lags = NDArray[np.intp]
-Spectrum = NDArray[np.complex64]
-Floats = NDArray[np.float64]
 
 # The least reach, in pixels, over which chance is measured.
 NULL_REACH = 12
@@ -75,7 +72,7 @@ class Candidates:
     false_alarm: float
     chance: float  # what it would be if it did not count places
     at_bound: bool
-    period: Lags  # of a circular search, else 0
+    period: Ints  # of a circular search, else 0
     chances: int  # maxima that told what chance does
 
 
@@ -83,8 +80,8 @@ class Candidates:
 class Search:
     """What is searched, and how."""
 
-    low: Lags  # (3,), the lowest whole shift
-    high: Lags
+    low: Ints  # (3,), the lowest whole shift
+    high: Ints
     least: float  # pixels of overlap
     count: int  # alternatives wanted
     exponent: float  # of the whitening; negative to measure it
@@ -114,7 +111,7 @@ def exact_search(
     second = canvas[1][tuple(map(slice, sizes[1]))]
     sums, squares = (box_table(first, power, False) for power in (1, 2))
 
-    def score(product: Volume, offset: Lags, flip: bool) -> Volume:
+    def score(product: Volume, offset: Ints, flip: bool) -> Volume:
         return score_lags(
             inverse(product, shape),
             offset,
@@ -148,7 +145,7 @@ class Surfaces:
     scores: Volume
     null: Volume  # the scores of the turned image
     likeness: Volume  # of the scene to itself, at each circular offset
-    low: Lags
+    low: Ints
 
 
 def few_places(
@@ -198,7 +195,7 @@ def _energy(image: Volume) -> float:
     return float(np.square(image).sum(dtype=np.float64))
 
 
-def chance_of_places(places: Floats, side: int, lags: Lags) -> Floats:
+def chance_of_places(places: Floats, side: int, lags: Ints) -> Floats:
     """Return the probability that so many places match somewhere among some lags.
 
     Lags are counted along each axis.
@@ -207,7 +204,7 @@ def chance_of_places(places: Floats, side: int, lags: Lags) -> Floats:
     return np.minimum(trials * np.exp(-PLACE * places), 1.0)
 
 
-def place_side(block: Lags) -> int:
+def place_side(block: Ints) -> int:
     """Return the side of a place in a block of pixels."""
     long = block[block > 1]
     return int(np.clip(math.exp(np.log(long).mean()) / 8, 4, 16)) if len(long) else 1
@@ -291,7 +288,7 @@ def ring_gains(
 
 
 def _judge(
-    surfaces: Surfaces, sizes: tuple[Lags, Lags], search: Search
+    surfaces: Surfaces, sizes: tuple[Ints, Ints], search: Search
 ) -> Candidates | None:
     """Rank the lags that are allowed, and hold the best against chance."""
     scores, likeness = surfaces.scores, surfaces.likeness
@@ -326,7 +323,7 @@ def _judge(
     )
 
 
-def _apart(lags: Lags, count: int) -> list[int]:
+def _apart(lags: Ints, count: int) -> list[int]:
     """Return the first `count` rows that keep their distance from each other."""
     chosen: list[int] = []
     for row in range(min(len(lags), 2000)):

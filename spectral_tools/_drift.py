@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ._stacks import Floats
 from ._walk_kernels import smooth_walk
 
 __all__ = ["complete_walk"]
 
-Floats = NDArray[np.float64]
 
 # A frame that is known exactly, such as the reference, has this variance here.
 EXACT = 1e-12

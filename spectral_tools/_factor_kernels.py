@@ -5,21 +5,15 @@ each begins in `rows`, which ascend, and in the values beside them.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Floats, Ints32, Ints64
 
 __all__ = ["factor_pattern", "selected_entries", "selected_inverse", "spread_values"]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int32]
-Counts = NDArray[np.int64]
-
 
 @compiled
-def factor_pattern(
-    starts: Integers, rows: Integers, rank: Integers
-) -> tuple[Counts, Integers]:
+def factor_pattern(starts: Ints32, rows: Ints32, rank: Ints32) -> tuple[Ints64, Ints32]:
     """Return where a factor can have entries, whatever the values.
 
     The columns given are those of the matrix, and `rank` the order in which
@@ -69,10 +63,10 @@ def factor_pattern(
 
 @compiled
 def spread_values(
-    starts: Counts,
-    rows: Integers,
-    given_starts: Integers,
-    given_rows: Integers,
+    starts: Ints64,
+    rows: Ints32,
+    given_starts: Ints32,
+    given_rows: Ints32,
     given: Floats,
 ) -> Floats:
     """Write the columns of one pattern into a larger one, zero where they have none."""
@@ -90,10 +84,10 @@ def spread_values(
 
 @compiled
 def _times_inverse(
-    starts: Counts,
-    rows: Integers,
+    starts: Ints64,
+    rows: Ints32,
     inverse: tuple[Floats, Floats],
-    own: Integers,
+    own: Ints32,
     vectors: tuple[Floats, Floats],
 ) -> None:
     """Multiply four vectors, at the rows `own`, with the inverse at these rows.
@@ -126,7 +120,7 @@ def _times_inverse(
 
 @compiled
 def selected_inverse(
-    starts: Counts, rows: Integers, lower: Floats, pivots: Floats
+    starts: Ints64, rows: Ints32, lower: Floats, pivots: Floats
 ) -> tuple[Floats, Floats]:
     """Return the inverse of L D L^T where L has entries: diagonal, and below.
 
@@ -188,10 +182,10 @@ def selected_inverse(
 
 @compiled
 def selected_entries(
-    starts: Counts,
-    rows: Integers,
+    starts: Ints64,
+    rows: Ints32,
     inverse: tuple[Floats, Floats],
-    wanted: tuple[Counts, Counts],
+    wanted: tuple[Ints64, Ints64],
 ) -> Floats:
     """Look up entries of a selected inverse; NaN where none was computed."""
     diagonal, below = inverse

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import as_affine, as_shape, as_shift, check_fraction, check_positive
 from ._fields import FieldSpline, as_displacement
+from ._stacks import Floats
 
 __all__ = [
     "FlattenedDisplacement",
@@ -16,7 +17,6 @@ __all__ = [
     "resample_displacement",
 ]
 
-Floats = NDArray[np.float64]
 
 # Points whose values are looked up at once.
 AT_ONCE = 500_000

@@ -5,16 +5,14 @@ from math import comb
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammainccinv
 
 from ._control_grid import ControlGrid, bending_energy, ground_energy
 from ._sparse import SymmetricFactor, factorized_matrix, repeated, weighted_square
+from ._stacks import Flags, Floats
 
 __all__ = ["FieldFit", "Springs", "solve_springs", "springs_of"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # Stiffness is looked for by these factors: at first, while points are forgotten, and
 # in the end.

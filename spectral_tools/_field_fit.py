@@ -27,6 +27,7 @@ from ._fields import jacobian_determinant
 from ._link_inputs import as_link_weights
 from ._neighbours import fits_neighbours
 from ._sparse import sparse_rows
+from ._stacks import Floats
 from ._transforms import apply_transform
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
     "solve_points",
 ]
 
-Floats = NDArray[np.float64]
 
 # By default cells are this much smaller than the distance of points: a cubic spline
 # then follows all that the points can tell.

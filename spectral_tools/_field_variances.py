@@ -4,7 +4,6 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._control_grid import knot_shares
 from ._factor_kernels import (
@@ -14,10 +13,9 @@ from ._factor_kernels import (
     spread_values,
 )
 from ._field_equations import FieldFit, Springs
+from ._stacks import Floats
 
 __all__ = ["knot_variances", "row_variances"]
-
-Floats = NDArray[np.float64]
 
 
 def knot_variances(springs: Springs, fit: FieldFit) -> Floats:

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_affine, as_coordinates, image_dtype
 from ._ndimage import distance_transform_edt, map_coordinates, spline_filter
+from ._stacks import Floats
 from ._transforms import apply_transform
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "jacobian_determinant",
 ]
 
-Floats = NDArray[np.float64]
 
 # Newton's steps, and when a point has arrived, in pixels.
 STEPS, ARRIVED = 30, 1e-6

@@ -7,18 +7,15 @@ kept in a table of sums, because the weights are the same for a whole ring.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._agreement_kernels import disagreement, halves_apart, ring_shifts
 from ._compiled import compiled
 from ._rim_kernels import OWN, rim_shares, trust_rings
 from ._spectral_kernels import FAINT, mark_runs
+from ._stacks import Flags, Floats, Spectrum
 
 __all__ = ["fit_step", "ring_sums", "smooth_coherence"]
 
-Floats = NDArray[np.float64]
-Modes = NDArray[np.complex64]
-Flags = NDArray[np.bool_]
 
 # Columns of a table of ring sums: the number of modes, the powers of the two
 # images, the real part of the cross-spectrum, its slopes (3), the mean power times k k^T
@@ -31,8 +28,8 @@ STEADY = 0.7
 
 @compiled
 def ring_sums(
-    first: Modes,
-    second: Modes,
+    first: Spectrum,
+    second: Spectrum,
     freq0: Floats,
     freq1: Floats,
     freq2: Floats,

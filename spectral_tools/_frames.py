@@ -13,7 +13,6 @@ from ._stacks import unstacked
 
 __all__ = ["Frames", "as_groups", "frames_of"]
 
-Float = np.floating[Any]
 
 # Frames that wait for workers take so many bytes at most, or are two chunks.
 ROOM = 1 << 26

@@ -1,18 +1,14 @@
 """Compiled estimate of how the brightness of two images drifts apart (floor 1)."""
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import AnyArray, Floats, Ints
 
 __all__ = ["gain_slopes"]
 
-Volume = NDArray[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # Cells of at least this many pixels, and at most this many cells along an axis.
 CELL, CELLS = 12, 8
@@ -35,7 +31,12 @@ def _cell_edges(size: int, cells: int) -> Ints:
 
 @compiled
 def _cell_moments(
-    first: Volume, second: Volume, start0: Ints, start1: Ints, block: Ints, cells: Ints
+    first: AnyArray,
+    second: AnyArray,
+    start0: Ints,
+    start1: Ints,
+    block: Ints,
+    cells: Ints,
 ) -> Floats:
     """Return the number of pixels of each cell, the covariance, and both powers."""
     total = cells[0] * cells[1] * cells[2]
@@ -139,7 +140,7 @@ def _plane(moments: Floats, of: int, design: Floats) -> tuple[Floats, Floats]:
 
 @compiled
 def gain_slopes(
-    first: Volume, second: Volume, start0: Ints, start1: Ints, block: Ints
+    first: AnyArray, second: AnyArray, start0: Ints, start1: Ints, block: Ints
 ) -> Floats:
     """Return the relative slope, per pixel, of the gain of the second image.
 

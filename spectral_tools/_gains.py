@@ -13,12 +13,11 @@ from ._labels import number_links
 from ._links import overlapping_links
 from ._seam_levels import Seam, measure_seam
 from ._sparse import connected_groups, factorized_stiffness, sum_at_tiles
+from ._stacks import Floats, Ints
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["Gains", "solve_gains"]
 
-Floats = NDArray[np.float64]
-Pairs = NDArray[np.intp]
 
 # What is known of a gain before any link: its logarithm is about 0, give or take this.
 # It is so weak that only tiles with nothing to say in their overlaps notice.
@@ -51,7 +50,7 @@ class Gains:
 
     gain: Floats
     offset: Floats
-    links: Pairs
+    links: Ints
     counted: NDArray[np.bool_]
     residuals: Floats
 
@@ -158,7 +157,7 @@ def solve_gains(
     return _solve(pairs, seams, bright, offset)
 
 
-def _shapes(tiles: Any, maps: Floats) -> Pairs:
+def _shapes(tiles: Any, maps: Floats) -> Ints:
     """Return the shapes of the tiles, or tell which does not fit its matrix."""
     ndim = maps.shape[1] - 1
     for number in range(len(maps)):
@@ -174,7 +173,7 @@ def _shapes(tiles: Any, maps: Floats) -> Pairs:
     return np.array([np.shape(tiles[k]) for k in range(len(maps))], np.intp)
 
 
-def _pairs(links: Any, maps: Floats, shapes: Pairs) -> Pairs:
+def _pairs(links: Any, maps: Floats, shapes: Ints) -> Ints:
     if links is not None:
         if np.size(links) == 0:
             return np.empty((0, 2), np.intp)
@@ -195,7 +194,7 @@ def _mean(tiles: Any, number: int) -> float:
     return float(pixels.mean(dtype=np.float64)) if pixels.size else 0.0
 
 
-def _solve(pairs: Pairs, seams: list[Seam], bright: Floats, offset: bool) -> Gains:
+def _solve(pairs: Ints, seams: list[Seam], bright: Floats, offset: bool) -> Gains:
     """Solve for the logarithms of the gains first, then for offsets."""
     count = len(bright)
     reference, moving = np.array([seam.means for seam in seams]).reshape(-1, 2).T
@@ -229,7 +228,7 @@ def _solve(pairs: Pairs, seams: list[Seam], bright: Floats, offset: bool) -> Gai
 
 
 def _settle(
-    links: Pairs, count: int, steps: Floats, variance: Floats, prior: float
+    links: Ints, count: int, steps: Floats, variance: Floats, prior: float
 ) -> Floats:
     """Return values for tiles whose differences, moving less reference, are steps.
 
@@ -252,7 +251,7 @@ def _settle(
     return values
 
 
-def _keep(before: Floats, after: Floats, group: Pairs) -> Floats:
+def _keep(before: Floats, after: Floats, group: Ints) -> Floats:
     """Return the factor for each tile that keeps the total of its group."""
     totals = np.bincount(group, before), np.bincount(group, after)
     factor = np.ones(len(totals[0]))

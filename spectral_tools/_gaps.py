@@ -4,21 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._layouts import Layout
 from ._link_inputs import tile_outcomes
 from ._outcomes import Outcome
 from ._placement import Placement, solve_rigid
 from ._sparse import connected_groups
+from ._stacks import Flags, Floats, Ints
 from ._stage import StageModel, fit_stage
 from ._tiles import TileMatches
 
 __all__ = ["place_with_stage", "usable_links"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Pairs = NDArray[np.intp]
 
 # Matches that are not believed by themselves but may agree with others, and how far
 # their peaks may be off, in pixels.
@@ -77,7 +74,7 @@ def _hoped_for(matches: TileMatches) -> Floats:
     return covariance
 
 
-def _without_loose_ends(links: Pairs, inlier: Flags, hoped: Flags) -> Flags:
+def _without_loose_ends(links: Ints, inlier: Flags, hoped: Flags) -> Flags:
     """Drop links that are only hoped for where nothing but they hold a tile.
 
     One of them may agree with the stage by chance; two that close a loop do not.

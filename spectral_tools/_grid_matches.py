@@ -23,14 +23,13 @@ from ._field_variances import row_variances
 from ._grid_windows import Windows, halved, match_windows, window_pass
 from ._outcomes import Outcome
 from ._pairs import PointMatches
+from ._stacks import Flags, Floats
 from ._transforms import apply_transform
 from ._warp import warp_image
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["match_grid"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # Passes that bend the moving image further, at most, and how many of them search for
 # what was not found before. They end when the median window misses by less, in pixels.

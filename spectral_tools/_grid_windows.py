@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ._correlation import COHERENT, ShiftEstimate, correlate_images
 from ._outcomes import Outcome
+from ._stacks import Flags, Floats, Ints
 from ._subpixel import ROUNDS, fit_shift
 from ._window_batches import fit_windows, search_windows
 from ._window_kernels import count_pixels, trim_windows
@@ -24,9 +25,6 @@ __all__ = [
     "window_pass",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 Images = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 # Windows must share this much to be compared, and hold as many valid pixels.

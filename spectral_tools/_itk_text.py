@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._checks import as_finite
+from ._stacks import Floats
 from ._text_files import Words, number_text
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "read_transform",
 ]
 
-Floats = NDArray[np.float64]
 
 ENDING = "_double_2_2"
 MESH = "MeshTransform" + ENDING

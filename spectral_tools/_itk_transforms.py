@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial.legendre import legvander
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import as_points
 from ._itk_text import (
@@ -19,6 +19,7 @@ from ._itk_text import (
     degree_of,
     kind_of,
 )
+from ._stacks import Floats
 from ._transforms import apply_transform, swap_xy_matrix
 
 __all__ = [
@@ -28,8 +29,6 @@ __all__ = [
     "map_itk",
     "turned",
 ]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

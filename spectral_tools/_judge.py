@@ -3,13 +3,12 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import fdtri, gammainccinv
+
+from ._stacks import Flags, Floats
 
 __all__ = ["Judge", "honest_limit", "judge_plain", "near_and_far", "option_odds"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # Chance that a link with an honest covariance is not believed: about two of the
 # two million links of a grid of a million tiles are lost for nothing.

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import as_positions, as_shape, as_shift
 from ._labels import Links, number_links
 from ._links import Order, grid_links, grid_positions, overlapping_links
+from ._stacks import Flags, Floats, Ints
 
 __all__ = ["Layout", "lay_out", "listed_positions"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Pairs = NDArray[np.intp]
 
 # How far a first match may be from where a tile should be, as a share of the tile:
 # an overlap that is only guessed can be anything up to a half.
@@ -29,7 +27,7 @@ class Layout:
     labels: Sequence[Hashable]
     present: Flags
     size: Floats  # of the largest tile
-    links: Pairs
+    links: Ints
     nominal: Floats | None
     reach: Floats | None
 
@@ -54,7 +52,7 @@ def lay_out(
     shapes = np.array([np.shape(image) for image in images if image is not None])
     size = shapes.max(axis=0).astype(np.float64)
     nominal, share = None, STAGE_REACH
-    pairs: Pairs = np.empty((0, 2), np.intp)
+    pairs: Ints = np.empty((0, 2), np.intp)
     if positions is not None:
         nominal = listed_positions(positions, labels, len(size))
         sizes = np.tile(size, (len(labels), 1))
@@ -105,7 +103,7 @@ def _on_grid(
     size: Floats,
     order: Order,
     overlap: ArrayLike,
-) -> tuple[Floats, Pairs]:
+) -> tuple[Floats, Ints]:
     """Return nominal positions and links of tiles on a grid."""
     shape = size.astype(np.intp).tolist()
     if grid is None:

@@ -9,6 +9,7 @@ from ._checks import as_points, as_positions, as_shift, check_positive
 from ._labels import Positions
 from ._outcomes import Outcome
 from ._sparse import connected_groups
+from ._stacks import Flags, Floats
 
 __all__ = [
     "as_link_points",
@@ -18,9 +19,6 @@ __all__ = [
     "residual_variance",
     "tile_outcomes",
 ]
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 
 def as_link_points(points: ArrayLike, name: str, count: int) -> Floats:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._canvas_mean import MeanCanvas, under_frame
 from ._correlation import ShiftEstimate
@@ -13,14 +12,11 @@ from ._outcomes import Outcome
 from ._overlay import Rings, filter_picture, weigh_rings
 from ._overlay_noise import Noise, radii
 from ._search_kernels import local_maxima
+from ._stacks import Flags, Floats, Ints, Volume
 from ._template_search import Bounds
 
 __all__ = ["Lookalikes", "admit", "find_lookalikes"]
 
-Volume = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Floats = NDArray[np.float64]
-Known = NDArray[np.bool_]
 
 # Another place counts from so many pixels on; along an edge so many are tried.
 APART, ALONG = 3, 8.0
@@ -119,7 +115,7 @@ def _smooth(seen: Volume, rings: Rings, noise: Noise, part: float) -> Smooth | N
 
 
 def find_lookalikes(
-    picture: tuple[Volume, Known | None, Ints],
+    picture: tuple[Volume, Flags | None, Ints],
     noise: Noise,
     canvas: MeanCanvas | None,
     place: Floats,
@@ -199,7 +195,7 @@ def _share(scene: Scene, place: Floats) -> float:
     )
 
 
-def _seen(scene: Scene, place: Floats) -> tuple[Volume, Volume, Known]:
+def _seen(scene: Scene, place: Floats) -> tuple[Volume, Volume, Flags]:
     """Return the picture, the filtered one, and where it is known, under a frame."""
     plain, there = under_frame(scene.pixels, scene.origin, place, scene.shape)
     filtered, _ = under_frame(scene.filtered, scene.origin, place, scene.shape)

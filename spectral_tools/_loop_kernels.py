@@ -5,22 +5,19 @@ Neighbours of a tile are listed in ascending order, parallel links one by one:
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Bytes, Floats, Ints64
 
 __all__ = ["list_loops", "name_suspects"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Signs = NDArray[np.int8]
 
 # False links settle one after the other only where they crowd.
 ROUNDS = 100
 
 
 @compiled
-def _joined(starts: Ints, ends: Ints, tile0: int, tile1: int) -> bool:
+def _joined(starts: Ints64, ends: Ints64, tile0: int, tile1: int) -> bool:
     """Tell whether a link joins two tiles."""
     low, high = starts[tile0], starts[tile0 + 1]
     while low < high:
@@ -33,7 +30,7 @@ def _joined(starts: Ints, ends: Ints, tile0: int, tile1: int) -> bool:
 
 
 @compiled
-def list_loops(starts: Ints, ends: Ints, names: Ints) -> tuple[Ints, Ints]:
+def list_loops(starts: Ints64, ends: Ints64, names: Ints64) -> tuple[Ints64, Ints64]:
     """Return the links and the tiles of each loop of two, three or four links.
 
     Loops of four have no short cut. Each is found once, from its lowest tile
@@ -96,7 +93,7 @@ def list_loops(starts: Ints, ends: Ints, names: Ints) -> tuple[Ints, Ints]:
 
 
 @compiled
-def _note(table: Ints, row: int, a: int, b: int, c: int, d: int) -> None:
+def _note(table: Ints64, row: int, a: int, b: int, c: int, d: int) -> None:
     """Write down a row of four numbers."""
     table[row, 0] = a
     table[row, 1] = b
@@ -116,7 +113,7 @@ def _misfit(error: Floats, precision: Floats) -> float:
 
 @compiled
 def _best_correction(
-    mine: Ints, signs: Signs, left: Floats, precision: Floats, limit: float
+    mine: Ints64, signs: Bytes, left: Floats, precision: Floats, limit: float
 ) -> tuple[int, int]:
     """Return how many loops one correction of a link closes, and where it is read.
 
@@ -148,11 +145,11 @@ def _best_correction(
 
 @compiled
 def _settle(
-    loops: tuple[Ints, Signs],
+    loops: tuple[Ints64, Bytes],
     left: Floats,
     precision: Floats,
     limit: float,
-    places: tuple[Ints, Ints],
+    places: tuple[Ints64, Ints64],
     blame: Floats,
 ) -> bool:
     """Correct links that beat all rivals; if there are none, share the blame.
@@ -207,11 +204,11 @@ def _settle(
 
 @compiled
 def name_suspects(
-    loops: tuple[Ints, Signs],
+    loops: tuple[Ints64, Bytes],
     errors: Floats,
     precision: Floats,
     limit: float,
-    places: tuple[Ints, Ints],
+    places: tuple[Ints64, Ints64],
 ) -> Floats:
     """Return how much each link is to blame for loops that do not close.
 

@@ -10,10 +10,10 @@ from ._checks import check_same_shape
 from ._labels import Links, number_links
 from ._link_inputs import as_link_points, as_link_weights
 from ._loop_kernels import list_loops, name_suspects
+from ._stacks import Floats
 
 __all__ = ["LoopClosures", "loop_closures"]
 
-Floats = NDArray[np.float64]
 
 # Chance that a loop of honest links counts as open.
 FALSE_REJECTION = 1e-6

@@ -1,13 +1,12 @@
 """Maps of points as an affine matrix and a displacement field (floor 1)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._point_maps import PointMap, inverse_points, tangent
+from ._stacks import Floats
 
 __all__ = ["affine_and_field"]
 
-Floats = NDArray[np.float64]
 
 # Points that are mapped at once.
 AT_ONCE = 200_000

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import (
     as_matrices,
@@ -23,12 +23,10 @@ from ._labels import find_tiles, number_links
 from ._link_inputs import as_link_points, as_link_weights
 from ._neighbours import fits_neighbours
 from ._sparse import sparse_rows
+from ._stacks import Flags, Floats, Ints
 
 __all__ = ["MeshRelaxation", "relax_meshes"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Numbers = NDArray[np.intp]
 
 # Bending is made of second derivatives: a section may shift, turn and stretch freely.
 ORDER = 2
@@ -72,8 +70,8 @@ class _Stack(NamedTuple):
     """
 
     grid: ControlGrid
-    field: Numbers
-    links: Numbers
+    field: Ints
+    links: Ints
     ends: tuple[Floats, Floats]
     weights: Floats
     least_unit: float
@@ -210,7 +208,7 @@ def relax_meshes(
     return _relaxed(stack, usable & free[pairs].any(axis=1), stiffness, robust)
 
 
-def _rows_of_links(pairs: Numbers, usable: Flags) -> list[Numbers]:
+def _rows_of_links(pairs: Ints, usable: Flags) -> list[Ints]:
     """Return the rows of each link that can be used."""
     rows = np.flatnonzero(usable)
     if not len(rows):

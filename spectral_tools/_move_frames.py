@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._slide_kernels import slide, slide_margin
+from ._stacks import Floats, Image, Ints
 
 __all__ = ["SLACK", "move_frame", "room_for"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Image = NDArray[np.floating[Any]]
 Room = tuple[Image, Image]
 
 # A pixel this close outside of a border counts as on it: shifts carry rounding errors.

@@ -18,13 +18,11 @@ from ._band_kernels import (
 )
 from ._blend_kernels import finish
 from ._plan import Plan, cut_up, sample_piece
+from ._stacks import Image, Ints
 from ._tile_pieces import Piece, box_slices, read_piece
 
 __all__ = ["band_box", "blend_bands"]
 
-Float = np.floating[Any]
-Ints = NDArray[np.intp]
-Array = NDArray[Float]
 
 # The coarsest band fades over about 2 ** LEVELS pixels.
 LEVELS = {2: 4, 3: 3}
@@ -42,8 +40,8 @@ class View:
     piece: Piece
     parts: list[tuple[slice, ...]]  # in which the box is sampled
     corner: tuple[int, int, int]  # of the box, in the frame
-    values: Array
-    weights: Array
+    values: Image
+    weights: Image
     outer: tuple[int, int, int]  # corner of a box of whole coarsest pixels around it
     shape: tuple[int, ...]  # of that
 
@@ -158,7 +156,7 @@ def _sample(plan: Plan, view: View, channel: int) -> None:
 
 def _differences(
     plan: Plan, views: list[View], owner: NDArray[np.int32]
-) -> list[Array]:
+) -> list[Image]:
     """Return what is to be added to each tile, in its cells of two pixels."""
     if len(views) < 2:
         return [np.zeros(_halved(view.values.shape), plan.computed) for view in views]
@@ -171,7 +169,7 @@ def _differences(
     shapes = [_halved(owner.shape)]
     for _ in range(1, LEVELS[plan.ndim]):
         shapes.append(_halved(shapes[-1]))
-    found: list[Array] = []
+    found: list[Image] = []
     for level in range(len(shapes) - 1, -1, -1):
         mean, total = np.zeros((2, *shapes[level]), plan.computed)
         corners = [_scaled(view.outer, plan.ndim, level + 1) for view in views]
@@ -224,7 +222,7 @@ def _inset(view: View, ndim: int) -> tuple[int, int, int]:
 
 def _pyramid(
     plan: Plan, view: View, owner: NDArray[np.int32], number: int, offset: float
-) -> list[Array]:
+) -> list[Image]:
     """Return the local means of a tile, where it is known, and its masks."""
     sums = np.zeros((3, *_halved(view.shape)), plan.computed)
     inset = _inset(view, plan.ndim)
@@ -238,7 +236,7 @@ def _pyramid(
     return stack
 
 
-def _reduce(array: Array, ndim: int) -> Array:
+def _reduce(array: Image, ndim: int) -> Image:
     for axis in range(4 - ndim, 4):
         shape = list(array.shape)
         shape[axis] //= 2
@@ -252,7 +250,7 @@ def _reduce(array: Array, ndim: int) -> Array:
     return array
 
 
-def _expand(array: Array, ndim: int) -> Array:
+def _expand(array: Image, ndim: int) -> Image:
     for axis in range(3 - ndim, 3):
         shape = list(array.shape)
         shape[axis] *= 2

@@ -18,12 +18,10 @@ from ._multigrid_kernels import (
     tied,
     tree_steps,
 )
+from ._stacks import Flags, Floats, Ints32
 
 __all__ = ["Lists", "Multigrid", "balanced_steps", "coarsened", "lists_of", "tree_of"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Integers = NDArray[np.int32]
 
 # A level with this many tiles is solved at once.
 COARSEST = 300
@@ -43,19 +41,19 @@ class Lists(NamedTuple):
     Tiles are numbered anew, in `order`: from the held ones outwards.
     """
 
-    starts: Integers
-    middles: Integers
-    tiles: Integers
-    which: Integers
-    order: Integers
+    starts: Ints32
+    middles: Ints32
+    tiles: Ints32
+    which: Ints32
+    order: Ints32
 
 
 class Grid(NamedTuple):
     """A network in the words of the kernels."""
 
-    starts: Integers
-    middles: Integers
-    tiles: Integers
+    starts: Ints32
+    middles: Ints32
+    tiles: Ints32
     weights: Floats
     excess: Floats
     inverse: Floats
@@ -65,7 +63,7 @@ class Level(NamedTuple):
     """A network, the pair of each of its tiles, and room for steps and forces."""
 
     grid: Grid
-    pair: Integers
+    pair: Ints32
     steps: Floats
     pulls: Floats
 
@@ -76,7 +74,7 @@ class Multigrid(NamedTuple):
     Tiles of the finest are those of the whole network in `order`.
     """
 
-    order: Integers
+    order: Ints32
     levels: list[Level]
     inverse: Floats
 
@@ -136,7 +134,7 @@ def coarsened(lists: Lists, weights: Floats, prior: float, held: Flags) -> Multi
     return Multigrid(order, levels, _inverse_matrix(grid))
 
 
-def _pairs_of_pairs(grid: Grid) -> tuple[Integers, Grid]:
+def _pairs_of_pairs(grid: Grid) -> tuple[Ints32, Grid]:
     """Return the pair of pairs of each tile, and the network of these."""
     with np.errstate(divide="ignore"):
         own = 1 / grid.inverse
@@ -153,7 +151,7 @@ def _pairs_of_pairs(grid: Grid) -> tuple[Integers, Grid]:
     return both, _coarser(half, again, found)
 
 
-def _coarser(grid: Grid, pair: Integers, found: int) -> Grid:
+def _coarser(grid: Grid, pair: Ints32, found: int) -> Grid:
     starts, _, tiles, weights, excess, _ = grid
     return Grid(*coarser(starts, tiles, weights, excess, pair, found))
 

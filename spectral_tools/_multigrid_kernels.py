@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Floats, Ints, Ints32
 
 __all__ = [
     "blend",
@@ -29,9 +30,6 @@ __all__ = [
     "tree_steps",
 ]
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int32]
-Pairs = NDArray[np.intp]
 
 # A tile whose place is this much of all that holds it needs no coarser level.
 HELD_BY_PLACE = 0.5
@@ -44,9 +42,7 @@ LOOSE, FIRM = 1 / 16, 1 / 4
 
 
 @compiled
-def neighbours(
-    links: Pairs, count: int
-) -> tuple[Integers, Integers, Integers, Integers]:
+def neighbours(links: Ints, count: int) -> tuple[Ints32, Ints32, Ints32, Ints32]:
     """Return starts, middles and tiles of a network, and the link of each entry."""
     starts = np.zeros(count + 1, np.int32)
     for link in range(len(links)):
@@ -72,8 +68,8 @@ def neighbours(
 
 @compiled
 def grown(
-    starts: Integers, tiles: Integers, held: NDArray[np.bool_]
-) -> tuple[Integers, Integers]:
+    starts: Ints32, tiles: Ints32, held: NDArray[np.bool_]
+) -> tuple[Ints32, Ints32]:
     """Return tiles in the order of their distance from held ones, and their ranks.
 
     Groups without a held tile follow, from the first tile of each. Neighbours
@@ -105,12 +101,12 @@ def grown(
 
 @compiled
 def tree_steps(
-    starts: Integers,
-    middles: Integers,
-    tiles: Integers,
-    which: Integers,
-    order: Integers,
-    links: Pairs,
+    starts: Ints32,
+    middles: Ints32,
+    tiles: Ints32,
+    which: Ints32,
+    order: Ints32,
+    links: Ints,
     mismatch: Floats,
     held: NDArray[np.bool_],
 ) -> Floats:
@@ -133,8 +129,8 @@ def tree_steps(
 
 @compiled
 def tied(
-    starts: Integers,
-    which: Integers,
+    starts: Ints32,
+    which: Ints32,
     weights: Floats,
     prior: float,
     held: NDArray[np.bool_],
@@ -153,12 +149,12 @@ def tied(
 
 @compiled
 def paired(
-    starts: Integers,
-    tiles: Integers,
+    starts: Ints32,
+    tiles: Ints32,
     weights: Floats,
     excess: Floats,
     own: Floats,
-) -> tuple[Integers, int]:
+) -> tuple[Ints32, int]:
     """Pair each tile with the neighbour it is most rigidly tied to.
 
     `own` is what holds a tile, or all tiles of a pair, while it is relaxed; a
@@ -203,13 +199,13 @@ def paired(
 
 @compiled
 def coarser(
-    starts: Integers,
-    tiles: Integers,
+    starts: Ints32,
+    tiles: Ints32,
     weights: Floats,
     excess: Floats,
-    pair: Integers,
+    pair: Ints32,
     found: int,
-) -> tuple[Integers, Integers, Integers, Floats, Floats, Floats]:
+) -> tuple[Ints32, Ints32, Ints32, Floats, Floats, Floats]:
     """Return the network of pairs: starts, middles, tiles, weights, excess, inverse."""
     count = len(pair)
     begins = np.zeros(found + 1, np.int32)
@@ -274,12 +270,12 @@ def coarser(
 
 @compiled
 def smoothed_down(
-    starts: Integers,
-    middles: Integers,
-    tiles: Integers,
+    starts: Ints32,
+    middles: Ints32,
+    tiles: Ints32,
     weights: Floats,
     inverse: Floats,
-    pair: Integers,
+    pair: Ints32,
     force: Floats,
     steps: Floats,
     rest: Floats,
@@ -308,11 +304,11 @@ def smoothed_down(
 
 @compiled
 def smoothed_up(
-    starts: Integers,
-    tiles: Integers,
+    starts: Ints32,
+    tiles: Ints32,
     weights: Floats,
     inverse: Floats,
-    pair: Integers,
+    pair: Ints32,
     force: Floats,
     steps: Floats,
     moves: Floats,
@@ -335,8 +331,8 @@ def smoothed_up(
 
 @compiled
 def pulled(
-    starts: Integers,
-    tiles: Integers,
+    starts: Ints32,
+    tiles: Ints32,
     weights: Floats,
     excess: Floats,
     inverse: Floats,

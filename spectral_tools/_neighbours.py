@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ._stacks import Floats
+
 __all__ = ["fits_neighbours"]
 
-Floats = NDArray[np.float64]
 
 # Neighbours for each unknown of a linear field, enough to outvote a third that lie.
 PER_UNKNOWN = 6

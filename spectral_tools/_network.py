@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ._multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
 from ._sparse import factorized_stiffness, sum_at_tiles
+from ._stacks import Flags, Floats
 
 __all__ = [
     "Network",
@@ -23,8 +24,6 @@ __all__ = [
     "systems_of",
 ]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 Solver = Callable[[Floats], Floats]
 
 # A prior weaker than this fraction of the links would be lost in rounding.

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ._stacks import Flags, Floats, Ints
 
 __all__ = [
     "Blocks",
@@ -19,9 +20,6 @@ __all__ = [
     "unit_variance",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 # Stiffness for distortions of one percent: what is assumed until the data tell, and
 # counts like one more coefficient of this size when they do.

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from ._checks import as_image, as_valid
 from ._placement import Placement
 from ._scores import normalized_cross_correlation
+from ._stacks import Floats
 from ._transforms import apply_transform, translation
 from ._warp import warp_image
 
 __all__ = ["OverlapScores", "overlap_scores"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

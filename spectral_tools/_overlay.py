@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._canvas_mean import under_frame
 from ._fft import fast_shape, forward, inverse
@@ -12,6 +11,7 @@ from ._overlay_algebra import lay_frame, level_sums, tell_step
 from ._overlay_kernels import overlay_sums, slope_tables
 from ._overlay_noise import LEAST, Noise, radii, ring_powers
 from ._spline_kernels import prefilter, spline_margin
+from ._stacks import Flags, Floats, Ints, Volume
 
 __all__ = [
     "Overlay",
@@ -24,10 +24,6 @@ __all__ = [
     "weigh_rings",
 ]
 
-Volume = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Floats = NDArray[np.float64]
-Known = NDArray[np.bool_]
 
 # So many bumps around a picture are needed for a spline in single precision.
 MARGIN = spline_margin(3, np.dtype(np.float32)) + 1
@@ -105,7 +101,7 @@ def even_light(frame: Volume, fit: OverlayFit) -> Volume:
 
 def lay_out(
     pixels: Volume,
-    known: Known | None,
+    known: Flags | None,
     origin: Ints,
     noise: Noise,
     part: float,
@@ -204,7 +200,7 @@ def _bumps(pixels: Volume) -> Volume:
     return wide
 
 
-def _between(known: Known) -> Volume:
+def _between(known: Flags) -> Volume:
     """Return where a picture is known at a bump and at the next ones."""
     inner = known.copy()
     for axis, n in enumerate(known.shape):
@@ -216,7 +212,7 @@ def _between(known: Known) -> Volume:
     return np.pad(inner.astype(np.float32), pads)
 
 
-def _slope_tables(plain: Volume, filtered: Volume, known: Known) -> Floats:
+def _slope_tables(plain: Volume, filtered: Volume, known: Flags) -> Floats:
     """Return running sums of the products of the slopes of two pictures."""
     lead = np.where(np.array(known.shape) > 1, MARGIN, 0)
     tables = slope_tables(plain[0], filtered[0], known, lead)

@@ -3,16 +3,12 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Flags, Floats, Ints, Volume
 
 __all__ = ["lay_frame", "level_sums", "tell_step"]
 
-Volume = NDArray[np.float32]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 # A slope that others explain to all but this share is one of them.
 FLAT = 1e-9

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Flags, Floats, Ints, Volume
 
 __all__ = [
     "SUMS",
@@ -14,10 +15,6 @@ __all__ = [
     "slope_tables",
 ]
 
-Volume = NDArray[np.float32]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 # Sums over the pixels of a frame f, a picture p, and a filtered picture z with slopes g.
 # The first seven rows are 1 f p z g g g, each times 1 and the distances from the middle of

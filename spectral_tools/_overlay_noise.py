@@ -5,18 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._canvas_mean import under_frame
 from ._fft import forward, frequencies
 from ._spectral_kernels import ring_edges
+from ._stacks import Flags, Floats, Ints, Volume
 
 __all__ = ["LEAST", "Noise", "measure_noise", "radii", "ring_powers"]
 
-Volume = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Floats = NDArray[np.float64]
-Known = NDArray[np.bool_]
 
 # Rings of frequencies have at least so many modes and this share of their frequency.
 RING_MODES, RING_SHARE = 12.0, 0.1
@@ -106,7 +102,7 @@ def measure_noise(
     shifts: Floats,
     picture: tuple[Volume, Ints],
     share: float,
-    known: Known | None = None,
+    known: Flags | None = None,
 ) -> Noise:
     """Measure what a picture does not explain of frames that make a `share` of it each.
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import as_finite, as_shift
+from ._stacks import Floats
 
 __all__ = ["Frame", "as_channel_names", "as_frame"]
 
-Floats = NDArray[np.float64]
 
 # What lengths are called, short and long.
 UNITS = {

@@ -14,16 +14,13 @@ from ._layouts import Layout, lay_out
 from ._links import Order
 from ._outcomes import Outcome
 from ._placement import Placement
-from ._stacks import unstacked
+from ._stacks import Flags, Floats, unstacked
 from ._stage import StageModel
 from ._tiles import TileMatches, label_pairs, match_tiles
 from ._workers import Workers
 
 __all__ = ["TilePlacement", "place_tiles"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Pairs = NDArray[np.intp]
 
 # How often links that failed are matched again, each time near what the others say.
 PASSES = 2

@@ -21,12 +21,12 @@ from ._network import Network
 from ._normal_blocks import PointLinks
 from ._robust import solve_network
 from ._sparse import connected_groups
+from ._stacks import Floats
 from ._transforms import points_apart
 from ._turns import solve_turns
 
 __all__ = ["Placement", "solve_rigid"]
 
-Floats = NDArray[np.float64]
 
 # Squared misfit, in units of the covariance, that no error explains.
 IMPOSSIBLE = 50.0

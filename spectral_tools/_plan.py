@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ._blend_kernels import FEATHER
 from ._bounded import Bounded
 from ._sample_kernels import add_shifted, add_warped
+from ._stacks import Float, Floats, Ints
 from ._tile_inputs import Tile
 from ._tile_pieces import Piece, box_slices, lines_of, read_piece, source_of
 
@@ -25,9 +26,6 @@ __all__ = [
     "tiles_near",
 ]
 
-Float = np.floating[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # Blends that are more than a rule for each pixel; the others are those of the kernels.
 MULTIBAND, MINIMAL_SEAM = -1, -2

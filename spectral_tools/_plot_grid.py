@@ -6,20 +6,19 @@ Matplotlib is imported when something is drawn, so that the package stays light.
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import as_affine, check_positive
 from ._fields import as_displacement, jacobian_determinant
 from ._plot_images import image_axes, mark_uncovered
 from ._plot_style import INK, WRONG, draw_colorbar, draw_legend, round_below
+from ._stacks import Flags, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["warped_grid"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # Squares along the longer side of an image, at least.
 SQUARES = 12

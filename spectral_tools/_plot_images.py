@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_image, as_valid, check_count, check_fraction, check_same_shape
 from ._plot_style import INK, PALE, draw_legend, framed
+from ._stacks import Image
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -27,7 +28,6 @@ __all__ = [
     "swipe",
 ]
 
-Floats = NDArray[np.floating[Any]]
 
 # Vermilion and blue that make white together and are equally bright, so that
 # neither image outshines the other; all eyes can tell them apart.
@@ -238,7 +238,7 @@ def swipe(
     return ax
 
 
-def gray_image(image: ArrayLike, valid: ArrayLike | None, name: str) -> Floats:
+def gray_image(image: ArrayLike, valid: ArrayLike | None, name: str) -> Image:
     """Return an image in the plane as floats of its own, NaN where not valid."""
     array = as_image(image, name)
     if array.ndim != 2:
@@ -250,13 +250,13 @@ def gray_image(image: ArrayLike, valid: ArrayLike | None, name: str) -> Floats:
     return np.where(known if counted is None else known & counted, array, np.nan)
 
 
-def draw_shades(ax: "Axes", shades: Floats) -> None:
+def draw_shades(ax: "Axes", shades: Image) -> None:
     """Draw gray values from 0 to 1, and nothing where they are NaN."""
     shown = np.ma.masked_invalid(shades)
     ax.imshow(shown, cmap="gray", vmin=0, vmax=1, origin="upper")
 
 
-def stretched(image: Floats, judged: NDArray[np.bool_]) -> Floats:
+def stretched(image: Image, judged: NDArray[np.bool_]) -> Image:
     """Return an image with gray values from 0 to 1, as its judged pixels tell."""
     values = image[judged]
     if not values.size:
@@ -287,7 +287,7 @@ def _gray_pair(
     moving: ArrayLike,
     reference_valid: ArrayLike | None,
     moving_valid: ArrayLike | None,
-) -> tuple[Floats, Floats]:
+) -> tuple[Image, Image]:
     """Return both images with gray values from 0 to 1, NaN where not valid."""
     first = gray_image(reference, reference_valid, "reference")
     second = gray_image(moving, moving_valid, "moving")

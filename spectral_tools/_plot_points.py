@@ -6,7 +6,7 @@ Matplotlib is imported when something is drawn, so that the package stays light.
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import as_points, as_positions, as_valid
 from ._plot_images import (
@@ -25,14 +25,13 @@ from ._plot_style import (
     round_below,
     several,
 )
+from ._stacks import Flags, Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["points"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # A typical residual is drawn as long as this part of the way between points, or
 # of the image where there are few.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ._stacks import Floats
+
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -29,7 +31,6 @@ __all__ = [
     "shown_scale",
 ]
 
-Floats = NDArray[np.float64]
 
 # Colours that all eyes can tell apart (Okabe and Ito).
 INK = "#333333"

@@ -5,17 +5,14 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import fdtri, gammainccinv, gammaln
 
 from ._point_fit import Family, Pairs, direct_maps, directions_of, fit_map, whitened
 from ._point_maps import PointMap, map_slopes
+from ._stacks import Flags, Floats, Ints
 
 __all__ = ["Evidence", "agreeing_pairs", "evidence_of"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Ints = NDArray[np.intp]
 
 # Chance that an honest pair is not believed.
 FALSE_REJECTION = 1e-4

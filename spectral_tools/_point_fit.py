@@ -14,6 +14,7 @@ from ._point_maps import (
     map_slopes,
 )
 from ._rotations import rotations
+from ._stacks import Floats, Ints
 
 __all__ = [
     "Family",
@@ -27,8 +28,6 @@ __all__ = [
     "whitened",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 Model = Literal[
     "translation", "rigid", "similarity", "affine", "projective", "polynomial"

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._stacks import Floats, Ints
+
 __all__ = [
     "PointMap",
     "TransformEstimate",
@@ -21,8 +23,6 @@ __all__ = [
     "unit_directions",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # Newton's steps, and when a point has arrived, in pixels.
 STEPS, ARRIVED = 20, 1e-6

@@ -1,14 +1,13 @@
 """Tell whether pairs of points determine a transform (floor 2)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._point_fit import Family
 from ._point_maps import PointMap, bend_terms, homogeneous
+from ._stacks import Floats
 
 __all__ = ["check_points", "why_undetermined"]
 
-Floats = NDArray[np.float64]
 
 # Extents across that are smaller than this share of those along are rounding.
 ROUNDING = 1e-9

@@ -28,10 +28,10 @@ from ._point_maps import (
     unit_directions,
 )
 from ._point_sets import check_points
+from ._stacks import Floats
 
 __all__ = ["estimate_transform", "transform_covariance"]
 
-Floats = NDArray[np.float64]
 
 # Residuals that honest covariances explain with less than this probability say
 # themselves how large errors are.

@@ -11,11 +11,10 @@ from ._fit_kernels import ring_sums, smooth_coherence
 from ._pose_kernels import pose_sums
 from ._pose_sheets import Sheet, faded_pair
 from ._spectral_kernels import FAINT, ring_edges, whiten_modes
+from ._stacks import Floats, Plane
 
 __all__ = ["PoseFit", "fit_pose", "pose_matrix", "travel"]
 
-Floats = NDArray[np.float64]
-Plane = NDArray[np.float32]
 
 # Rings are those of the fit of a shift.
 RING_MODES, RING_SHARE, SLACK = 12.0, 0.1, 2.0

@@ -4,23 +4,19 @@ Images are flat here, (rows, cols).
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
 from ._spline_kernels import gather_spline, spline_weights
+from ._stacks import Floats, Image
 
 __all__ = ["polar_power", "pose_sums", "sample_turned"]
-
-Array = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
 
 
 @compiled
 def polar_power(
-    power: Array, columns: int, radii: Floats, angles: int, out: Array
+    power: Image, columns: int, radii: Floats, angles: int, out: Image
 ) -> None:
     """Sample a power spectrum on rays through the origin, linearly.
 
@@ -56,17 +52,17 @@ def polar_power(
 
 @compiled
 def sample_turned(
-    box: Array,
+    box: Image,
     pad: int,
     order: int,
     linear: Floats,
     start: Floats,
-    depth: Array,
+    depth: Image,
     width: float,
     margin: float,
     reach: float,
-    values: Array,
-    window: Array,
+    values: Image,
+    window: Image,
 ) -> None:
     """Sample a spline under an affine map, and fade it out towards its border.
 
@@ -134,12 +130,12 @@ def _fade_out(
     col0: float,
     linear: Floats,
     shape: tuple[int, int],
-    depth: Array,
+    depth: Image,
     width: float,
     margin: float,
     begin: int,
     end: int,
-    fade: Array,
+    fade: Image,
 ) -> None:
     """Weigh a line of points by how far within the image they lie."""
     fade[:begin] = 0
@@ -183,7 +179,7 @@ def _within(
 
 
 @compiled
-def _fade(depth: Array, row: float, col: float, quarter: float) -> float:
+def _fade(depth: Image, row: float, col: float, quarter: float) -> float:
     """Return the weight of a point at some depth, interpolated."""
     low = min(max(math.floor(row), 0), max(depth.shape[0] - 2, 0))
     left = min(max(math.floor(col), 0), max(depth.shape[1] - 2, 0))
@@ -198,10 +194,10 @@ def _fade(depth: Array, row: float, col: float, quarter: float) -> float:
 
 @compiled
 def pose_sums(
-    first: Array,
-    second: Array,
-    slopes0: Array,
-    slopes1: Array,
+    first: Image,
+    second: Image,
+    slopes0: Image,
+    slopes1: Image,
     centre: Floats,
     side: int,
     scores: Floats,

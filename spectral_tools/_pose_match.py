@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._outcomes import Outcome
 from ._pose_fit import PoseFit, fit_pose
@@ -12,10 +11,10 @@ from ._pose_rivals import corners_apart, periods_away, slid_along, standing_by
 from ._pose_search import Place, Range, find_places, shrinking, suggest_turns
 from ._pose_sheets import Sheet, make_sheet
 from ._pose_sketch import Sketch
+from ._stacks import Floats
 
 __all__ = ["OrientationEstimate", "grows_away", "match_sketches", "nothing_found"]
 
-Floats = NDArray[np.float64]
 
 # A pose is believed below this chance of a false alarm.
 BELIEVED = 1e-3

@@ -3,17 +3,16 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._periods import periodic_copies
 from ._pose_fit import PoseFit, fit_pose, pose_matrix, travel
 from ._pose_search import Place, shrinking
 from ._pose_sheets import Sheet, lay_over
 from ._pose_sketch import Sketch
+from ._stacks import Floats
 
 __all__ = ["corners_apart", "far_apart", "periods_away", "slid_along", "standing_by"]
 
-Floats = NDArray[np.float64]
 
 # Another pose this close to the first leaves the answer open.
 AMBIGUOUS = 0.85

@@ -11,6 +11,7 @@ from ._fft import fast_shape, forward_pair, inverse
 from ._pose_kernels import sample_turned
 from ._pose_sketch import RAYS, STEP, Sketch
 from ._search_kernels import circular_peaks, local_maxima, parabola_tops
+from ._stacks import Floats, Plane
 
 __all__ = [
     "Place",
@@ -22,8 +23,6 @@ __all__ = [
     "suggest_turns",
 ]
 
-Plane = NDArray[np.float32]
-Floats = NDArray[np.float64]
 
 # Turns that are tried, at most, and how high they must be beside the best.
 TURNS, WORTH = 8, 0.5

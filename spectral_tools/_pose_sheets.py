@@ -11,11 +11,10 @@ from ._ndimage import distance_transform_edt
 from ._pose_kernels import sample_turned
 from ._spectral_kernels import edge_taper
 from ._spline_kernels import prefilter, smooth, smooth_margin, spline_margin
+from ._stacks import Floats, Plane
 
 __all__ = ["Sheet", "faded_pair", "lay_over", "make_sheet"]
 
-Floats = NDArray[np.float64]
-Plane = NDArray[np.float32]
 
 ORDER = 5
 # Windows are those of the fit of a shift.

@@ -18,11 +18,10 @@ from ._ndimage import distance_transform_edt
 from ._pose_kernels import polar_power
 from ._pose_sheets import Sheet, make_sheet
 from ._spectral_kernels import edge_taper
+from ._stacks import Floats, Plane
 
 __all__ = ["LOWEST", "RAYS", "STEP", "Sketch", "make_sketch", "polar_map"]
 
-Plane = NDArray[np.float32]
-Floats = NDArray[np.float64]
 
 # Rays in half a turn, and the step of the angle and of the logarithm of the frequency.
 RAYS = 512

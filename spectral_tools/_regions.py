@@ -14,6 +14,7 @@ from ._box_kernels import join_channels
 from ._multiband import band_box, blend_bands
 from ._plan import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
 from ._seams import blend_seams, has_seams, seam_boxes
+from ._stacks import Ints
 from ._thin import thin_plan
 from ._tile_pieces import NATIVE, box_slices, room_size
 from ._workers import Workers, spread
@@ -28,8 +29,6 @@ __all__ = [
     "write_regions",
 ]
 
-Float = np.floating[Any]
-Ints = NDArray[np.intp]
 Region = tuple[Ints, Ints]
 
 # So many regions are handed to a map-like callable at a time: it may compute all

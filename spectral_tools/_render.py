@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._canvas import Valid, make_plan
+from ._stacks import Floats
 from ._stores import block_sides, check_store, write_blocks
 from ._workers import Workers, check_workers
 
 __all__ = ["Composite", "warp_composite"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ._outcomes import Outcome
 from ._placement import Placement
+from ._stacks import Floats
 
 __all__ = [
     "PlacementReport",
@@ -16,7 +17,6 @@ __all__ = [
     "seam_residuals",
 ]
 
-Floats = NDArray[np.float64]
 
 # Residuals that are smaller than this many pixels are rounding.
 ROUNDING = 1e-6

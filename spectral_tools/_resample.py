@@ -8,12 +8,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._checks import as_shift, check_positive, image_dtype
 from ._shrink import shrunk
+from ._stacks import Floats
 from ._warp import warp_image
 from ._workers import Workers
 
 __all__ = ["Resampled", "resample"]
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -6,14 +6,12 @@ The table of sums is that of `_fit_kernels`.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Flags, Floats
 
 __all__ = ["OWN", "rim_shares", "rim_slopes", "trust_rings"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # Columns of the mean power times the squared frequency along each axis.
 OWN = (7, 10, 12)

@@ -21,12 +21,10 @@ from ._network import (
     systems_of,
 )
 from ._sparse import connected_groups
+from ._stacks import Flags, Floats, Ints
 
 __all__ = ["Solution", "solve_network"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Ints = NDArray[np.intp]
 Loops = tuple[Ints, NDArray[np.int8], Ints]
 
 # A link that is not believed still ties its tiles, this much as strongly, so

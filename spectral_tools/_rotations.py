@@ -1,11 +1,10 @@
 """Rotations in the plane and in space, many at once (floor 0)."""
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ._stacks import Floats
 
 __all__ = ["nearest_rotations", "rotations"]
-
-Floats = NDArray[np.float64]
 
 
 def rotations(vectors: Floats) -> Floats:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ._compiled import compiled
 from ._spline_kernels import combine
+from ._stacks import Floats, Image
 
 __all__ = [
     "LEAST",
@@ -27,15 +28,13 @@ __all__ = [
     "split",
 ]
 
-Array = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
 
 # The weight of a pixel on the border itself, where the distance is 0.
 LEAST = 1e-3
 
 
 @compiled
-def _mix(one: Any, two: Any, part: Any, size: int, out: Array) -> None:
+def _mix(one: Any, two: Any, part: Any, size: int, out: Image) -> None:
     # This form, not one * (1 - part) + two * part, keeps constants exactly.
     real = out.dtype.type
     for k in range(size):
@@ -49,10 +48,10 @@ def lean(
     low: NDArray[np.intp],
     strides: tuple[int, int],
     shape: tuple[int, int, int],
-    part: Array,
+    part: Image,
     size: int,
-    room: Array,
-    values: Array,
+    room: Image,
+    values: Image,
 ) -> None:
     """Interpolate a row of a translated tile linearly.
 
@@ -105,10 +104,10 @@ def bend(
     at: int,
     strides: tuple[int, int],
     deep: bool,
-    taps: Array,
+    taps: Image,
     size: int,
-    room: Array,
-    values: Array,
+    room: Image,
+    values: Image,
 ) -> None:
     """Interpolate a row of a translated tile by splines, else like `lean`."""
     order = len(taps) - 1
@@ -129,7 +128,7 @@ def bend(
 
 
 @compiled
-def lift(values: Array, size: int, offset: float) -> None:
+def lift(values: Image, size: int, offset: float) -> None:
     if offset != 0:
         add = values.dtype.type(offset)
         for k in range(size):
@@ -145,7 +144,7 @@ def locate(
     order: int,
     size: int,
     lows: NDArray[np.int32],
-    parts: Array,
+    parts: Image,
 ) -> None:
     """Write the lowest of the pixels around each point, and the fractions."""
     nudge, share = (0.5, 0.0) if order == 0 else (0.0, 1.0)
@@ -162,11 +161,11 @@ def locate(
 def distances(
     origin: Floats,
     step: Floats,
-    ramp: Array,
+    ramp: Image,
     centre: Floats,
     half: Floats,
     size: int,
-    weights: Array,
+    weights: Image,
 ) -> None:
     """Write the distance to the border of the tile, in pixels of the tile."""
     # A weight needs no more precision than the image has, a coordinate does.
@@ -194,7 +193,7 @@ def displace(
     low: Floats,
     high: Floats,
     size: int,
-    weights: Array,
+    weights: Image,
 ) -> None:
     """Turn moves into points, in place; outside of the tile the weight is 0."""
     for k in range(size):
@@ -216,7 +215,7 @@ def split(
     order: int,
     size: int,
     lows: NDArray[np.int32],
-    parts: Array,
+    parts: Image,
 ) -> None:
     """Write the pixels below points, and the fractions."""
     nudge, share = (0.5, 0.0) if order == 0 else (0.0, 1.0)
@@ -228,7 +227,7 @@ def split(
 
 @compiled
 def measure(
-    points: Floats, centre: Floats, half: Floats, size: int, weights: Array
+    points: Floats, centre: Floats, half: Floats, size: int, weights: Image
 ) -> None:
     """Multiply the weights by the distance to the border of the tile."""
     for k in range(size):
@@ -242,12 +241,12 @@ def measure(
 
 @compiled
 def gather(
-    flat: Array,
+    flat: Image,
     lows: NDArray[np.int32],
-    parts: Array,
+    parts: Image,
     shape: tuple[int, int, int],
     size: int,
-    values: Array,
+    values: Image,
 ) -> None:
     planes, rows, cols = shape
     row, col, row_part, col_part = lows[1], lows[2], parts[1], parts[2]
@@ -264,7 +263,7 @@ def gather(
 
 
 @compiled
-def _between(flat: Array, at: int, cols: int, row: Any, col: Any) -> Any:
+def _between(flat: Image, at: int, cols: int, row: Any, col: Any) -> Any:
     # Unsigned, so that no index is checked for being negative.
     here, below = np.uintp(at), np.uintp(at + cols)
     one = flat[here] + col * (flat[np.uintp(at + 1)] - flat[here])
@@ -274,14 +273,14 @@ def _between(flat: Array, at: int, cols: int, row: Any, col: Any) -> Any:
 
 @compiled
 def normalise(
-    flags: Array,
+    flags: Image,
     lows: NDArray[np.int32],
-    parts: Array,
+    parts: Image,
     shape: tuple[int, int, int],
-    share: Array,
+    share: Image,
     size: int,
-    values: Array,
-    weights: Array,
+    values: Image,
+    weights: Image,
 ) -> None:
     """Interpolate between known pixels only, where the nearest one is known.
 

@@ -5,18 +5,13 @@ column apart in the tile, and for long in the same row of it. Such a run is read
 contiguous lines, which is several times as fast as point by point.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Floats, Image, Ints
 
 __all__ = ["LANES", "bend_runs", "flows", "lean_runs", "trace"]
 
-Array = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # Runs are computed in whole groups of so many points: the last ones are written
 # over by the next run. All buffers, and every source, have that much room behind.
@@ -38,12 +33,12 @@ def flows(step: Floats, planes: int) -> bool:
 def trace(
     origin: Floats,
     step: Floats,
-    ramp: Array,
+    ramp: Image,
     shape: tuple[int, int, int],
     order: int,
     size: int,
     runs: Ints,
-    parts: Array,
+    parts: Image,
 ) -> int:
     """Cut a row of points into runs, and write how far they lie beyond pixels.
 
@@ -112,12 +107,12 @@ def _padded(length: int) -> int:
 
 @compiled
 def lean_runs(
-    flat: Array,
+    flat: Image,
     runs: Ints,
     count: int,
-    parts: Array,
+    parts: Image,
     shape: tuple[int, int, int],
-    values: Array,
+    values: Image,
 ) -> None:
     """Interpolate linearly along runs."""
     planes, rows, cols = shape
@@ -140,7 +135,7 @@ def lean_runs(
 
 @compiled
 def _lean(
-    flat: Array, at: int, cols: int, across: Array, along: Array, size: int, out: Array
+    flat: Image, at: int, cols: int, across: Image, along: Image, size: int, out: Image
 ) -> None:
     one, two = flat[at:], flat[at + 1 :]
     three, four = flat[at + cols :], flat[at + cols + 1 :]
@@ -152,13 +147,13 @@ def _lean(
 
 @compiled
 def bend_runs(
-    flat: Array,
+    flat: Image,
     runs: Ints,
     count: int,
-    taps: Array,
+    taps: Image,
     shape: tuple[int, int, int],
-    spare: Array,
-    values: Array,
+    spare: Image,
+    values: Image,
 ) -> None:
     """Write the values of a spline along runs.
 
@@ -200,7 +195,7 @@ def bend_runs(
 
 @compiled
 def _bend(
-    flat: Array, at: int, cols: int, taps: Array, begin: int, size: int, out: Array
+    flat: Image, at: int, cols: int, taps: Image, begin: int, size: int, out: Image
 ) -> None:
     """Write the values of a flat spline along one run."""
     if taps.shape[1] == 6:
@@ -231,7 +226,7 @@ def _bend(
 
 @compiled
 def _add_six(
-    line: Array, taps: Array, row: int, begin: int, size: int, out: Array
+    line: Image, taps: Image, row: int, begin: int, size: int, out: Image
 ) -> None:
     """Add one of six lines of a spline of order 5."""
     weight = taps[1, row, begin:]

@@ -28,13 +28,10 @@ from ._row_kernels import (
 )
 from ._run_kernels import LANES, bend_runs, flows, lean_runs, trace
 from ._spline_kernels import gather_spline, spline_weights
+from ._stacks import Floats, Image, Ints, Ints32
 
 __all__ = ["SLACK", "add_shifted", "add_warped"]
 
-Array = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Counts = NDArray[np.int32]
 
 # Pixels this close outside a border (in pixels) count as on it: matrices carry
 # rounding errors, and tiles that only touch must not leave a gap between them.
@@ -55,9 +52,9 @@ def add_shifted(
     half: Floats,
     order: int,
     blend: int,
-    mean: Array,
-    total: Array,
-    count: Counts,
+    mean: Image,
+    total: Image,
+    count: Ints32,
     spans: Ints,
 ) -> None:
     """Add a translated tile to a block.
@@ -148,8 +145,8 @@ def add_shifted(
 
 @compiled
 def add_warped(
-    source: Array,
-    known: Array,
+    source: Image,
+    known: Image,
     moves: Floats,
     linear: Floats,
     offsets: Floats,
@@ -158,9 +155,9 @@ def add_warped(
     half: Floats,
     order: int,
     blend: int,
-    mean: Array,
-    total: Array,
-    count: Counts,
+    mean: Image,
+    total: Image,
+    count: Ints32,
     spans: Ints,
 ) -> None:
     """Add a tile under an affine map to a block, with or without a mask.
@@ -251,14 +248,14 @@ def add_warped(
 
 @compiled
 def _follow(
-    line: Array,
+    line: Image,
     runs: Ints,
     count: int,
-    parts: Array,
-    taps: Array,
+    parts: Image,
+    taps: Image,
     shape: tuple[int, int, int],
-    spare: Array,
-    out: Array,
+    spare: Image,
+    out: Image,
 ) -> None:
     """Interpolate along runs."""
     if taps.shape[1] > 2:
@@ -269,13 +266,13 @@ def _follow(
 
 @compiled
 def _collect(
-    line: Array,
+    line: Image,
     lows: NDArray[np.int32],
-    parts: Array,
-    taps: Array,
+    parts: Image,
+    taps: Image,
     shape: tuple[int, int, int],
     size: int,
-    out: Array,
+    out: Image,
 ) -> None:
     """Interpolate point by point."""
     order = taps.shape[1] - 1

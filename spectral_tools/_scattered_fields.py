@@ -14,11 +14,11 @@ from ._checks import (
     check_same_shape,
 )
 from ._fields import filled_field
+from ._stacks import Floats
 from ._transforms import apply_transform
 
 __all__ = ["interpolate_displacement"]
 
-Floats = NDArray[np.float64]
 Method = Literal["thin_plate", "piecewise_affine"]
 Outside = Literal["nan", "nearest", "affine"]
 

@@ -5,13 +5,12 @@ through the pixels of an image. So the true positions are exact whatever the
 image; and where the image is band-limited, the surface is the scene itself.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_image
 from ._ndimage import affine_transform, spline_filter
+from ._stacks import Float
 
 __all__ = [
     "add_camera",
@@ -24,8 +23,6 @@ __all__ = [
     "cut_tiles",
     "tile_matrices",
 ]
-
-Float = np.floating[Any]
 
 
 def as_scene(image: ArrayLike) -> NDArray[Float]:

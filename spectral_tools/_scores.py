@@ -16,6 +16,7 @@ from ._checks import (
     check_same_shape,
 )
 from ._spectra import power_spectrum, ring_coherence
+from ._stacks import Floats
 
 __all__ = [
     "RingCorrelation",
@@ -25,7 +26,6 @@ __all__ = [
     "texture_score",
 ]
 
-Floats = NDArray[np.float64]
 
 # Intervals of values, at most: the table of pairs has the square of that.
 MOST_BINS = 4096

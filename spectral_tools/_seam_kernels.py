@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Bytes, Floats, Image
 
 __all__ = ["blend_levels", "compare", "flood", "signed_distance", "tally"]
 
-Array = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Labels = NDArray[np.int8]
 Corner = tuple[int, int, int]
 
 # A seam narrower than this is as good as hard.
@@ -25,12 +22,12 @@ NARROW = 1e-6
 
 @compiled
 def blend_levels(
-    values: Array,
-    weights: Array,
-    levels: Array,
+    values: Image,
+    weights: Image,
+    levels: Image,
     width: float,
-    mean: Array,
-    total: Array,
+    mean: Image,
+    total: Image,
 ) -> None:
     """Take the tile of the highest level, or fade where two are nearly as high.
 
@@ -80,10 +77,10 @@ def blend_levels(
 
 @compiled
 def tally(
-    values0: Array,
-    weights0: Array,
-    values1: Array,
-    weights1: Array,
+    values0: Image,
+    weights0: Image,
+    values1: Image,
+    weights1: Image,
     margin: float,
     corner: Corner,
     step: Corner,
@@ -123,7 +120,7 @@ def tally(
 
 
 @compiled
-def flood(heights: NDArray[np.uint8], labels: Labels) -> None:
+def flood(heights: NDArray[np.uint8], labels: Bytes) -> None:
     """Let seeds grow over cells, the highest first, and further down only then.
 
     A hill is taken whole by who reaches it first, so that borders run in the deepest
@@ -187,7 +184,7 @@ def _join(
 
 
 @compiled
-def signed_distance(labels: Labels, distances: NDArray[np.float32]) -> None:
+def signed_distance(labels: Bytes, distances: NDArray[np.float32]) -> None:
     """Write how far the border between 1 and -1 is, with the sign of the label.
 
     Steps along axes and diagonals are added up, so that it is too long by 8 % at
@@ -237,10 +234,10 @@ def compare(
     distances: NDArray[np.float32],
     start: Floats,
     step: Corner,
-    weights0: Array,
-    weights1: Array,
-    levels0: Array,
-    levels1: Array,
+    weights0: Image,
+    weights1: Image,
+    levels0: Image,
+    levels1: Image,
 ) -> None:
     """Lower the levels of two tiles to how far each is ahead of the other.
 

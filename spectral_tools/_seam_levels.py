@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from ._checks import image_dtype
 from ._overlaps import overlap_block
+from ._stacks import Floats, Ints
 
 __all__ = ["Seam", "measure_seam"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # Cells into which an overlap is cut along an axis, and their least side in pixels.
 CELLS, SIDE = 16, 4

@@ -11,15 +11,12 @@ from ._blend_kernels import NEAREST, finish
 from ._ndimage import gaussian_filter
 from ._plan import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
 from ._seam_kernels import blend_levels, compare, flood, signed_distance, tally
+from ._stacks import Floats, Image, Ints
 from ._tile_inputs import Tile
 from ._tile_pieces import Piece, box_slices, read_piece
 
 __all__ = ["blend_seams", "has_seams", "seam_boxes"]
 
-Float = np.floating[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Array = NDArray[Float]
 
 # An overlap is seen in up to so many cells: pixels, if it is not larger.
 CELLS = 2**16
@@ -80,7 +77,7 @@ def blend_seams(
         pixels[channel] = mean
 
 
-def _levels(plan: Plan, pieces: list[Piece], start: Ints, weights: Array) -> Array:
+def _levels(plan: Plan, pieces: list[Piece], start: Ints, weights: Image) -> Image:
     """Return how far each tile is ahead of those that it shares a pixel with."""
     levels = np.full_like(weights, FAR)
     stop = start + weights.shape[1:]
@@ -164,7 +161,7 @@ def _pair_map(plan: Plan, one: Piece, two: Piece) -> PairMap:
 
 def _mean_channel(
     plan: Plan, piece: Piece, start: Ints, stop: Ints
-) -> tuple[Array, Array]:
+) -> tuple[Image, Image]:
     """Return the mean over the channels of a tile in a box, and its weights."""
     none = [np.empty((3, 0, 0, 0))]
     where = start[None], stop[None], none, plan.computed

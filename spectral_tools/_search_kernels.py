@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import AnyArray, Floats, Ints
 
 __all__ = [
     "box_table",
@@ -20,16 +21,13 @@ __all__ = [
     "score_lags",
 ]
 
-Volume = NDArray[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # A tail that is extrapolated from one pair tells nothing of chances below this.
 FAINTEST = 1e-15
 
 
 @compiled
-def box_table(image: Volume, power: int, flip: bool) -> Floats:
+def box_table(image: AnyArray, power: int, flip: bool) -> Floats:
     """Return the summed-area table of ``image ** power``, of the flipped image if asked."""
     n0, n1, n2 = image.shape
     table = np.zeros((n0 + 1, n1 + 1, n2 + 1))
@@ -60,7 +58,7 @@ def _box(table: Floats, p0: int, p1: int, r0: int, r1: int, c0: int, c1: int) ->
 
 @compiled
 def score_lags(
-    surface: Volume,
+    surface: AnyArray,
     offset: Ints,
     low: Ints,
     shape: Ints,
@@ -69,7 +67,7 @@ def score_lags(
     sums1: Floats,
     squares1: Floats,
     least: float,
-) -> Volume:
+) -> AnyArray:
     """Turn circular correlations into Fisher z over the overlap, at each lag.
 
     Returns z (unit: the standard deviation that independent pixels would
@@ -119,7 +117,7 @@ def score_lags(
 
 
 @compiled
-def local_maxima(score: Volume, floor: float) -> tuple[Ints, NDArray[np.float32]]:
+def local_maxima(score: AnyArray, floor: float) -> tuple[Ints, NDArray[np.float32]]:
     """Return the flat indices and heights of the local maxima above `floor`."""
     n0, n1, n2 = score.shape
     where = np.empty(score.size // 2 + 1, np.int64)
@@ -150,7 +148,7 @@ def local_maxima(score: Volume, floor: float) -> tuple[Ints, NDArray[np.float32]
 
 
 @compiled
-def circular_peaks(surface: Volume, floor: float) -> tuple[Ints, NDArray[np.float32]]:
+def circular_peaks(surface: AnyArray, floor: float) -> tuple[Ints, NDArray[np.float32]]:
     """Return indices and heights of the local maxima of a periodic surface."""
     n0, n1, n2 = surface.shape
     where = np.empty(surface.size // 2 + 1, np.int64)
@@ -184,7 +182,7 @@ def circular_peaks(surface: Volume, floor: float) -> tuple[Ints, NDArray[np.floa
 
 
 @compiled
-def parabola_tops(surface: Volume, indices: Ints, periodic: bool) -> Floats:
+def parabola_tops(surface: AnyArray, indices: Ints, periodic: bool) -> Floats:
     """Return the offset of the top of a parabola through the neighbours of peaks."""
     offsets = np.zeros(indices.shape)
     for row in range(len(indices)):

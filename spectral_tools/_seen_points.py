@@ -13,6 +13,7 @@ from ._outcomes import Outcome
 from ._point_fit import Model, family_of
 from ._point_maps import TransformEstimate
 from ._point_transforms import estimate_transform
+from ._stacks import Floats, Ints
 from ._structure import FINEST, Structure, structure_of
 from ._structure_match import (
     BELIEVED,
@@ -36,8 +37,6 @@ __all__ = [
     "supported",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 Transform = Floats | TransformEstimate
 Images = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 Sheets = tuple[Structure, Structure]

@@ -13,12 +13,10 @@ from ._factor_kernels import (
     spread_values,
 )
 from ._sparse import SymmetricFactor, symmetric_factor
+from ._stacks import Flags, Floats, Ints
 
 __all__ = ["Evidence", "offset_blocks", "position_blocks"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Numbers = NDArray[np.intp]
 
 # Numbers in the right sides that are solved for at once: 32 MB.
 AT_ONCE = 2**22
@@ -44,11 +42,11 @@ class Evidence:
         are afloat: only differences from their mean are known.
     """
 
-    links: Numbers
+    links: Ints
     weights: Floats
     prior: Floats
     fixed: Flags
-    group: Numbers
+    group: Ints
 
 
 def position_blocks(evidence: Evidence) -> Floats:
@@ -59,7 +57,7 @@ def position_blocks(evidence: Evidence) -> Floats:
     return _by_axes(evidence, _positions)
 
 
-def offset_blocks(evidence: Evidence, pairs: Numbers) -> Floats:
+def offset_blocks(evidence: Evidence, pairs: Ints) -> Floats:
     """Return the covariance of the second tile of each pair less the first.
 
     Along axes along which two groups are afloat it means nothing.
@@ -98,10 +96,10 @@ class System:
     """
 
     evidence: Evidence
-    held: Numbers
+    held: Ints
     spring: Floats
-    slot: Numbers
-    number: Numbers
+    slot: Ints
+    number: Ints
     factor: SymmetricFactor
     pattern: tuple[NDArray[np.int64], NDArray[np.int32]]
     inverse: tuple[Floats, Floats]
@@ -167,7 +165,7 @@ def _factored(evidence: Evidence) -> System:
     )
 
 
-def _summed(links: Numbers, weights: Floats, count: int) -> Floats:
+def _summed(links: Ints, weights: Floats, count: int) -> Floats:
     """Add the weights of all links of each tile."""
     total = np.zeros((count, *weights.shape[1:]))
     for axes in np.ndindex(weights.shape[1:]):
@@ -196,7 +194,7 @@ def _solved(system: System, forces: Floats) -> Floats:
     return moved
 
 
-def _entries(system: System, first: Numbers, second: Numbers) -> Floats:
+def _entries(system: System, first: Ints, second: Ints) -> Floats:
     """Return blocks of the inverse, NaN where they are not known."""
     size = system.evidence.weights.shape[1]
     rank, number = system.factor.rank, system.number
@@ -250,7 +248,7 @@ def _positions(system: System) -> Floats:
     return covariance + _squared(moved, slack[system.slot])
 
 
-def _offsets(system: System, pairs: Numbers) -> Floats:
+def _offsets(system: System, pairs: Ints) -> Floats:
     first, second = pairs.T
     between = _between(system, first, second)
     moved, slack = _sway(system)
@@ -270,7 +268,7 @@ def _squared(moved: Floats, slack: Floats) -> Floats:
     return moved @ slack @ moved.transpose(0, 2, 1)
 
 
-def _between(system: System, first: Numbers, second: Numbers) -> Floats:
+def _between(system: System, first: Ints, second: Ints) -> Floats:
     """Return blocks of the inverse, if need be by solving for whole columns."""
     group = system.evidence.group
     blocks = _entries(system, first, second)

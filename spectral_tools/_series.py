@@ -15,13 +15,11 @@ from ._outcomes import Outcome
 from ._series_inputs import SeriesInputs, check_series
 from ._series_match import Group, Learned, learn, volume_of
 from ._series_parts import match_along, match_to
+from ._stacks import Floats
 from ._template_settle import SETTLED, believed
 from ._workers import Workers, check_workers
 
 __all__ = ["SeriesAlignment", "align_series"]
-
-Floats = NDArray[np.float64]
-Image = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,14 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from ._checks import as_image, as_shift, as_valid, check_count
 from ._frames import Frames, as_groups, frames_of
 from ._series_match import SAMPLE, Group, volume_of
+from ._stacks import Floats, Image, Ints, Volume
 from ._template_search import Bounds
 
 __all__ = ["SeriesInputs", "check_series"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Volume = NDArray[np.float32]
-Image = NDArray[np.floating[Any]]
 
 NAMES = ("template", "first", "previous")
 

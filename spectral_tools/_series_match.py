@@ -15,6 +15,7 @@ from ._frames import Frames
 from ._lookalikes import Lookalikes
 from ._outcomes import Outcome
 from ._overlay_noise import Noise
+from ._stacks import Floats, Ints, Volume
 from ._template import find_pattern, grow_template
 from ._template_alone import settle_alone
 from ._template_fit import Picture, match_frame, match_masked, prepare_picture
@@ -33,9 +34,6 @@ __all__ = [
     "volume_of",
 ]
 
-Volume = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Floats = NDArray[np.float64]
 
 # So many frames make the template: with n of them its noise adds 1 / n to the
 # variance of a shift.

@@ -21,6 +21,7 @@ from ._series_match import (
     volume_of,
 )
 from ._sparse import connected_groups
+from ._stacks import Floats, Ints, Volume
 from ._template_alone import listen
 from ._template_fit import far_apart, prepare_picture
 from ._template_search import no_match
@@ -30,9 +31,6 @@ from ._workers import Workers
 
 __all__ = ["match_along", "match_to"]
 
-Ints = NDArray[np.intp]
-Volume = NDArray[np.float32]
-Floats = NDArray[np.float64]
 
 # Loops tell what links have of their own if there are so many.
 CLOSURES = 3

@@ -10,13 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._checks import as_finite, as_shape, image_dtype
 from ._smooth_fields import CELLS, cell_edges, fit_fields, smooth_modes
+from ._stacks import Float, Floats, Ints
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["Shading", "apply_shading", "estimate_shading"]
 
-Float = np.floating[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # All tiles together are kept as about so many cells, however many tiles there are.
 ROOM = 2_000_000

@@ -17,6 +17,7 @@ from ._normal_blocks import (
     sum_rows,
 )
 from ._sparse import factorized_blocks, multiplied_blocks
+from ._stacks import Flags, Floats
 
 __all__ = [
     "Fit",
@@ -29,8 +30,6 @@ __all__ = [
     "upright",
 ]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 Solve = Callable[[Floats], Floats]
 
 # Conjugate gradients stop when the next step would be this much shorter than the

@@ -1,7 +1,6 @@
 """Place tiles that may stretch and shear, by linear least squares (floor 2)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._consensus import find_consensus, judge_of, suspicious
 from ._normal_blocks import (
@@ -22,11 +21,10 @@ from ._sheet_equations import (
     squares_of,
     upright,
 )
+from ._stacks import Flags, Floats
 
 __all__ = ["solve_sheets"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # One or two rounds settle the stiffness; perfect matches take some more.
 ROUNDS = 8

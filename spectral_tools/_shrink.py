@@ -1,18 +1,14 @@
 """Show an image with larger pixels, without folding its detail (floor 3)."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ._ndimage import distance_transform_edt
 from ._sparse import sparse_rows
+from ._stacks import Float, Floats, Ints
 
 __all__ = ["shrunk"]
 
-Float = np.floating[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 # The low-pass falls as a raised cosine from `MIDDLE` * (1 - `ROLL`) to `MIDDLE` * (1 +
 # `ROLL`), in units of the highest frequency that the new pixels can show: a steeper one

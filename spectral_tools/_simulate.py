@@ -5,7 +5,6 @@ They differ from real ones in that every answer is known to the last digit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +21,7 @@ from ._scene import (
     cut_tiles,
     tile_matrices,
 )
+from ._stacks import Float
 
 __all__ = [
     "SimulatedPair",
@@ -32,7 +32,6 @@ __all__ = [
     "simulate_tiles",
 ]
 
-Float = np.floating[Any]
 Seed = int | np.random.Generator | None
 
 # Stage errors and rotations are cut off here, so that whether a grid fits into

@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 from ._compiled import compiled
 from ._spline_kernels import prefilter, spline_margin, spline_weights
+from ._stacks import Image
 
 __all__ = ["slide", "slide_margin"]
-
-Array = NDArray[np.floating[Any]]
 
 
 def slide_margin(order: int, dtype: np.dtype[Any]) -> int:
@@ -18,7 +17,7 @@ def slide_margin(order: int, dtype: np.dtype[Any]) -> int:
     return spline_margin(order, dtype) + order // 2 + 1
 
 
-def slide(box: Array, fraction: NDArray[np.float64], order: int, out: Array) -> None:
+def slide(box: Image, fraction: NDArray[np.float64], order: int, out: Image) -> None:
     """Write the inner part of a box, moved up the axes by less than a pixel.
 
     Parameters
@@ -56,7 +55,7 @@ def slide(box: Array, fraction: NDArray[np.float64], order: int, out: Array) -> 
 
 
 @compiled
-def _weigh(box: Array, base: NDArray[np.intp], taps: Array, out: Array) -> None:
+def _weigh(box: Image, base: NDArray[np.intp], taps: Image, out: Image) -> None:
     """Write weighted sums of neighbours, separable along the axes."""
     count = taps.shape[1]
     planes, rows, cols = out.shape
@@ -80,7 +79,7 @@ def _weigh(box: Array, base: NDArray[np.intp], taps: Array, out: Array) -> None:
 
 
 @compiled
-def _row(line: Array, taps: Array, cols: int, to: Array) -> None:
+def _row(line: Image, taps: Image, cols: int, to: Image) -> None:
     if len(taps) == 4:
         a, b, c, d = taps[0], taps[1], taps[2], taps[3]
         one, two, three = line[1:], line[2:], line[3:]

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial.legendre import legvander
-from numpy.typing import NDArray
+
+from ._stacks import Flags, Floats, Ints
 
 __all__ = ["CELLS", "Modes", "cell_edges", "fit_fields", "smooth_modes"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 # A tile is seen through at most this many cells along an axis.
 CELLS = 64

@@ -9,6 +9,8 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
+from ._stacks import Floats
+
 __all__ = [
     "SymmetricFactor",
     "connected_groups",
@@ -23,8 +25,6 @@ __all__ = [
     "symmetric_factor",
     "weighted_square",
 ]
-
-Floats = NDArray[np.float64]
 
 
 def connected_groups(links: NDArray[np.intp], count: int) -> NDArray[np.intp]:

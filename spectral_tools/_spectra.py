@@ -19,6 +19,7 @@ from ._fft import fftfreq, forward, rfftfreq
 from ._fit_kernels import smooth_coherence
 from ._overlaps import overlap_block
 from ._spectral_kernels import edge_taper, ring_edges
+from ._stacks import Float
 
 __all__ = [
     "RingAverage",
@@ -29,7 +30,6 @@ __all__ = [
     "ring_coherence",
 ]
 
-Float = np.floating[Any]
 
 # Tapers, rings and smoothing are those of the fit of a shift.
 TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0

@@ -6,12 +6,11 @@ stored too (the first column, and the last of an even axis) count half.
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import AnyArray, Floats, Ints, Spectrum
 
 __all__ = [
     "FAINT",
@@ -27,11 +26,6 @@ __all__ = [
     "taper_block",
     "whiten_modes",
 ]
-
-Volume = NDArray[Any]
-Floats = NDArray[np.float64]
-Modes = NDArray[np.complex64]
-Ints = NDArray[np.intp]
 
 
 # The power of what is never to be trusted, in units of an image's variance: what
@@ -61,13 +55,13 @@ def edge_taper(size: int, width: float, shift: float) -> Floats:
 
 @compiled
 def taper_block(
-    image: Volume,
+    image: AnyArray,
     start: Ints,
     shape: Ints,
     taper0: Floats,
     taper1: Floats,
     taper2: Floats,
-    out: Volume,
+    out: AnyArray,
 ) -> None:
     """Write a tapered block of `image`, less its weighted mean, into `out`."""
     columns = taper2.astype(np.float32)
@@ -91,15 +85,15 @@ def taper_block(
 
 @compiled
 def fade_blocks(
-    first: Volume,
-    second: Volume,
+    first: AnyArray,
+    second: AnyArray,
     start0: Ints,
     start1: Ints,
     block: Ints,
     fraction: Floats,
     width: Floats,
     gain: Floats,
-    canvas: Volume,
+    canvas: AnyArray,
 ) -> Floats:
     """Write what two images share, faded at the edges, into the two halves of `canvas`.
 
@@ -132,7 +126,7 @@ def fade_blocks(
 
 
 @compiled
-def halve_volume(image: Volume) -> Volume:
+def halve_volume(image: AnyArray) -> AnyArray:
     """Return the means of pairs of pixels along all long axes; an odd last one is lost."""
     n0, n1, n2 = image.shape
     f0, f1 = min(n0, 2), min(n1, 2)
@@ -209,8 +203,8 @@ def mark_runs(edges: Floats, base: float, pitch: float, stops: Ints) -> int:
 
 @compiled
 def ring_power(
-    first: Modes,
-    second: Modes,
+    first: Spectrum,
+    second: Spectrum,
     freq0: Floats,
     freq1: Floats,
     freq2: Floats,
@@ -256,8 +250,8 @@ def ring_power(
 
 @compiled
 def ring_whitening(
-    first: Modes,
-    second: Modes,
+    first: Spectrum,
+    second: Spectrum,
     freq0: Floats,
     freq1: Floats,
     freq2: Floats,
@@ -312,7 +306,7 @@ def _floor(power: Floats, count: Floats) -> float:
 
 @compiled
 def whiten_modes(
-    spectrum: Modes,
+    spectrum: Spectrum,
     freq0: Floats,
     freq1: Floats,
     freq2: Floats,
@@ -344,7 +338,7 @@ def whiten_modes(
 
 
 @compiled
-def flatten_modes(spectrum: Modes, exponent: float) -> None:
+def flatten_modes(spectrum: Spectrum, exponent: float) -> None:
     """Divide each mode by its modulus to a power, in place: the classical whitening."""
     half = -0.5 * exponent
     for p in range(spectrum.shape[0]):
@@ -364,7 +358,7 @@ def _beyond(position: int, size: int, total: int) -> tuple[int, int, float]:
 
 
 @compiled
-def extend_periodic(image: Volume, out: Volume) -> None:
+def extend_periodic(image: AnyArray, out: AnyArray) -> None:
     """Fill `out` with `image` and, beyond it, with its mirror image, seamlessly.
 
     Each end is mirrored at its last pixel in place and in value, so that not

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Floats, Image
 
 __all__ = [
     "LEAST_SIGMA",
@@ -23,8 +24,6 @@ __all__ = [
     "spline_weights",
 ]
 
-Array = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
 
 POLES = {
     3: (np.sqrt(3) - 2,),
@@ -47,7 +46,7 @@ def spline_margin(order: int, dtype: np.dtype[Any]) -> int:
     return int(np.ceil(np.log(np.finfo(dtype).eps / 8) / np.log(-POLES[order][0])))
 
 
-def prefilter(box: Array, order: int) -> None:
+def prefilter(box: Image, order: int) -> None:
     """Replace pixels by the coefficients of their spline, in place.
 
     They are exact from `spline_margin` pixels within the box on. Axes of one
@@ -74,7 +73,7 @@ def prefilter(box: Array, order: int) -> None:
 
 
 @compiled
-def _filter_across(box: Array, pole: float) -> None:
+def _filter_across(box: Image, pole: float) -> None:
     """Run the filter of one pole along the middle axis."""
     slabs, rows, cols = box.shape
     flat = box.reshape(-1)
@@ -102,7 +101,7 @@ def _filter_across(box: Array, pole: float) -> None:
 
 
 @compiled
-def _filter_along(lines: Array, pole: float, pairs: int) -> None:
+def _filter_along(lines: Image, pole: float, pairs: int) -> None:
     """Run the filter of one pole along the last axis."""
     # Strategy: 1 / (1 - z q) is the product of (1 + z^n q^n) over n = 1, 2, 4, ...
     # Unlike a recursion, each factor is computed for many columns at once; two
@@ -131,7 +130,7 @@ def _filter_along(lines: Array, pole: float, pairs: int) -> None:
 
 @compiled
 def _four_taps(
-    line: Array, pad: int, step: int, a: Any, b: Any, size: int, out: Array
+    line: Image, pad: int, step: int, a: Any, b: Any, size: int, out: Image
 ) -> None:
     here, near = line[pad:], line[pad + step :]
     far, last = line[pad + 2 * step :], line[pad + 3 * step :]
@@ -142,7 +141,7 @@ def _four_taps(
 
 
 @compiled
-def spline_weights(order: int, parts: Array, size: int, out: Array) -> None:
+def spline_weights(order: int, parts: Image, size: int, out: Image) -> None:
     """Write the heights of the bumps at fractions of a pixel.
 
     Parameters
@@ -181,7 +180,7 @@ def spline_weights(order: int, parts: Array, size: int, out: Array) -> None:
 
 
 @compiled
-def _polynomial(terms: Array, at: Any) -> Any:
+def _polynomial(terms: Image, at: Any) -> Any:
     value = terms[0]
     for n in range(1, 6):
         value = value * at + terms[n]
@@ -190,7 +189,7 @@ def _polynomial(terms: Array, at: Any) -> Any:
 
 @compiled
 def combine(
-    flat: Array, at: int, stride: int, weights: Array, size: int, out: Array
+    flat: Image, at: int, stride: int, weights: Image, size: int, out: Image
 ) -> None:
     """Write a weighted sum of four or six lines that start `stride` apart."""
     one, two = flat[at:], flat[at + stride :]
@@ -207,13 +206,13 @@ def combine(
 
 @compiled
 def gather_spline(
-    flat: Array,
+    flat: Image,
     lows: NDArray[np.int32],
-    taps: Array,
+    taps: Image,
     shape: tuple[int, int, int],
     order: int,
     size: int,
-    values: Array,
+    values: Image,
 ) -> None:
     """Write the values of a spline at a row of points.
 
@@ -252,7 +251,7 @@ def gather_spline(
 
 
 @compiled
-def _under(flat: Array, at: int, cols: int, taps: Array, order: int, k: int) -> Any:
+def _under(flat: Image, at: int, cols: int, taps: Image, order: int, k: int) -> Any:
     """Return the value of a flat spline from its coefficients around a point."""
     total = flat.dtype.type(0)
     if order == 3:
@@ -272,7 +271,7 @@ def _under(flat: Array, at: int, cols: int, taps: Array, order: int, k: int) -> 
     return total
 
 
-def smooth(box: Array, sigma: Floats) -> Array:
+def smooth(box: Image, sigma: Floats) -> Image:
     """Smooth a box by a Gaussian along each axis.
 
     Parameters
@@ -308,7 +307,7 @@ def smooth_margin(sigma: float) -> int:
 
 
 @compiled
-def _weigh_lines(lines: Array, weights: Array, out: Array) -> None:
+def _weigh_lines(lines: Image, weights: Image, out: Image) -> None:
     """Weigh neighbours along the middle axis."""
     slabs, count, size = lines.shape
     reach = len(weights) // 2

@@ -22,14 +22,11 @@ from ._stack_links import (
     match_sections,
 )
 from ._stack_places import StackPoints, hands_of, place_sections
-from ._stacks import unstacked
+from ._stacks import Flags, Floats, Ints, unstacked
 from ._workers import Workers, check_workers, spread
 
 __all__ = ["StackAlignment", "align_stack"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Numbers = NDArray[np.intp]
 Matcher = Callable[[list[tuple[int, int]]], Iterable[SectionLink]]
 
 MODELS = ("rigid", "affine")
@@ -78,12 +75,12 @@ class StackAlignment:
 
     matrices: Floats
     outcome: NDArray[np.object_]
-    group: Numbers
-    pairs: Numbers
+    group: Ints
+    pairs: Ints
     pair_outcome: NDArray[np.object_]
     correlation: Floats
     false_alarm: Floats
-    links: Numbers
+    links: Ints
     reference_points: Floats
     moving_points: Floats
     covariance: Floats
@@ -272,7 +269,7 @@ def _range(max_rotation: float | None, mirror: bool) -> Range:
 
 def _linked(
     kept: list[Section], reach: int, run: Matcher
-) -> tuple[Numbers, list[SectionLink]]:
+) -> tuple[Ints, list[SectionLink]]:
     """Match neighbours, and sections further apart where the stack falls apart."""
     usable = [n for n, section in enumerate(kept) if section.sketch is not None]
     group = np.arange(len(kept))
@@ -291,13 +288,13 @@ def _linked(
     return _numbers([pairs[n] for n in order]), [links[n] for n in order]
 
 
-def _numbers(pairs: list[tuple[int, int]]) -> Numbers:
+def _numbers(pairs: list[tuple[int, int]]) -> Ints:
     return np.array(pairs, np.intp).reshape(-1, 2)
 
 
 def _gather(
     kept: list[Section],
-    pairs: Numbers,
+    pairs: Ints,
     links: list[SectionLink],
     model: str,
     fixed: int | None,

@@ -14,6 +14,7 @@ from ._outcomes import Outcome
 from ._pose_match import OrientationEstimate, match_sketches
 from ._pose_search import Range, shrinking
 from ._pose_sketch import Sketch, make_sketch
+from ._stacks import Flags, Floats
 from ._transforms import apply_transform
 from ._warp import warp_image
 
@@ -26,8 +27,6 @@ __all__ = [
     "match_sections",
 ]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # Sections are matched on means of blocks of pixels, about so many along each axis:
 # neighbours differ by more than finer pixels would tell.

@@ -12,13 +12,11 @@ from ._outcomes import Outcome
 from ._placement import solve_rigid
 from ._rotations import nearest_rotations, rotations
 from ._sparse import connected_groups
+from ._stacks import Flags, Floats, Ints
 from ._transforms import apply_transform, points_apart, translation
 
 __all__ = ["PlacedSections", "StackPoints", "hands_of", "place_sections"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Numbers = NDArray[np.intp]
 
 # A pair of sections is believed if this share of its points is.
 BELIEVED = 0.5
@@ -30,11 +28,11 @@ ROUNDS = 4
 class StackPoints:
     """Pairs of points of a stack: one row for each, and which pair it belongs to."""
 
-    links: Numbers  # (n_links, 2)
+    links: Ints  # (n_links, 2)
     reference: Floats
     moving: Floats
     covariance: Floats
-    pair: Numbers  # (n_links,)
+    pair: Ints  # (n_links,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,12 +43,12 @@ class PlacedSections:
     residuals: Floats
     inlier: Flags  # of points
     believed: Flags  # of pairs
-    group: Numbers
+    group: Ints
     outcome: NDArray[np.object_]
 
 
 def hands_of(
-    count: int, pairs: Numbers, mirrored: Flags, weight: Floats, fixed: int | None
+    count: int, pairs: Ints, mirrored: Flags, weight: Floats, fixed: int | None
 ) -> Flags:
     """Tell which sections lie upside down, by the best links that join all.
 
@@ -154,13 +152,13 @@ def place_sections(
     )
 
 
-def _moved(matrices: Floats, numbers: Numbers, points: Floats) -> Floats:
+def _moved(matrices: Floats, numbers: Ints, points: Floats) -> Floats:
     linear, shift = matrices[numbers, :2, :2], matrices[numbers, :2, 2]
     return np.asarray((linear @ points[:, :, np.newaxis])[:, :, 0] + shift)
 
 
 def _solved(
-    links: Numbers,
+    links: Ints,
     reference: Floats,
     moving: Floats,
     covariance: Floats,
@@ -191,7 +189,7 @@ def _solved(
 
 
 def _anchored(
-    matrices: Floats, group: Numbers, centres: Floats, fixed: int | None
+    matrices: Floats, group: Ints, centres: Floats, fixed: int | None
 ) -> Floats:
     """Turn and shift each group as a whole to where it belongs.
 
@@ -215,9 +213,7 @@ def _anchored(
     return anchored
 
 
-def _bridged(
-    matrices: Floats, matched: Flags, group: Numbers, centres: Floats
-) -> Floats:
+def _bridged(matrices: Floats, matched: Flags, group: Ints, centres: Floats) -> Floats:
     """Let sections that nothing places follow from those before and behind."""
     bridged = matrices.copy()
     known = np.flatnonzero(matched)

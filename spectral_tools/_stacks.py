@@ -1,11 +1,40 @@
-"""Take stacks of images apart without reading them (floor 0)."""
+"""Types of arrays, and stacks that are read only where they are sliced (floor 0)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["StackEntry", "unstacked"]
+__all__ = [
+    "AnyArray",
+    "Bytes",
+    "Flags",
+    "Float",
+    "Floats",
+    "Image",
+    "Ints",
+    "Ints32",
+    "Ints64",
+    "Plane",
+    "Spectrum",
+    "StackEntry",
+    "Volume",
+    "unstacked",
+]
+
+AnyArray = NDArray[Any]
+Bytes = NDArray[np.int8]
+Flags = NDArray[np.bool_]
+Float = np.floating[Any]
+Floats = NDArray[np.float64]
+Image = NDArray[np.floating[Any]]
+Ints = NDArray[np.intp]
+Ints32 = NDArray[np.int32]
+Ints64 = NDArray[np.int64]
+Plane = NDArray[np.float32]
+Spectrum = NDArray[np.complex64]
+Volume = NDArray[np.float32]
 
 
 class StackEntry:

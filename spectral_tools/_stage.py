@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ._stacks import Floats
 
 __all__ = ["StageModel", "fit_stage"]
 
-Floats = NDArray[np.float64]
 
 # Reweighting by the inverse distance comes close to the least sum of distances.
 ROUNDS = 30

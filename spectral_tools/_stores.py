@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._checks import as_shape
 from ._plan import Plan
@@ -15,11 +14,10 @@ from ._regions import (
     takes_regions,
     write_regions,
 )
+from ._stacks import Ints
 from ._workers import Workers
 
 __all__ = ["block_sides", "check_store", "write_blocks"]
-
-Ints = NDArray[np.intp]
 
 
 def check_store(

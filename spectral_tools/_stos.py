@@ -4,15 +4,15 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import as_finite
 from ._itk_text import ITKTransform, format_itk, read_transform
+from ._stacks import Floats
 from ._text_files import Words, check_names, number_text, write_text
 
 __all__ = ["Stos", "read_stos", "write_stos"]
 
-Floats = NDArray[np.float64]
 
 MASKS = "two_user_supplied_masks:"
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._ndimage import distance_transform_edt, gaussian_filter
+from ._stacks import Plane
 
 __all__ = ["FINEST", "Structure", "structure_of"]
 
-Single = NDArray[np.float32]
 
 # Edges count by how strong they are beside others within this many scales: those of a
 # faint part of the image as much as those of a bright one.
@@ -36,8 +36,8 @@ class Structure(NamedTuple):
         Frequency beyond which there is nothing but interpolation, in cycles per pixel.
     """
 
-    field: Single
-    weight: Single
+    field: Plane
+    weight: Plane
     finest: float
 
 
@@ -86,7 +86,7 @@ def structure_of(
     return Structure(channels[(slice(None), *ahead)], weight[ahead], finest)
 
 
-def _roundness(slopes: list[Single], square: Single) -> Single:
+def _roundness(slopes: list[Plane], square: Plane) -> Plane:
     """Return the parts of the squared gradient that have a direction."""
     if len(slopes) == 2:
         first, second = slopes

@@ -12,6 +12,7 @@ from ._outcomes import Outcome
 from ._search_kernels import chance_level, local_maxima, parabola_tops
 from ._spectral_kernels import edge_taper
 from ._spline_kernels import spline_weights
+from ._stacks import Floats, Ints, Plane
 from ._structure import Structure
 
 __all__ = [
@@ -23,9 +24,6 @@ __all__ = [
     "no_match",
 ]
 
-Floats = NDArray[np.float64]
-Single = NDArray[np.float32]
-Ints = NDArray[np.intp]
 Spectra = NDArray[np.complexfloating]
 
 # A shift is believed below this chance of a false alarm.
@@ -73,7 +71,7 @@ class Lattice(NamedTuple):
     """
 
     sides: Ints
-    window: Single
+    window: Plane
     waves: Floats
     rings: Ints
     counts: Floats
@@ -180,7 +178,7 @@ def cut(structure: Structure, low: Ints, shape: Ints) -> Structure:
     return Structure(block, counts, finest)
 
 
-def likeness(first: Structure, second: Structure, window: Single) -> Single:
+def likeness(first: Structure, second: Structure, window: Plane) -> Plane:
     """Return the correlation of a windowed block with a larger one, for all lags.
 
     Both count only where both have something to say.
@@ -190,7 +188,7 @@ def likeness(first: Structure, second: Structure, window: Single) -> Single:
     shape = fast_shape(tuple(size.tolist()))
     squares = [(part.field * part.field).sum(axis=0) for part in (first, second)]
 
-    def spectra(volumes: Single) -> NDArray[np.complex64]:
+    def spectra(volumes: Plane) -> NDArray[np.complex64]:
         padded = np.zeros((len(volumes), *shape), np.float32)
         padded[(slice(None), *map(slice, volumes.shape[1:]))] = volumes
         return forward_stack(padded)
@@ -250,7 +248,7 @@ def fit_shift(
     return shift, _covariance(pair, product, curvature, lattice)
 
 
-def _power(spectra: NDArray[np.complex64]) -> Single:
+def _power(spectra: NDArray[np.complex64]) -> Plane:
     return (spectra.real**2 + spectra.imag**2).sum(axis=0)
 
 
@@ -273,8 +271,8 @@ def _rings(freqs: list[Floats], finest: float) -> tuple[NDArray[np.intp], Floats
 
 
 def _gains(
-    agreement: Single, powers: list[Single], rings: NDArray[np.intp], counts: Floats
-) -> Single:
+    agreement: Plane, powers: list[Plane], rings: NDArray[np.intp], counts: Floats
+) -> Plane:
     """Return the weight of each mode of the cross-spectrum."""
     sums = [
         np.bincount(rings.ravel(), (counts * part).ravel())
@@ -312,7 +310,7 @@ def _step(
 
 
 def _covariance(
-    pair: tuple[Spectra, Spectra, Single],
+    pair: tuple[Spectra, Spectra, Plane],
     product: NDArray[np.complex128],
     curvature: Floats,
     lattice: Lattice,
@@ -358,7 +356,7 @@ def _nearby(sides: Ints) -> Floats:
     return forward_stack(kernel).real
 
 
-def _shifted(moving: Structure, start: Floats, sides: Ints) -> Single:
+def _shifted(moving: Structure, start: Floats, sides: Ints) -> Plane:
     """Return the field of a block that starts between pixels, by a cubic spline."""
     whole = np.rint(start).astype(np.intp)
     rim = np.where(sides > 1, RIM, 0)
@@ -384,7 +382,7 @@ def _bumps(part: float) -> list[float]:
     return weights[:, 0].tolist()
 
 
-def _window(sides: Ints) -> Single:
+def _window(sides: Ints) -> Plane:
     """Return a window that falls off to all sides."""
     planes, rows, cols = (
         edge_taper(size, max(FALL * size, 1.0), 0.0) for size in sides.tolist()

@@ -18,10 +18,10 @@ from ._checks import (
 from ._detection import whiten_images
 from ._fft import fast_shape, forward, inverse
 from ._search_kernels import box_table, local_maxima, score_lags
+from ._stacks import Float
 
 __all__ = ["Peaks", "correlation_surface", "find_peaks", "whiten"]
 
-Float = np.floating[Any]
 
 # With fewer common pixels than this a correlation coefficient says nothing.
 LEAST_OVERLAP = 16.0

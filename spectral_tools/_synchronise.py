@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from ._normal_blocks import Pairs, PointLinks, sum_rows
 from ._rotations import nearest_rotations
 from ._sparse import factorized_blocks
+from ._stacks import Floats
 
 __all__ = ["synchronised"]
 
-Floats = NDArray[np.float64]
 
 # Pairs whose points say nothing about angles count this fraction of the others,
 # with the angle zero.

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._canvas_mean import MeanCanvas
 from ._correlation import ShiftEstimate
 from ._outcomes import Outcome
 from ._overlay import lay_out
 from ._overlay_noise import Noise, measure_noise, ring_powers
+from ._stacks import Flags, Floats, Volume
 from ._template_fit import match_frame, prepare_picture
 from ._template_search import Bounds, no_match, shrink_factor, shrink_frame
 from ._template_settle import Sample, believed, no_sample, settle_template
@@ -17,9 +17,6 @@ from ._template_split import split_pattern, unexplained
 
 __all__ = ["find_pattern", "grow_template"]
 
-Volume = NDArray[np.float32]
-Floats = NDArray[np.float64]
-Known = NDArray[np.bool_]
 
 # A frame to begin with is given up where fewer than this share of the others match.
 FOLLOWERS = 0.5
@@ -39,7 +36,7 @@ COARSE, RED = 0.25, 1.5
 
 
 def grow_template(
-    frames: list[Volume], bounds: Bounds, known: Known | None = None
+    frames: list[Volume], bounds: Bounds, known: Flags | None = None
 ) -> Sample:
     """Match frames to each other, from one on, until their mean is settled.
 
@@ -72,7 +69,7 @@ def _count(estimates: list[ShiftEstimate | None]) -> int:
 
 
 def _follow(
-    frames: list[Volume], start: int, bounds: Bounds, mask: Known | None
+    frames: list[Volume], start: int, bounds: Bounds, mask: Flags | None
 ) -> list[ShiftEstimate | None]:
     """Match each frame to the mean of those before it, beginning with one.
 
@@ -124,7 +121,7 @@ def find_pattern(
     frames: list[Volume],
     sample: Sample,
     bounds: Bounds,
-    known: Known | None = None,
+    known: Flags | None = None,
 ) -> tuple[Volume | None, Sample, bool]:
     """Return what stays in place while the scene moves, and the matches without it.
 
@@ -160,7 +157,7 @@ def _first_pattern(
     frames: list[Volume],
     sample: Sample,
     bounds: Bounds,
-    known: Known | None,
+    known: Flags | None,
 ) -> tuple[Volume | None, Sample, bool]:
     """Return a pattern if it explains more than the noise that it would fit.
 
@@ -207,7 +204,7 @@ def _freed(
     few: list[Volume],
     good: list[int],
     bounds: Bounds,
-    known: Known | None,
+    known: Flags | None,
 ) -> Sample:
     """Match a few frames by what they show beside the mean of all that are good."""
     mean = np.mean([frames[n] for n in good], axis=0)

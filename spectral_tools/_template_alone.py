@@ -4,22 +4,18 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._canvas_mean import MeanCanvas, under_frame
 from ._correlation import ShiftEstimate
 from ._overlay import lay_out
 from ._overlay_noise import Noise, measure_noise
+from ._stacks import Flags, Floats, Ints, Volume
 from ._template_fit import Picture, fit_alone, fit_picture, fit_shared, match_frame
 from ._template_search import known_core
 from ._template_settle import SETTLED, SETTLED_SIGMAS, Sample, believed, mean_of
 
 __all__ = ["listen", "settle_alone"]
 
-Volume = NDArray[np.float32]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Known = NDArray[np.bool_]
 
 # Each frame is fitted with weights of its own, in so many passes.
 PASSES = 8
@@ -43,7 +39,7 @@ MADE_OF = 0.1
 NOISIEST, FAINT, STRAYED = 100.0, 0.1, 3.0
 
 
-def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
+def settle_alone(sample: Sample, known: Flags | None = None) -> Sample:
     """Fit each frame again to the mean of the others, with weights of its own.
 
     Weights common to all frames are the best where frames differ by noise alone, and
@@ -68,7 +64,7 @@ def settle_alone(sample: Sample, known: Known | None = None) -> Sample:
 
 
 def _told_apart(
-    sample: Sample, canvas: MeanCanvas, there: list[int], known: Known | None
+    sample: Sample, canvas: MeanCanvas, there: list[int], known: Flags | None
 ) -> bool:
     """Return whether some frames are known better by weights of their own."""
     rows = np.unique(np.linspace(0, len(there) - 1, HEARD).round().astype(int))
@@ -118,7 +114,7 @@ def _settle(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     canvas: MeanCanvas,
-    known: Known | None,
+    known: Flags | None,
 ) -> list[ShiftEstimate]:
     """Fit each frame to the mean of the others, one by one, until nothing moves."""
     estimates, there = list(estimates), _matched(estimates)
@@ -143,7 +139,7 @@ def _from_others(
     frame: Volume,
     start: ShiftEstimate,
     count: int,
-    known: Known | None,
+    known: Flags | None,
 ) -> ShiftEstimate | None:
     """Fit a frame to the mean of the others; None where nothing is coherent."""
     pixels, seen, origin = canvas.mean()
@@ -157,7 +153,7 @@ def _from_others(
 
 
 def listen(
-    picture: Picture, frames: list[tuple[Volume, Known | None]]
+    picture: Picture, frames: list[tuple[Volume, Flags | None]]
 ) -> tuple[Picture, bool, Noise | None, float]:
     """Measure how some frames differ from a picture that is not made of them.
 
@@ -198,7 +194,7 @@ def _noisier(
     frames: list[Volume],
     shifts: Floats,
     place: tuple[Volume, Ints],
-    known: Known | None,
+    known: Flags | None,
 ) -> float:
     """Return how many times the noise of frames a picture has, that is none of them.
 
@@ -235,7 +231,7 @@ def _noisier(
     return min(max(of_picture, 0.0) / max(noise, 1e-3 * scene), NOISIEST)
 
 
-def _common(one: Volume, two: Volume, there: Known, known: Known | None) -> float:
+def _common(one: Volume, two: Volume, there: Flags, known: Flags | None) -> float:
     """Return the covariance of two volumes where both are known."""
     mask = there if known is None else there & known
     if not mask.any():

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._correlation import BELIEVED, ShiftEstimate, correlate_images
 from ._outcomes import Outcome
 from ._overlay import Overlay, OverlayFit, fit_overlay, lay_out
 from ._overlay_noise import measure_noise
+from ._stacks import Flags, Floats, Ints, Volume
 from ._subpixel import fit_shift
 from ._template_search import (
     Bounds,
@@ -34,10 +34,6 @@ __all__ = [
     "prepare_picture",
 ]
 
-Volume = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Floats = NDArray[np.float64]
-Known = NDArray[np.bool_]
 
 # Of a frame, this share must lie on the picture.
 LEAST = 0.1
@@ -67,7 +63,7 @@ class Picture:
     """
 
     pixels: Volume  # (channels, planes, rows, cols)
-    known: Known  # (planes, rows, cols)
+    known: Flags  # (planes, rows, cols)
     origin: Ints  # (3,)
     core: tuple[slice, ...]  # of the picture, where all of it is known
     bounds: Bounds  # lowest and highest shift from the centre of a search
@@ -78,7 +74,7 @@ class Picture:
 
 def prepare_picture(
     pixels: Volume,
-    known: Known | None,
+    known: Flags | None,
     origin: Ints,
     typical: Volume,
     bounds: Bounds,
@@ -116,7 +112,7 @@ def far_apart(shifts: Floats, size: tuple[int, ...]) -> list[Floats]:
 def match_frame(
     picture: Picture,
     frame: Volume,
-    known: Known | None = None,
+    known: Flags | None = None,
     guess: Floats | None = None,
 ) -> ShiftEstimate:
     """Find the shift of a finite frame of shape (channels, planes, rows, cols)."""
@@ -135,7 +131,7 @@ def match_frame(
 
 
 def _find(
-    picture: Picture, search: Template, frame: Volume, known: Known | None
+    picture: Picture, search: Template, frame: Volume, known: Flags | None
 ) -> ShiftEstimate:
     """Search a picture, quickly and then in every way."""
     if known is not None and not known.all() and len(frame) == 1:
@@ -154,7 +150,7 @@ def _find(
 
 
 def _rescue(
-    picture: Picture, frame: Volume, known: Known | None, near: list[Floats]
+    picture: Picture, frame: Volume, known: Flags | None, near: list[Floats]
 ) -> ShiftEstimate | None:
     """Return the match near one of few shifts, if chance makes none as good.
 
@@ -183,7 +179,7 @@ def fit_picture(
     frame: Volume,
     start: ShiftEstimate,
     factor: int = 1,
-    known: Known | None = None,
+    known: Flags | None = None,
 ) -> tuple[ShiftEstimate, bool]:
     """Refine a shift, and say whether that leaves no doubt."""
     overlay = picture.overlay
@@ -246,7 +242,7 @@ def _is_best(
 
 
 def fit_alone(
-    picture: Picture, frame: Volume, start: ShiftEstimate, known: Known | None = None
+    picture: Picture, frame: Volume, start: ShiftEstimate, known: Flags | None = None
 ) -> ShiftEstimate | None:
     """Fit a frame to a prepared picture with weights of its own."""
     place = picture.pixels, picture.known, picture.origin, picture.core
@@ -254,10 +250,10 @@ def fit_alone(
 
 
 def fit_shared(
-    place: tuple[Volume, Known, Ints, tuple[slice, ...]],
+    place: tuple[Volume, Flags, Ints, tuple[slice, ...]],
     frame: Volume,
     start: ShiftEstimate,
-    known: Known | None = None,
+    known: Flags | None = None,
 ) -> ShiftEstimate | None:
     """Fit a frame to a picture by what the two share; None if that is not coherent.
 
@@ -304,7 +300,7 @@ def _look_again(
     picture: Picture,
     search: Template,
     frame: Volume,
-    known: Known | None,
+    known: Flags | None,
     first: ShiftEstimate | None,
 ) -> ShiftEstimate:
     """Search every shift exactly, where the quick way leaves a doubt."""
@@ -358,7 +354,7 @@ def _look_by_channel(
 
 def match_masked(
     volumes: tuple[Volume, Volume],
-    known: tuple[Known | None, Known | None],
+    known: tuple[Flags | None, Flags | None],
     origin: Ints,
     bounds: Bounds,
 ) -> ShiftEstimate:

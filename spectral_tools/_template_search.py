@@ -14,6 +14,7 @@ from ._outcomes import Outcome
 from ._overlay_kernels import shrink_pixels
 from ._search_kernels import circular_peaks, parabola_tops
 from ._spectral_kernels import edge_taper, taper_block, whiten_modes
+from ._stacks import Floats, Ints, Volume
 
 __all__ = [
     "Bounds",
@@ -26,9 +27,6 @@ __all__ = [
     "shrink_frame",
 ]
 
-Volume = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Floats = NDArray[np.float64]
 Tapers = tuple[Floats, Floats, Floats]
 
 # A second peak this close to the first leaves the answer open.

@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._canvas_mean import MeanCanvas
 from ._correlation import BELIEVED, ShiftEstimate
 from ._outcomes import Outcome
 from ._overlay import Overlay, OverlayFit, even_light, fit_overlay, lay_out
 from ._overlay_noise import Noise, measure_noise
+from ._stacks import Flags, Floats, Volume
 from ._template_fit import ALIKE, ASTRAY, match_frame, prepare_picture
 from ._template_search import Bounds, no_match
 
@@ -24,9 +24,6 @@ __all__ = [
     "settle_template",
 ]
 
-Volume = NDArray[np.float32]
-Floats = NDArray[np.float64]
-Known = NDArray[np.bool_]
 
 # The template is made again until no frame moves by more than this, in pixels or in
 # its own standard deviations.
@@ -68,7 +65,7 @@ def settle_template(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     bounds: Bounds,
-    known: Known | None = None,
+    known: Flags | None = None,
 ) -> Sample:
     """Fit each frame to the mean of all, until nothing moves."""
     # Strategy: where all frames agree best with their mean, none has a reason to move.
@@ -107,7 +104,7 @@ def settle_template(
 
 
 def _even_frames(
-    frames: list[Volume], fits: dict[int, OverlayFit | None], known: Known | None
+    frames: list[Volume], fits: dict[int, OverlayFit | None], known: Flags | None
 ) -> bool:
     """Bring frames to one light, in place, if it changes between them."""
     there = {n: fit for n, fit in fits.items() if fit is not None}
@@ -171,7 +168,7 @@ def _try_again(
     canvas: MeanCanvas,
     noise: Noise,
     bounds: Bounds,
-    known: Known | None,
+    known: Flags | None,
     odd: list[int],
 ) -> int:
     """Match frames that are not believed again, in place, and say how many now are.
@@ -215,7 +212,7 @@ def _noise_of(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     canvas: MeanCanvas,
-    known: Known | None,
+    known: Flags | None,
 ) -> Noise:
     """Return what the mean does not explain of some of its frames."""
     there = _matched(estimates)
@@ -265,7 +262,7 @@ def mean_of(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     there: list[int],
-    known: Known | None,
+    known: Flags | None,
 ) -> MeanCanvas:
     """Return the mean of some frames where they lie."""
     canvas = MeanCanvas(frames[0].shape)

@@ -7,12 +7,10 @@ from numpy.typing import NDArray
 
 from ._canvas_mean import MeanCanvas, slide_frame
 from ._fft import fftfreq, forward, inverse, rfftfreq
+from ._stacks import Floats, Ints, Volume
 
 __all__ = ["split_pattern", "unexplained"]
 
-Volume = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Floats = NDArray[np.float64]
 
 # Steps that tell a pattern from a scene, from nothing on and where one is known, and how
 # much further one may go at most. What both could be is told last.

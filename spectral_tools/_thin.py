@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._plan import Plan, tiles_near
+from ._stacks import Ints
 from ._tile_inputs import Tile
 from ._tile_pieces import keys_of, need_of
 
 __all__ = ["Part", "cut_part", "needs_of", "thin_plan"]
 
-Ints = NDArray[np.intp]
 Key = tuple[slice, ...]
 # One array of a tile, whether it is its pixels or its mask, and its part that is read.
 Wanted = tuple[str, Any, Key]

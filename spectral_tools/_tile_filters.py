@@ -12,13 +12,10 @@ from ._box_kernels import copy_box
 from ._ndimage import distance_transform_edt
 from ._run_kernels import LANES
 from ._spline_kernels import prefilter, smooth
+from ._stacks import Flags, Float, Floats, Ints
 
 __all__ = ["box_slices", "boxes_in", "filter_box", "memory_of"]
 
-Float = np.floating[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 # Each at least doubles what is known of a box.
 REFLECTIONS = 12

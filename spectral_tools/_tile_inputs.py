@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._checks import as_matrices, as_valid
 from ._sample_kernels import SLACK
 from ._spline_kernels import LEAST_SIGMA
-from ._stacks import unstacked
+from ._stacks import Floats, Ints, unstacked
 
 __all__ = [
     "Tile",
@@ -20,10 +19,6 @@ __all__ = [
     "place",
     "spatial_shapes",
 ]
-
-Float = np.floating[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,6 +11,7 @@ from ._box_kernels import copy_box, repeat_border, split_channels
 from ._run_kernels import LANES
 from ._sample_kernels import SLACK
 from ._spline_kernels import smooth_margin, spline_margin
+from ._stacks import Flags, Float, Floats, Ints
 from ._tile_filters import box_slices, boxes_in, filter_box, memory_of
 from ._tile_inputs import Tile
 
@@ -28,10 +29,6 @@ __all__ = [
     "source_of",
 ]
 
-Float = np.floating[Any]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 # Farther than any pixel, yet an integer can hold it.
 FAR = 1e15

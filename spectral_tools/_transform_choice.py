@@ -14,11 +14,11 @@ from ._point_maps import TransformEstimate
 from ._point_sets import why_undetermined
 from ._point_transforms import estimate_transform
 from ._scores import mutual_information, normalized_cross_correlation
+from ._stacks import Floats
 from ._warp import warp_image
 
 __all__ = ["TransformComparison", "compare_transforms"]
 
-Floats = NDArray[np.float64]
 
 # Why there is no leave-one-out error.
 NEEDED = "the fit needs a pair that cannot be left out."

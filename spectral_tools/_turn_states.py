@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ._normal_blocks import Pairs, PointLinks, sum_rows
 from ._rotations import nearest_rotations, rotations
+from ._stacks import Flags, Floats
 
 __all__ = [
     "Setting",
@@ -25,9 +26,6 @@ __all__ = [
     "turned_weights",
     "weighted",
 ]
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

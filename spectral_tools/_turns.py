@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._consensus import find_consensus, judge_of, suspicious
 from ._normal_blocks import (
@@ -20,6 +19,7 @@ from ._normal_blocks import (
 )
 from ._rotations import nearest_rotations
 from ._sparse import factorized_blocks
+from ._stacks import Flags, Floats
 from ._synchronise import synchronised
 from ._turn_states import (
     Setting,
@@ -40,8 +40,6 @@ from ._turn_states import (
 
 __all__ = ["solve_turns"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 # Gauss-Newton steps double the digits: five are enough but for hopeless data.
 STEPS, FEW_STEPS = 30, 2

@@ -10,10 +10,9 @@ from ._labels import Links, number_links
 from ._placement import Placement
 from ._selected import Evidence, offset_blocks, position_blocks
 from ._sparse import connected_groups
+from ._stacks import Floats
 
 __all__ = ["offset_covariance", "position_covariance"]
-
-Floats = NDArray[np.float64]
 
 
 def position_covariance(placement: Placement) -> Floats:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._stacks import Ints
+
 __all__ = ["Table", "kept_axes", "on_grid"]
 
-Ints = NDArray[np.intp]
 
 # What a dimension is called that stands for nothing.
 NOTHING = ("", "arb", "arb.", "none")

@@ -1,13 +1,11 @@
 """Smooth a random walk that was seen with errors, compiled (floor 1)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
+from ._stacks import Floats
 
 __all__ = ["smooth_walk"]
-
-Floats = NDArray[np.float64]
 
 
 @compiled

@@ -4,13 +4,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._correlation import ALONE, CERTAIN, RIVALS, SPARSE
 from ._detection import chance_of_places, place_side
 from ._fades import short_axes, taper_width
 from ._fft import fast_shape, forward_stack, frequencies, inverse_stack
 from ._spectral_kernels import edge_taper, ring_edges
+from ._stacks import Flags, Floats, Ints, Volume
 from ._subpixel import (
     FARTHEST,
     FOLLOW,
@@ -37,10 +37,6 @@ __all__ = [
     "search_windows",
 ]
 
-Volume = NDArray[np.float32]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 Volumes = tuple[Volume, Volume]
 
 # A second peak as unlikely as this by chance may be a copy of the first.

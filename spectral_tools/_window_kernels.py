@@ -7,7 +7,6 @@ pixels in the reference and in the moving image.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._compiled import compiled
 from ._fit_kernels import fit_step, ring_sums
@@ -15,6 +14,7 @@ from ._gain_kernels import gain_slopes
 from ._rim_kernels import rim_slopes
 from ._search_kernels import chance_level, circular_peaks, parabola_tops
 from ._spectral_kernels import fade_blocks, ring_whitening, taper_block, whiten_modes
+from ._stacks import Flags, Floats, Ints, Spectrum, Volume
 from ._subpixel import NEWTON, STEP_FLOOR, STEP_SIGMAS, STEPS
 
 __all__ = [
@@ -28,11 +28,6 @@ __all__ = [
     "whiten_windows",
 ]
 
-Volume = NDArray[np.float32]
-Modes = NDArray[np.complex64]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
 # A window is trimmed while it keeps this share of the pixels that count.
 KEPT = 0.75
@@ -136,7 +131,7 @@ def taper_windows(
 
 @compiled
 def whiten_windows(
-    spectra: Modes, freq0: Floats, freq1: Floats, freq2: Floats, edges: Floats
+    spectra: Spectrum, freq0: Floats, freq1: Floats, freq2: Floats, edges: Floats
 ) -> None:
     """Turn the first of each two spectra into their prewhitened cross-spectrum."""
     for w in range(len(spectra)):
@@ -274,7 +269,7 @@ def fade_windows(
 
 @compiled
 def settle_windows(
-    spectra: Modes,
+    spectra: Spectrum,
     freq0: Floats,
     freq1: Floats,
     freq2: Floats,

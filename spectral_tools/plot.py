@@ -6,7 +6,7 @@ Matplotlib is imported when something is drawn, so that the package stays light.
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ._checks import as_points
 from ._outcomes import Outcome
@@ -26,6 +26,7 @@ from ._plot_style import (
     shown_scale,
 )
 from ._report import PlacementReport, failed_links, placement_report
+from ._stacks import Floats
 from ._uncertainty import position_covariance
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ __all__ = [
     "warped_grid",
 ]
 
-Floats = NDArray[np.float64]
 
 # Colours of tiles that no link holds.
 ODD = {
