@@ -1,5 +1,7 @@
 """Place many tiles that are distorted, from pairs of points (floor 6)."""
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np

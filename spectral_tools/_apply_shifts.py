@@ -1,5 +1,7 @@
 """Move the frames of a series to where they belong (floor 4)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice

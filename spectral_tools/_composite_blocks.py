@@ -1,5 +1,7 @@
 """Render a mosaic block by block, for sinks of any kind (floor 9)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Any
 

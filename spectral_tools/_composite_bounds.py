@@ -1,5 +1,7 @@
 """Say where a mosaic lies before anything is rendered (floor 8)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Points that two instruments both see, matched by structure (floor 12)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

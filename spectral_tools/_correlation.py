@@ -1,5 +1,7 @@
 """Search and fit: the core of every match (floor 4)."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, replace
 from typing import Any

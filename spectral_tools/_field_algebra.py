@@ -1,5 +1,7 @@
 """Displacement fields one after the other, on other grids, and made flatter (floor 3)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

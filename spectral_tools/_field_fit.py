@@ -1,5 +1,7 @@
 """Fit a smooth displacement field to pairs of points (floor 4)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """Displacement fields: where they lead, where they fold, and back (floor 2)."""
 
+from __future__ import annotations
+
 from itertools import product
 
 import numpy as np

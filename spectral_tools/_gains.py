@@ -1,5 +1,7 @@
 """Make neighbouring tiles equally bright where they overlap (floor 3)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,5 +1,7 @@
 """Match two images, one of them bent, on a grid of points (floor 11)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple

@@ -1,5 +1,7 @@
 """ITK's transforms as text, and whether they are whole (floor 2)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

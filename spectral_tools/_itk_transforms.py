@@ -1,5 +1,7 @@
 """ITK's transforms as matrices, control points and polynomials (floor 3)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

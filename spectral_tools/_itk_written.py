@@ -1,5 +1,7 @@
 """Matrices, meshes and grids as transforms of ITK (floor 4)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, get_args
 

@@ -1,5 +1,7 @@
 """Render a mosaic as a lazy array of dask, by whoever computes it (floor 9)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -37,7 +39,7 @@ def lazy_composite(
     channel_axis: int | None = None,
     fill_value: float = 0,
     dtype: DTypeLike | None = None,
-) -> "dask.array.Array":
+) -> dask.array.Array:
     """Return a mosaic as a dask array, which is rendered where and when it is used.
 
     Whatever the chunks and whoever computes them, the pixels are those of

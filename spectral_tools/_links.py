@@ -1,5 +1,7 @@
 """Which tiles lie beside each other, and where they should be (floor 1)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import chain, product
 from typing import Literal, get_args

@@ -1,5 +1,7 @@
 """Name false links before any placement, by the loops they break (floor 3)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

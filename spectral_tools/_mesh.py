@@ -1,5 +1,7 @@
 """Relax the sections of a stack until all their matches meet (floor 6)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

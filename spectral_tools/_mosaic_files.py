@@ -1,5 +1,7 @@
 """Mosaics of tiles with their transforms, as a text file (floor 3)."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Average what the neighbours of each frame show (floor 4)."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain, repeat

@@ -1,5 +1,7 @@
 """Write tiled pyramids as OME-TIFF (floor 3)."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -233,7 +235,7 @@ def _write(
     layout: _Layout,
     metadata: dict[str, Any],
     stores: ExitStack,
-    bar: "tqdm[Any]",
+    bar: tqdm[Any],
 ) -> None:
     """Write level after level; each leaves the next one in a temporary file."""
     import tifffile  # noqa: PLC0415
@@ -270,7 +272,7 @@ def _packing(layout: _Layout, dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 def _tiles(
-    source: Source, layout: _Layout, smaller: Any, bar: "tqdm[Any]"
+    source: Source, layout: _Layout, smaller: Any, bar: tqdm[Any]
 ) -> Iterator[NDArray[Any]]:
     """Yield the tiles of a level in the order of the file, and fill the next level."""
     height, width = layout.sides

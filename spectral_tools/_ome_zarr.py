@@ -1,5 +1,7 @@
 """Write pyramids as OME-Zarr (floor 3)."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -154,7 +156,7 @@ def _write(
     source: Source,
     shapes: list[tuple[int, ...]],
     sides: tuple[int, int],
-    bar: "tqdm[Any]",
+    bar: tqdm[Any],
 ) -> Any:
     """Write level after level, each from the one before, and return their group."""
     import numcodecs  # noqa: PLC0415

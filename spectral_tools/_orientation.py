@@ -1,5 +1,7 @@
 """Find how one image is turned, scaled and mirrored in another (floor 9)."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
 

@@ -1,5 +1,7 @@
 """What became of a pair or a tile, in words (floor 0)."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 
 __all__ = ["Outcome"]

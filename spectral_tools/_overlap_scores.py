@@ -1,5 +1,7 @@
 """How well placed tiles agree where they overlap (floor 11)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

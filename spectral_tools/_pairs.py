@@ -1,5 +1,7 @@
 """Match two images around given pairs of points (floor 5)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,5 +1,7 @@
 """What the camera, not the sample, puts into every tile (floor 5)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,7 +68,7 @@ class CameraPattern:
         same = (self.scene == self.scene[i]) | (self.scene == self.scene[j])
         return np.flatnonzero(same).tolist()
 
-    def about(self, i: int, j: int) -> "CameraPattern":
+    def about(self, i: int, j: int) -> CameraPattern:
         """Return what serves one link, without the other tiles."""
         if self.tiles is None:
             return self

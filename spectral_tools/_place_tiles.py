@@ -1,5 +1,7 @@
 """Match and place tiles in one call, and match again what failed (floor 8)."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial

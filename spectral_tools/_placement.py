@@ -1,5 +1,7 @@
 """Place many tiles at once from the links between them (floor 5)."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -3,6 +3,8 @@
 Matplotlib is imported when something is drawn, so that the package stays light.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,8 +37,8 @@ def warped_grid(
     *,
     matrix: ArrayLike | None = None,
     spacing: float | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw where the reference shows a square grid of the moving image.
 
     The colour is the determinant of the Jacobian: green where the moving image
@@ -116,7 +118,7 @@ def _moving_points(field: Floats, way: Floats) -> Floats:
     return (pixels - field) @ inward[:2, :2].T + inward[:2, 2]
 
 
-def _draw_area(ax: "Axes", area: Floats, folds: Flags) -> None:
+def _draw_area(ax: Axes, area: Floats, folds: Flags) -> None:
     """Draw determinants in colour, and marks where there are folds."""
     from matplotlib import colormaps  # noqa: PLC0415
     from matplotlib.colors import ListedColormap  # noqa: PLC0415
@@ -139,7 +141,7 @@ def _draw_area(ax: "Axes", area: Floats, folds: Flags) -> None:
     draw_legend(ax, extra)
 
 
-def _draw_lines(ax: "Axes", where: Floats, spacing: float) -> None:
+def _draw_lines(ax: Axes, where: Floats, spacing: float) -> None:
     """Draw lines where a coordinate of the moving image is a multiple of a number."""
     # Only lines next to pixels: a field that jumps may leave out a million.
     steps = np.unique(np.ceil(where[np.isfinite(where)] / spacing)) * spacing

@@ -3,6 +3,8 @@
 Matplotlib is imported when something is drawn, so that the package stays light.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +51,8 @@ def overlay(
     *,
     reference_valid: ArrayLike | None = None,
     moving_valid: ArrayLike | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw two images over each other, in orange and in blue.
 
     Where they agree, the colours add up to gray. Where only one image covers the
@@ -117,8 +119,8 @@ def checkerboard(
     size: int | None = None,
     reference_valid: ArrayLike | None = None,
     moving_valid: ArrayLike | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw squares of two images in turn: edges that break betray an error.
 
     The upper left square is of the reference. The frame tells whose squares it
@@ -182,8 +184,8 @@ def swipe(
     axis: int = 1,
     reference_valid: ArrayLike | None = None,
     moving_valid: ArrayLike | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw the reference up to a line, and the moving image beyond it.
 
     Parameters
@@ -250,7 +252,7 @@ def gray_image(image: ArrayLike, valid: ArrayLike | None, name: str) -> Image:
     return np.where(known if counted is None else known & counted, array, np.nan)
 
 
-def draw_shades(ax: "Axes", shades: Image) -> None:
+def draw_shades(ax: Axes, shades: Image) -> None:
     """Draw gray values from 0 to 1, and nothing where they are NaN."""
     shown = np.ma.masked_invalid(shades)
     ax.imshow(shown, cmap="gray", vmin=0, vmax=1, origin="upper")
@@ -270,7 +272,7 @@ def stretched(image: Image, judged: NDArray[np.bool_]) -> Image:
     return np.clip((image - low) / (high - low), 0, 1)
 
 
-def mark_uncovered(ax: "Axes", covered: NDArray[np.bool_]) -> list["Artist"]:
+def mark_uncovered(ax: Axes, covered: NDArray[np.bool_]) -> list[Artist]:
     """Hatch axes where nothing is drawn; return what the legend has to say on it."""
     from matplotlib.patches import Patch  # noqa: PLC0415
 
@@ -299,14 +301,12 @@ def _gray_pair(
     return stretched(first, both), stretched(second, both)
 
 
-def image_axes(ax: "Axes | None", shape: Iterable[int]) -> "Axes":
+def image_axes(ax: Axes | None, shape: Iterable[int]) -> Axes:
     """Set up axes that show all pixels of an image."""
     return framed(ax, np.array((-0.5, -0.5)), np.array(tuple(shape)) - 0.5)
 
 
-def _draw_names(
-    ax: "Axes", colours: dict[str, str], covered: NDArray[np.bool_]
-) -> None:
+def _draw_names(ax: Axes, colours: dict[str, str], covered: NDArray[np.bool_]) -> None:
     """Draw a legend of colours, with how images are stretched above it."""
     from matplotlib.patches import Patch  # noqa: PLC0415
 
@@ -317,7 +317,7 @@ def _draw_names(
     draw_legend(ax, handles, columns=len(handles), title=told)
 
 
-def _draw_frame(ax: "Axes", odd: NDArray[np.bool_], size: int) -> None:
+def _draw_frame(ax: Axes, odd: NDArray[np.bool_], size: int) -> None:
     """Draw a frame that has the colour of the image whose squares it passes."""
     from matplotlib.collections import LineCollection  # noqa: PLC0415
 
@@ -336,7 +336,7 @@ def _draw_frame(ax: "Axes", odd: NDArray[np.bool_], size: int) -> None:
     ax.add_collection(frame, autolim=False)
 
 
-def _draw_border(ax: "Axes", edge: int, axis: int) -> None:
+def _draw_border(ax: Axes, edge: int, axis: int) -> None:
     """Draw the line of a swipe, and whose image is on which side."""
     place = edge - 0.5
     bounds = ax.get_xlim() if axis else ax.get_ylim()

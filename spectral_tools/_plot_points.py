@@ -3,6 +3,8 @@
 Matplotlib is imported when something is drawn, so that the package stays light.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,8 +49,8 @@ def points(
     residuals: ArrayLike | None = None,
     inlier: ArrayLike | None = None,
     numbers: bool | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw points on an image, with what is left at each, and which are refused.
 
     Arrows start at the points and are enlarged so that they show; the legend
@@ -128,7 +130,7 @@ def _enlargement(rms: float, shape: tuple[int, ...], count: int) -> float:
     return max(1.0, round_below(wanted / rms))
 
 
-def _draw_residuals(ax: "Axes", places: Floats, left: Floats, enlarged: float) -> None:
+def _draw_residuals(ax: Axes, places: Floats, left: Floats, enlarged: float) -> None:
     times = f"enlarged {enlarged:,.0f} times" if enlarged > 1 else "as long as they are"
     ax.quiver(
         *places.T[::-1],
@@ -162,7 +164,7 @@ def _draw_residuals(ax: "Axes", places: Floats, left: Floats, enlarged: float) -
     )
 
 
-def _draw_points(ax: "Axes", places: Floats, believed: Flags) -> None:
+def _draw_points(ax: Axes, places: Floats, believed: Flags) -> None:
     """Draw discs, and crosses through those that are refused."""
     ax.plot(
         *places[believed].T[::-1],
@@ -193,7 +195,7 @@ def _draw_points(ax: "Axes", places: Floats, believed: Flags) -> None:
         )
 
 
-def _draw_numbers(ax: "Axes", places: Floats, believed: Flags) -> None:
+def _draw_numbers(ax: Axes, places: Floats, believed: Flags) -> None:
     from matplotlib.patheffects import withStroke  # noqa: PLC0415
 
     for number, (row, col) in enumerate(places):

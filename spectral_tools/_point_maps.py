@@ -1,5 +1,7 @@
 """Maps of points: homogeneous matrices, and polynomials beside them (floor 0)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import NamedTuple

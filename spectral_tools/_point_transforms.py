@@ -1,5 +1,7 @@
 """Find the transform between two images from pairs of points (floor 3)."""
 
+from __future__ import annotations
+
 from typing import NamedTuple, get_args
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Match two sketches: search, fit, and say what became of it (floor 8)."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
@@ -191,7 +193,7 @@ def _with_overlap(
     ]
 
 
-def _copies(reference: Sketch, moving: Sketch, fits: "_Fits") -> list[Floats]:
+def _copies(reference: Sketch, moving: Sketch, fits: _Fits) -> list[Floats]:
     """Return other poses at which the scene meets itself."""
     found = periods_away(reference, moving, fits.whole.forward())
     sheets = reference.small, moving.small

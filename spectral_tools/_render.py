@@ -1,5 +1,7 @@
 """Render placed tiles into one image (floor 10)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

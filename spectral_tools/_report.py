@@ -1,5 +1,7 @@
 """How well placed tiles meet, link by link and in words (floor 6)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Bring images to another pixel size (floor 11)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Keep results in a file, and get the same ones back (floor 13)."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterable, Sequence

@@ -1,5 +1,7 @@
 """Displacement fields that pass through pairs of points (floor 3)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 

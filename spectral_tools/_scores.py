@@ -1,5 +1,7 @@
 """Scores of images that lie on each other, and of images alone (floor 5)."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """Align a movie or a stack by translation (floor 12)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

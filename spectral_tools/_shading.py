@@ -1,5 +1,7 @@
 """Find the uneven light of a camera from its own tiles, and take it off (floor 2)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

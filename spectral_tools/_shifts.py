@@ -1,5 +1,7 @@
 """Estimate the shift between two images, and how far it can be trusted (floor 5)."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -3,6 +3,8 @@
 They differ from real ones in that every answer is known to the last digit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

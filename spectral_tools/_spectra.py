@@ -1,5 +1,7 @@
 """Look inside a match: windows, spectra, and what images have in common (floor 4)."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from functools import reduce

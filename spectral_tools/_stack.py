@@ -1,5 +1,7 @@
 """Align the sections of a stack that lie at any angle (floor 12)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

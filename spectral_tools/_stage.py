@@ -1,5 +1,7 @@
 """Learn from good links what a stage does to the steps it is told to make (floor 1)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Slice to slice: how one section lies on another, as a text file (floor 3)."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass
 

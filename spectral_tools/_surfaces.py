@@ -1,5 +1,7 @@
 """Look inside a match: whitened images and their correlation at every shift (floor 3)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Make random scenes that look like images to an algorithm (floor 1)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Where tiles lie, as Fiji writes it into a text file (floor 2)."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """Folders of tiles whose names tell where each belongs (floor 0)."""
 
+from __future__ import annotations
+
 import os
 import re
 import struct

@@ -1,5 +1,7 @@
 """Match many tiles along the links between them (floor 6)."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

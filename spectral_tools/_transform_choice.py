@@ -1,5 +1,7 @@
 """Compare what several kinds of transforms make of the same points (floor 11)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args

@@ -1,5 +1,7 @@
 """Transforms of points as homogeneous matrices (floor 1)."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

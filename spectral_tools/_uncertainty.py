@@ -1,5 +1,7 @@
 """How far placed tiles can be trusted (floor 6)."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Sequence
 from typing import Any
 

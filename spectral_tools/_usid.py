@@ -1,5 +1,7 @@
 """Spectra on grids of positions, as Universal Spectroscopy and Imaging Data (floor 3)."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

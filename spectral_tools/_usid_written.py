@@ -1,5 +1,7 @@
 """Write Universal Spectroscopy and Imaging Data (floor 2)."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from math import prod

@@ -1,5 +1,7 @@
 """Warp one image, with all its channels, by a matrix or a field (floor 10)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

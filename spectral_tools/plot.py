@@ -3,6 +3,8 @@
 Matplotlib is imported when something is drawn, so that the package stays light.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,8 +62,8 @@ LABELLED = 100
 
 
 def placement(
-    placement: Placement, tile_shapes: ArrayLike, *, ax: "Axes | None" = None
-) -> "Axes":
+    placement: Placement, tile_shapes: ArrayLike, *, ax: Axes | None = None
+) -> Axes:
     """Draw tiles where they belong, and what their links still ask for.
 
     Tiles are outlined, in colour if no link holds them. Links join their
@@ -110,8 +112,8 @@ def placement(
 
 
 def uncertainty(
-    placement: Placement, tile_shapes: ArrayLike, *, ax: "Axes | None" = None
-) -> "Axes":
+    placement: Placement, tile_shapes: ArrayLike, *, ax: Axes | None = None
+) -> Axes:
     """Draw tiles in the colour of the standard error of their positions.
 
     Parameters
@@ -190,14 +192,14 @@ def _corners(placement: Placement, tile_shapes: ArrayLike) -> Floats:
     return turned + placement.matrices[:, np.newaxis, :2, 2]
 
 
-def _framed(ax: "Axes | None", corners: Floats) -> "Axes":
+def _framed(ax: Axes | None, corners: Floats) -> Axes:
     """Set up axes that show all tiles, and a little more."""
     low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
     edge = 0.02 * (high - low).max()
     return framed(ax, low - edge, high + edge)
 
 
-def _tile_points(ax: "Axes", corners: Floats) -> float:
+def _tile_points(ax: Axes, corners: Floats) -> float:
     """Return how large a usual tile is on paper, in points, about."""
     return shown_scale(ax) * _tile_size(corners)
 
@@ -206,7 +208,7 @@ def _tile_size(corners: Floats) -> float:
     return float(np.median(np.linalg.norm(corners[:, 2] - corners[:, 0], axis=1))) / 1.4
 
 
-def _draw_tiles(ax: "Axes", placement: Placement, corners: Floats) -> None:
+def _draw_tiles(ax: Axes, placement: Placement, corners: Floats) -> None:
     from matplotlib.collections import PolyCollection  # noqa: PLC0415
 
     thin = float(np.clip(0.012 * _tile_points(ax, corners), 0.2, 0.8))
@@ -224,7 +226,7 @@ def _draw_tiles(ax: "Axes", placement: Placement, corners: Floats) -> None:
             ax.add_collection(tiles, autolim=False)
 
 
-def _draw_links(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
+def _draw_links(ax: Axes, report: PlacementReport, corners: Floats) -> None:
     from matplotlib import colormaps  # noqa: PLC0415
     from matplotlib.collections import LineCollection  # noqa: PLC0415
     from matplotlib.colors import ListedColormap  # noqa: PLC0415
@@ -267,7 +269,7 @@ def _draw_links(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
         )
 
 
-def _draw_arrows(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
+def _draw_arrows(ax: Axes, report: PlacementReport, corners: Floats) -> None:
     """Draw residuals of believed links at the middle of each, and a scale."""
     placed, size = report.placement, _tile_size(corners)
     if report.seam_rms < ROUNDING or _tile_points(ax, corners) < ROOM:
@@ -294,7 +296,7 @@ def _draw_arrows(ax: "Axes", report: PlacementReport, corners: Floats) -> None:
     ax.quiverkey(arrows, left, above, shown, f"residual {shown:g} px", labelpos="W")
 
 
-def _draw_labels(ax: "Axes", placement: Placement, corners: Floats) -> None:
+def _draw_labels(ax: Axes, placement: Placement, corners: Floats) -> None:
     if len(corners) > LABELLED:
         return
     names = [str(label) for label in placement.labels]
