@@ -1,4 +1,4 @@
-"""Place many tiles that are distorted, from pairs of points (floor 6)."""
+"""Place many tiles that are distorted, from pairs of points."""
 
 from __future__ import annotations
 

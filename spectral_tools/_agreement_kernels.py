@@ -1,4 +1,4 @@
-"""Compiled test of whether all rings of frequencies tell the same shift (floor 1).
+"""Compiled test of whether all rings of frequencies tell the same shift.
 
 The table of sums is that of `_fit_kernels`.
 """

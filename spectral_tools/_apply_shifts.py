@@ -1,4 +1,4 @@
-"""Move the frames of a series to where they belong (floor 4)."""
+"""Move the frames of a series to where they belong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Take images apart into bands, and put bands together, compiled (floor 1).
+"""Take images apart into bands, and put bands together, compiled.
 
 Arrays have three axes, (planes, rows, cols). The first halving takes means of cells of
 two pixels along an axis, or of one where there is nothing to halve; grids that are

@@ -1,4 +1,4 @@
-"""Compiled weighing of what links say, by themselves and around loops (floor 1)."""
+"""Compiled weighing of what links say, by themselves and around loops."""
 
 import numpy as np
 

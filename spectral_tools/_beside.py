@@ -1,4 +1,4 @@
-"""Write files and folders beside their place, and move them when complete (floor 0)."""
+"""Write files and folders beside their place, and move them when complete."""
 
 import os
 import tempfile

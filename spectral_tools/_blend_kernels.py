@@ -1,4 +1,4 @@
-"""Blend rows of sampled tiles into a block of the canvas, compiled (floor 1).
+"""Blend rows of sampled tiles into a block of the canvas, compiled.
 
 A blend is added here and nowhere else: it is a rule that updates the row of the
 block by a row of values and their weights, tile after tile.

@@ -1,4 +1,4 @@
-"""Keep results of long computations, but not too many of them (floor 0)."""
+"""Keep results of long computations, but not too many of them."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

@@ -1,4 +1,4 @@
-"""Copy parts of tiles into boxes that reach over their border, compiled (floor 1)."""
+"""Copy parts of tiles into boxes that reach over their border, compiled."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Check what is to be rendered, and plan it (floor 7)."""
+"""Check what is to be rendered, and plan it."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Average moved frames on a canvas that grows (floor 3)."""
+"""Average moved frames on a canvas that grows."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Turn arguments into arrays, or say what is wrong with them (floor 0)."""
+"""Turn arguments into arrays, or say what is wrong with them."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The one door to numba: how kernels are compiled (floor 0).
+"""The one door to numba: how kernels are compiled.
 
 Kernels release the interpreter lock, so that threads run beside each other;
 they are cached on disk, so that only the first call of the first session pays;

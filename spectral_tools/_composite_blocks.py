@@ -1,4 +1,4 @@
-"""Render a mosaic block by block, for sinks of any kind (floor 9)."""
+"""Render a mosaic block by block, for sinks of any kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say where a mosaic lies before anything is rendered (floor 8)."""
+"""Say where a mosaic lies before anything is rendered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the measurements that agree, whatever is fitted to them (floor 0)."""
+"""Find the measurements that agree, whatever is fitted to them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

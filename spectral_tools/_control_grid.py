@@ -1,4 +1,4 @@
-"""Smooth fields as sums of cubic bumps on a regular grid (floor 1)."""
+"""Smooth fields as sums of cubic bumps on a regular grid."""
 
 from itertools import combinations_with_replacement
 from math import factorial, prod

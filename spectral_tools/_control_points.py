@@ -1,4 +1,4 @@
-"""Points that two instruments both see, matched by structure (floor 12)."""
+"""Points that two instruments both see, matched by structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search and fit: the core of every match (floor 4)."""
+"""Search and fit: the core of every match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled search for the short loops that links close (floor 1)."""
+"""Compiled search for the short loops that links close."""
 
 import numpy as np
 from numpy.typing import NDArray

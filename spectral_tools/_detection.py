@@ -1,4 +1,4 @@
-"""Find the whole-pixel shift of two images, and how likely chance is (floor 2).
+"""Find the whole-pixel shift of two images, and how likely chance is.
 
 Two ways lead to the same answer. The exact one correlates prewhitened images
 at every shift that is allowed, with the means and variances of each overlap

@@ -1,4 +1,4 @@
-"""Bridge frames that were not matched, and smooth slow drift (floor 2)."""
+"""Bridge frames that were not matched, and smooth slow drift."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Compiled passes over the factor of a sparse symmetric matrix (floor 1).
+"""Compiled passes over the factor of a sparse symmetric matrix.
 
 Columns of the strict lower triangle follow each other: `starts` says where
 each begins in `rows`, which ascend, and in the values beside them.

@@ -1,4 +1,4 @@
-"""Blocks of two images that fade out at their edges, with their content (floor 2)."""
+"""Blocks of two images that fade out at their edges, with their content."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The one door to scipy.fft (floor 0).
+"""The one door to scipy.fft.
 
 Everything goes through `scipy.fft`, so that its backends (for instance MKL's)
 serve this package too. Transforms are real and in single precision wherever

@@ -1,4 +1,4 @@
-"""Displacement fields one after the other, on other grids, and made flatter (floor 3)."""
+"""Displacement fields one after the other, on other grids, and made flatter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smooth fields that make pairs of points meet: equations of all fields (floor 2)."""
+"""Smooth fields that make pairs of points meet: equations of all fields."""
 
 from dataclasses import dataclass, replace
 from math import comb

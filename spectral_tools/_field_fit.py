@@ -1,4 +1,4 @@
-"""Fit a smooth displacement field to pairs of points (floor 4)."""
+"""Fit a smooth displacement field to pairs of points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well fields are known, from the factor of their equations (floor 3)."""
+"""How well fields are known, from the factor of their equations."""
 
 from itertools import combinations_with_replacement
 from typing import Any

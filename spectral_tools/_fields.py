@@ -1,4 +1,4 @@
-"""Displacement fields: where they lead, where they fold, and back (floor 2)."""
+"""Displacement fields: where they lead, where they fold, and back."""
 
 from __future__ import annotations
 

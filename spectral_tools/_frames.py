@@ -1,4 +1,4 @@
-"""Read the frames of a series from arrays, stores and iterators (floor 1)."""
+"""Read the frames of a series from arrays, stores and iterators."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Compiled estimate of how the brightness of two images drifts apart (floor 1)."""
+"""Compiled estimate of how the brightness of two images drifts apart."""
 
 import math
 

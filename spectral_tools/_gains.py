@@ -1,4 +1,4 @@
-"""Make neighbouring tiles equally bright where they overlap (floor 3)."""
+"""Make neighbouring tiles equally bright where they overlap."""
 
 from __future__ import annotations
 

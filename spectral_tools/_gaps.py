@@ -1,4 +1,4 @@
-"""Place matched tiles, with steps of the stage where links leave gaps (floor 7)."""
+"""Place matched tiles, with steps of the stage where links leave gaps."""
 
 from dataclasses import replace
 from typing import Any

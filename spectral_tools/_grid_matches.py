@@ -1,4 +1,4 @@
-"""Match two images, one of them bent, on a grid of points (floor 11)."""
+"""Match two images, one of them bent, on a grid of points."""
 
 from __future__ import annotations
 

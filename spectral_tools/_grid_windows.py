@@ -1,4 +1,4 @@
-"""Match windows of two images on a grid, all of them once (floor 6)."""
+"""Match windows of two images on a grid, all of them once."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Read HDF5 that somebody else has written: it may be broken or mean ill (floor 1)."""
+"""Read HDF5 that somebody else has written: it may be broken or mean ill."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Images of any size and layout, read part by part as files want them (floor 2)."""
+"""Images of any size and layout, read part by part as files want them."""
 
 # Strategy: files want the axes (channel, plane, row, col). A source reads any part of
 # an image, whatever the order of its axes, as an array with these four; blocks that

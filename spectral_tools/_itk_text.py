@@ -1,4 +1,4 @@
-"""ITK's transforms as text, and whether they are whole (floor 2)."""
+"""ITK's transforms as text, and whether they are whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ITK's transforms as matrices, control points and polynomials (floor 3)."""
+"""ITK's transforms as matrices, control points and polynomials."""
 
 from __future__ import annotations
 

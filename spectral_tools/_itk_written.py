@@ -1,4 +1,4 @@
-"""Matrices, meshes and grids as transforms of ITK (floor 4)."""
+"""Matrices, meshes and grids as transforms of ITK."""
 
 from __future__ import annotations
 

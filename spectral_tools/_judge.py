@@ -1,4 +1,4 @@
-"""Tell honest errors of links from contradictions (floor 0)."""
+"""Tell honest errors of links from contradictions."""
 
 from typing import NamedTuple
 

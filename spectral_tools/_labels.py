@@ -1,4 +1,4 @@
-"""Number tiles that are named by labels (floor 0)."""
+"""Number tiles that are named by labels."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import chain

@@ -1,4 +1,4 @@
-"""What is known of the places of tiles before any is matched (floor 2)."""
+"""What is known of the places of tiles before any is matched."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Render a mosaic as a lazy array of dask, by whoever computes it (floor 9)."""
+"""Render a mosaic as a lazy array of dask, by whoever computes it."""
 
 from __future__ import annotations
 

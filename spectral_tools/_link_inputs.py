@@ -1,4 +1,4 @@
-"""Turn what is known about links and tiles into arrays (floor 1)."""
+"""Turn what is known about links and tiles into arrays."""
 
 from collections.abc import Hashable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Which tiles lie beside each other, and where they should be (floor 1)."""
+"""Which tiles lie beside each other, and where they should be."""
 
 from __future__ import annotations
 

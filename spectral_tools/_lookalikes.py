@@ -1,4 +1,4 @@
-"""Tell where a picture looks like itself moved, so that shifts cannot be told (floor 6)."""
+"""Tell where a picture looks like itself moved, so that shifts cannot be told."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Compiled search for short loops of links, and for who breaks them (floor 1).
+"""Compiled search for short loops of links, and for who breaks them.
 
 Neighbours of a tile are listed in ascending order, parallel links one by one:
 `starts` says where those of each tile begin in `ends` and in the `names` of links.

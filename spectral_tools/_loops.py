@@ -1,4 +1,4 @@
-"""Name false links before any placement, by the loops they break (floor 3)."""
+"""Name false links before any placement, by the loops they break."""
 
 from __future__ import annotations
 

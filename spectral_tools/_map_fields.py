@@ -1,4 +1,4 @@
-"""Maps of points as an affine matrix and a displacement field (floor 1)."""
+"""Maps of points as an affine matrix and a displacement field."""
 
 import numpy as np
 

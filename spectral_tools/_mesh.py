@@ -1,4 +1,4 @@
-"""Relax the sections of a stack until all their matches meet (floor 6)."""
+"""Relax the sections of a stack until all their matches meet."""
 
 from __future__ import annotations
 

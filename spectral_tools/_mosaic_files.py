@@ -1,4 +1,4 @@
-"""Mosaics of tiles with their transforms, as a text file (floor 3)."""
+"""Mosaics of tiles with their transforms, as a text file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Move one frame by any shift (floor 3)."""
+"""Move one frame by any shift."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Blend tiles band by band, coarse details over wide seams (floor 7)."""
+"""Blend tiles band by band, coarse details over wide seams."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Least squares in large networks, by algebraic multigrid (floor 2)."""
+"""Least squares in large networks, by algebraic multigrid."""
 
 from typing import NamedTuple
 

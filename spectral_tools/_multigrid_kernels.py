@@ -1,4 +1,4 @@
-"""Compiled passes of a multigrid solver for networks of links (floor 1).
+"""Compiled passes of a multigrid solver for networks of links.
 
 A network is stored tile by tile: `starts` says where the links of each tile
 begin in `tiles`, the tiles they lead to, and in `weights` beside it; those that

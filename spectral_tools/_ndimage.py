@@ -1,4 +1,4 @@
-"""The one door to scipy.ndimage: filters and splines (floor 0)."""
+"""The one door to scipy.ndimage: filters and splines."""
 
 from scipy.ndimage import (
     affine_transform,

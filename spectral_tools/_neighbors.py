@@ -1,4 +1,4 @@
-"""Average what the neighbours of each frame show (floor 4)."""
+"""Average what the neighbours of each frame show."""
 
 from __future__ import annotations
 

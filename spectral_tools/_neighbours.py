@@ -1,4 +1,4 @@
-"""Which displacements fit to those around them, before any field is fitted (floor 0)."""
+"""Which displacements fit to those around them, before any field is fitted."""
 
 import numpy as np
 from numpy.typing import NDArray

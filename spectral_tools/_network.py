@@ -1,4 +1,4 @@
-"""Least squares in a network of linked tiles (floor 3)."""
+"""Least squares in a network of linked tiles."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Normal equations of tiles that are linked by pairs of points (floor 0)."""
+"""Normal equations of tiles that are linked by pairs of points."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Write tiled pyramids as OME-TIFF (floor 3)."""
+"""Write tiled pyramids as OME-TIFF."""
 
 from __future__ import annotations
 

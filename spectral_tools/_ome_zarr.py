@@ -1,4 +1,4 @@
-"""Write pyramids as OME-Zarr (floor 3)."""
+"""Write pyramids as OME-Zarr."""
 
 from __future__ import annotations
 

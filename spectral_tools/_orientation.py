@@ -1,4 +1,4 @@
-"""Find how one image is turned, scaled and mirrored in another (floor 9)."""
+"""Find how one image is turned, scaled and mirrored in another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a pair or a tile, in words (floor 0)."""
+"""What became of a pair or a tile, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well placed tiles agree where they overlap (floor 11)."""
+"""How well placed tiles agree where they overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two images can share at a shift (floor 0)."""
+"""What two images can share at a shift."""
 
 import numpy as np
 from numpy.typing import NDArray

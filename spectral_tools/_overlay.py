@@ -1,4 +1,4 @@
-"""Fit frames to a picture that lies under them, with weights that are known (floor 5)."""
+"""Fit frames to a picture that lies under them, with weights that are known."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The algebra of a frame that lies on a picture, compiled (floor 2)."""
+"""The algebra of a frame that lies on a picture, compiled."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Compare a frame with a picture that lies under it, compiled (floor 2)."""
+"""Compare a frame with a picture that lies under it, compiled."""
 
 from typing import Any
 

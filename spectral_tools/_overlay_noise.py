@@ -1,4 +1,4 @@
-"""Measure what frames show beside a scene, by rings of frequencies (floor 4)."""
+"""Measure what frames show beside a scene, by rings of frequencies."""
 
 import math
 from dataclasses import dataclass

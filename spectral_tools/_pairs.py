@@ -1,4 +1,4 @@
-"""Match two images around given pairs of points (floor 5)."""
+"""Match two images around given pairs of points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the camera, not the sample, puts into every tile (floor 5)."""
+"""What the camera, not the sample, puts into every tile."""
 
 from __future__ import annotations
 

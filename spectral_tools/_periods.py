@@ -1,4 +1,4 @@
-"""Tell a match from its copies one period on (floor 2)."""
+"""Tell a match from its copies one period on."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where an image lies in the world: pixel size, unit, origin, channels (floor 1)."""
+"""Where an image lies in the world: pixel size, unit, origin, channels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

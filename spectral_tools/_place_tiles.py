@@ -1,4 +1,4 @@
-"""Match and place tiles in one call, and match again what failed (floor 8)."""
+"""Match and place tiles in one call, and match again what failed."""
 
 from __future__ import annotations
 

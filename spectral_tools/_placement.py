@@ -1,4 +1,4 @@
-"""Place many tiles at once from the links between them (floor 5)."""
+"""Place many tiles at once from the links between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is rendered where, and the pieces of tiles that it takes (floor 6)."""
+"""What is rendered where, and the pieces of tiles that it takes."""
 
 from dataclasses import dataclass
 from itertools import product

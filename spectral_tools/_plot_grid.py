@@ -1,4 +1,4 @@
-"""Draw what a displacement field does to a square grid (floor 3).
+"""Draw what a displacement field does to a square grid.
 
 Matplotlib is imported when something is drawn, so that the package stays light.
 """

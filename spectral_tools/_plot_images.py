@@ -1,4 +1,4 @@
-"""Draw two images of one scene so that eyes can compare them (floor 1).
+"""Draw two images of one scene so that eyes can compare them.
 
 Matplotlib is imported when something is drawn, so that the package stays light.
 """

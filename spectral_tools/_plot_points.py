@@ -1,4 +1,4 @@
-"""Draw points on an image, and what is left at each (floor 2).
+"""Draw points on an image, and what is left at each.
 
 Matplotlib is imported when something is drawn, so that the package stays light.
 """

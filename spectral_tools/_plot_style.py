@@ -1,4 +1,4 @@
-"""What all figures share: colours, axes with rows downwards, legends (floor 0).
+"""What all figures share: colours, axes with rows downwards, legends.
 
 Matplotlib is imported when something is drawn, so that the package stays light.
 """

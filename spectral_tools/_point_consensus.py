@@ -1,4 +1,4 @@
-"""Find the pairs of points that agree on a map, among many that do not (floor 2)."""
+"""Find the pairs of points that agree on a map, among many that do not."""
 
 import math
 from itertools import combinations

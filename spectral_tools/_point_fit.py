@@ -1,4 +1,4 @@
-"""Fit a map to pairs of points by weighted least squares (floor 1)."""
+"""Fit a map to pairs of points by weighted least squares."""
 
 from typing import Literal, NamedTuple, get_args
 

@@ -1,4 +1,4 @@
-"""Maps of points: homogeneous matrices, and polynomials beside them (floor 0)."""
+"""Maps of points: homogeneous matrices, and polynomials beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell whether pairs of points determine a transform (floor 2)."""
+"""Tell whether pairs of points determine a transform."""
 
 import numpy as np
 

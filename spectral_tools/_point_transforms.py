@@ -1,4 +1,4 @@
-"""Find the transform between two images from pairs of points (floor 3)."""
+"""Find the transform between two images from pairs of points."""
 
 from __future__ import annotations
 

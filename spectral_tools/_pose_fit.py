@@ -1,4 +1,4 @@
-"""Fit the pose of one image in another to the bound, on the images (floor 4)."""
+"""Fit the pose of one image in another to the bound, on the images."""
 
 import math
 from dataclasses import dataclass

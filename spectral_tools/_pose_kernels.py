@@ -1,4 +1,4 @@
-"""Compiled passes over turned images and their spectra (floor 2).
+"""Compiled passes over turned images and their spectra.
 
 Images are flat here, (rows, cols).
 """

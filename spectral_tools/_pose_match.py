@@ -1,4 +1,4 @@
-"""Match two sketches: search, fit, and say what became of it (floor 8)."""
+"""Match two sketches: search, fit, and say what became of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find poses that fit as well as the best one (floor 7)."""
+"""Find poses that fit as well as the best one."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Find the pose of one sketch in another, and how likely chance is (floor 6)."""
+"""Find the pose of one sketch in another, and how likely chance is."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Images that are ready to be turned onto each other (floor 3)."""
+"""Images that are ready to be turned onto each other."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is kept of an image to find its pose in any other (floor 5).
+"""What is kept of an image to find its pose in any other.
 
 A sketch is made once for each image; a pair of sketches then costs neither a
 transform of an image nor a look at its mask.

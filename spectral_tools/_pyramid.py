@@ -1,4 +1,4 @@
-"""Images at half, a quarter, an eighth of their size, by means (floor 1)."""
+"""Images at half, a quarter, an eighth of their size, by means."""
 
 from math import isfinite
 from typing import Any

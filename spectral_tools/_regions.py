@@ -1,4 +1,4 @@
-"""Render regions of the canvas, one after the other or by threads (floor 8)."""
+"""Render regions of the canvas, one after the other or by threads."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Render placed tiles into one image (floor 10)."""
+"""Render placed tiles into one image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well placed tiles meet, link by link and in words (floor 6)."""
+"""How well placed tiles meet, link by link and in words."""
 
 from __future__ import annotations
 

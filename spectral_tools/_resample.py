@@ -1,4 +1,4 @@
-"""Bring images to another pixel size (floor 11)."""
+"""Bring images to another pixel size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled estimate of what the fading edges of a window put into each ring (floor 1).
+"""Compiled estimate of what the fading edges of a window put into each ring.
 
 The table of sums is that of `_fit_kernels`.
 """

@@ -1,4 +1,4 @@
-"""Decide which links between tiles are right, and which of their offsets (floor 4)."""
+"""Decide which links between tiles are right, and which of their offsets."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple

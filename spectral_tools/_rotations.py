@@ -1,4 +1,4 @@
-"""Rotations in the plane and in space, many at once (floor 0)."""
+"""Rotations in the plane and in space, many at once."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Locate and sample rows of points in a tile, compiled (floor 2).
+"""Locate and sample rows of points in a tile, compiled.
 
 The points of a row are given by their first and their step, or one by one. Each
 lies `parts` beyond the pixel `lows`, along each axis. Buffers are the caller's, and

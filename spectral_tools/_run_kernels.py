@@ -1,4 +1,4 @@
-"""Sample rows of points along which a tile is read in order, compiled (floor 2).
+"""Sample rows of points along which a tile is read in order, compiled.
 
 Where a tile is hardly turned, neighbouring points of a row of the canvas lie one
 column apart in the tile, and for long in the same row of it. Such a run is read as

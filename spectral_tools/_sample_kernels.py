@@ -1,4 +1,4 @@
-"""Sample tiles and blend them into a block of the canvas, compiled (floor 3).
+"""Sample tiles and blend them into a block of the canvas, compiled.
 
 Arrays have the axes (channels, planes, rows, cols) here, and those that all channels
 share the last three; a flat image has one plane. A tile arrives as `source`, a part of it that reaches over its border where the block

@@ -1,4 +1,4 @@
-"""Keep results in a file, and get the same ones back (floor 13)."""
+"""Keep results in a file, and get the same ones back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Displacement fields that pass through pairs of points (floor 3)."""
+"""Displacement fields that pass through pairs of points."""
 
 from __future__ import annotations
 

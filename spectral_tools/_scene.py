@@ -1,4 +1,4 @@
-"""Take pictures of a scene at known places, with a known camera (floor 1).
+"""Take pictures of a scene at known places, with a known camera.
 
 Every picture samples one and the same smooth surface, the quintic spline
 through the pixels of an image. So the true positions are exact whatever the

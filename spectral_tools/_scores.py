@@ -1,4 +1,4 @@
-"""Scores of images that lie on each other, and of images alone (floor 5)."""
+"""Scores of images that lie on each other, and of images alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lay seams through overlaps, and fade from tile to tile at them, compiled (floor 1).
+"""Lay seams through overlaps, and fade from tile to tile at them, compiled.
 
 Arrays have three axes, (planes, rows, cols). A map of two tiles has cells of `step`
 pixels of the canvas along each axis.

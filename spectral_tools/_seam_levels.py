@@ -1,4 +1,4 @@
-"""Compare the brightness of two tiles where they overlap (floor 1)."""
+"""Compare the brightness of two tiles where they overlap."""
 
 from dataclasses import dataclass
 from typing import Any

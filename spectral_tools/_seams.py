@@ -1,4 +1,4 @@
-"""Find seams through overlaps, and blend along them (floor 7)."""
+"""Find seams through overlaps, and blend along them."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,4 +1,4 @@
-"""Compiled passes over correlation surfaces, and what chance does there (floor 1).
+"""Compiled passes over correlation surfaces, and what chance does there.
 
 Volumes have three axes, as in `_spectral_kernels`.
 """

@@ -1,4 +1,4 @@
-"""Windows of two instruments, matched one by one and judged together (floor 11)."""
+"""Windows of two instruments, matched one by one and judged together."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Covariances of a network of tiles, without inverting its matrix (floor 2)."""
+"""Covariances of a network of tiles, without inverting its matrix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Align a movie or a stack by translation (floor 12)."""
+"""Align a movie or a stack by translation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check the arguments of a series (floor 10)."""
+"""Check the arguments of a series."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Match the frames of a series, as they are read (floor 9)."""
+"""Match the frames of a series, as they are read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

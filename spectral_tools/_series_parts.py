@@ -1,4 +1,4 @@
-"""Align each group of planes of a series, to a picture or along links (floor 11)."""
+"""Align each group of planes of a series, to a picture or along links."""
 
 from dataclasses import replace
 

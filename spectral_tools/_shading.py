@@ -1,4 +1,4 @@
-"""Find the uneven light of a camera from its own tiles, and take it off (floor 2)."""
+"""Find the uneven light of a camera from its own tiles, and take it off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equations of tiles that may stretch and shear (floor 1)."""
+"""Equations of tiles that may stretch and shear."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

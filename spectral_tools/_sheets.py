@@ -1,4 +1,4 @@
-"""Place tiles that may stretch and shear, by linear least squares (floor 2)."""
+"""Place tiles that may stretch and shear, by linear least squares."""
 
 import numpy as np
 

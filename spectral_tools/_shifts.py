@@ -1,4 +1,4 @@
-"""Estimate the shift between two images, and how far it can be trusted (floor 5)."""
+"""Estimate the shift between two images, and how far it can be trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show an image with larger pixels, without folding its detail (floor 3)."""
+"""Show an image with larger pixels, without folding its detail."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Make acquisitions whose truth is known, out of any image (floor 2).
+"""Make acquisitions whose truth is known, out of any image.
 
 They differ from real ones in that every answer is known to the last digit.
 """

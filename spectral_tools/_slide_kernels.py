@@ -1,4 +1,4 @@
-"""Move a whole image by a fraction of a pixel, compiled (floor 2)."""
+"""Move a whole image by a fraction of a pixel, compiled."""
 
 from typing import Any
 

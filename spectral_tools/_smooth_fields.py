@@ -1,4 +1,4 @@
-"""Fit smooth fields that many tiles share, whatever the tiles show (floor 1)."""
+"""Fit smooth fields that many tiles share, whatever the tiles show."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The one door to scipy.sparse: networks of tiles as sparse systems (floor 0)."""
+"""The one door to scipy.sparse: networks of tiles as sparse systems."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Look inside a match: windows, spectra, and what images have in common (floor 4)."""
+"""Look inside a match: windows, spectra, and what images have in common."""
 
 from __future__ import annotations
 

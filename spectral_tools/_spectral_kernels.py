@@ -1,4 +1,4 @@
-"""Compiled passes over images and their spectra (floor 1).
+"""Compiled passes over images and their spectra.
 
 Every kernel works on three axes; a 2-D image is a volume of one plane. A
 spectrum is the half that `scipy.fft.rfftn` returns; modes whose mirror image is

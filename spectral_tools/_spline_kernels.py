@@ -1,4 +1,4 @@
-"""Turn pixels into B-splines and sample rows of them, compiled (floor 1).
+"""Turn pixels into B-splines and sample rows of them, compiled.
 
 A spline is a sum of one bump for each pixel. The heights of the bumps come from an
 exact inverse filter, run along each axis in turn: a product of recursive filters,

@@ -1,4 +1,4 @@
-"""Align the sections of a stack that lie at any angle (floor 12)."""
+"""Align the sections of a stack that lie at any angle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Match two sections of a stack: their pose, then a grid of points (floor 11)."""
+"""Match two sections of a stack: their pose, then a grid of points."""
 
 import math
 from collections.abc import Iterable

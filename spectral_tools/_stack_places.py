@@ -1,4 +1,4 @@
-"""Place the sections of a stack from the points of all links (floor 7)."""
+"""Place the sections of a stack from the points of all links."""
 
 import math
 from dataclasses import dataclass

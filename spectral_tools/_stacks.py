@@ -1,4 +1,4 @@
-"""Types of arrays, and stacks that are read only where they are sliced (floor 0)."""
+"""Types of arrays, and stacks that are read only where they are sliced."""
 
 from collections.abc import Sequence
 from typing import Any

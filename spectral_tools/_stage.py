@@ -1,4 +1,4 @@
-"""Learn from good links what a stage does to the steps it is told to make (floor 1)."""
+"""Learn from good links what a stage does to the steps it is told to make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write rendered blocks to stores, and remember which ones are there (floor 9)."""
+"""Write rendered blocks to stores, and remember which ones are there."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Slice to slice: how one section lies on another, as a text file (floor 3)."""
+"""Slice to slice: how one section lies on another, as a text file."""
 
 from __future__ import annotations
 

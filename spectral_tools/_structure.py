@@ -1,4 +1,4 @@
-"""Images of structure, which look alike whatever an instrument measures (floor 1)."""
+"""Images of structure, which look alike whatever an instrument measures."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Match windows of two structures: search, fit, and say how sure (floor 2)."""
+"""Match windows of two structures: search, fit, and say how sure."""
 
 import math
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Fit a shift to a fraction of a pixel by spectral maximum likelihood (floor 3)."""
+"""Fit a shift to a fraction of a pixel by spectral maximum likelihood."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Look inside a match: whitened images and their correlation at every shift (floor 3)."""
+"""Look inside a match: whitened images and their correlation at every shift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn tiles as pairs of them say, from any angle and without a start (floor 1)."""
+"""Turn tiles as pairs of them say, from any angle and without a start."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Make a template out of frames that move, and tell the camera from it (floor 8)."""
+"""Make a template out of frames that move, and tell the camera from it."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Weigh each frame by what it shares with a template, where frames differ (floor 8)."""
+"""Weigh each frame by what it shares with a template, where frames differ."""
 
 import math
 from dataclasses import replace

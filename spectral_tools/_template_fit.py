@@ -1,4 +1,4 @@
-"""Match frames to a picture that was prepared (floor 6)."""
+"""Match frames to a picture that was prepared."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Search a picture that many frames are matched to (floor 5)."""
+"""Search a picture that many frames are matched to."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Fit frames to the mean of all of them until nothing moves (floor 7)."""
+"""Fit frames to the mean of all of them until nothing moves."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Tell what stays in place from a scene that moves, at given shifts (floor 4)."""
+"""Tell what stays in place from a scene that moves, at given shifts."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Read text files word by word, and say where they are wrong (floor 1)."""
+"""Read text files word by word, and say where they are wrong."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Make random scenes that look like images to an algorithm (floor 1)."""
+"""Make random scenes that look like images to an algorithm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cut plans down to what one region needs, so that little travels (floor 7)."""
+"""Cut plans down to what one region needs, so that little travels."""
 
 from dataclasses import replace
 from typing import Any

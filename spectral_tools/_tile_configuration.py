@@ -1,4 +1,4 @@
-"""Where tiles lie, as Fiji writes it into a text file (floor 2)."""
+"""Where tiles lie, as Fiji writes it into a text file."""
 
 from __future__ import annotations
 

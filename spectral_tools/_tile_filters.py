@@ -1,4 +1,4 @@
-"""Fill boxes around tiles, and filter them (floor 4)."""
+"""Fill boxes around tiles, and filter them."""
 
 import math
 from collections.abc import Sequence

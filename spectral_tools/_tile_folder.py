@@ -1,4 +1,4 @@
-"""Folders of tiles whose names tell where each belongs (floor 0)."""
+"""Folders of tiles whose names tell where each belongs."""
 
 from __future__ import annotations
 

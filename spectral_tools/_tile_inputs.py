@@ -1,4 +1,4 @@
-"""Check tiles and masks, and say where tiles lie on the canvas (floor 4)."""
+"""Check tiles and masks, and say where tiles lie on the canvas."""
 
 from dataclasses import dataclass
 from typing import Any

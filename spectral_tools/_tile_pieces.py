@@ -1,4 +1,4 @@
-"""Read the parts of placed tiles that a region of the canvas needs (floor 5)."""
+"""Read the parts of placed tiles that a region of the canvas needs."""
 
 from dataclasses import dataclass
 from operator import sub

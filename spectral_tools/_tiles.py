@@ -1,4 +1,4 @@
-"""Match many tiles along the links between them (floor 6)."""
+"""Match many tiles along the links between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare what several kinds of transforms make of the same points (floor 11)."""
+"""Compare what several kinds of transforms make of the same points."""
 
 from __future__ import annotations
 

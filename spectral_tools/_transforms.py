@@ -1,4 +1,4 @@
-"""Transforms of points as homogeneous matrices (floor 1)."""
+"""Transforms of points as homogeneous matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What turned and scaled tiles do to the points that join them (floor 1)."""
+"""What turned and scaled tiles do to the points that join them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Place tiles that may turn, and change their scale, by least squares (floor 2)."""
+"""Place tiles that may turn, and change their scale, by least squares."""
 
 from dataclasses import replace
 

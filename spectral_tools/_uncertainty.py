@@ -1,4 +1,4 @@
-"""How far placed tiles can be trusted (floor 6)."""
+"""How far placed tiles can be trusted."""
 
 from __future__ import annotations
 

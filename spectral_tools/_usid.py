@@ -1,4 +1,4 @@
-"""Spectra on grids of positions, as Universal Spectroscopy and Imaging Data (floor 3)."""
+"""Spectra on grids of positions, as Universal Spectroscopy and Imaging Data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of indices and values that tell where each number lies (floor 2)."""
+"""Tables of indices and values that tell where each number lies."""
 
 from dataclasses import dataclass
 from math import prod

@@ -1,4 +1,4 @@
-"""Write Universal Spectroscopy and Imaging Data (floor 2)."""
+"""Write Universal Spectroscopy and Imaging Data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smooth a random walk that was seen with errors, compiled (floor 1)."""
+"""Smooth a random walk that was seen with errors, compiled."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Warp one image, with all its channels, by a matrix or a field (floor 10)."""
+"""Warp one image, with all its channels, by a matrix or a field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search and fit windows of one shape, all of a batch at once (floor 5)."""
+"""Search and fit windows of one shape, all of a batch at once."""
 
 import math
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Compiled passes over many windows of two images at once (floor 4).
+"""Compiled passes over many windows of two images at once.
 
 Windows of a batch have one shape and three axes; `low0` and `low1` hold their first
 pixels in the reference and in the moving image.

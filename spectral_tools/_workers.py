@@ -1,4 +1,4 @@
-"""Spread independent work over threads, and show how far it is (floor 0)."""
+"""Spread independent work over threads, and show how far it is."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

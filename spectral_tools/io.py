@@ -1,4 +1,4 @@
-"""Files of other programs: what is written here opens there (floor 14)."""
+"""Files of other programs: what is written here opens there."""
 
 from ._itk_text import ITKTransform, format_itk, parse_itk
 from ._itk_transforms import ControlPoints, itk_matrix, itk_points, map_itk

@@ -1,4 +1,4 @@
-"""Draw results: every function takes axes and returns them (floor 7).
+"""Draw results: every function takes axes and returns them.
 
 Matplotlib is imported when something is drawn, so that the package stays light.
 """
