@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fft import fast_shape, forward_pair, frequencies, inverse
+from ._fft import fast_shape, forward_pair, inverse
 from ._overlaps import overlap_block
 from ._search_kernels import (
     box_table,
@@ -22,16 +22,8 @@ from ._search_kernels import (
     parabola_tops,
     score_lags,
 )
-from ._spectral_kernels import (
-    edge_taper,
-    extend_periodic,
-    flatten_modes,
-    ring_edges,
-    ring_whitening,
-    taper_block,
-    whiten_modes,
-)
-from ._stacks import Floats, Ints, Spectrum, Volume
+from ._stacks import Floats, Ints, Volume
+from ._whitening import tapered_spectra, whiten_images, whiten_spectra
 
 __all__ = [
     "Candidates",
@@ -42,9 +34,7 @@ __all__ = [
     "exact_search",
     "few_places",
     "place_side",
-    "ring_gains",
     "show_the_same",
-    "whiten_images",
 ]
 
 
@@ -220,73 +210,6 @@ def _likeness(
     return likeness / likeness[0, 0, 0]
 
 
-def whiten_images(
-    reference: Volume,
-    moving: Volume,
-    shape: tuple[int, ...],
-    exponent: float,
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
-) -> NDArray[np.float32] | None:
-    """Return both images prewhitened, on zeros of the given shape."""
-    canvas = np.zeros((2, *shape), np.float32)
-    images = reference, moving
-    for image, out in zip(images, canvas, strict=True):
-        extend_periodic(image, out)
-    spectra = list(forward_pair(canvas))
-    # What lies beyond the ends is made up: it is filtered, but tells no power.
-    samples = _tapered(images, shape)
-    _whiten(spectra, samples, shape, (reference.shape, moving.shape), exponent)
-    for i, (image, spectrum) in enumerate(zip(images, spectra, strict=True)):
-        inside = tuple(slice(0, n) for n in image.shape)
-        filtered = inverse(spectrum, shape)[inside]
-        if valid is not None:
-            filtered = filtered * valid[i]
-        spread = float(filtered.std(dtype=np.float64))
-        if not spread > 0:
-            return None
-        canvas[i] = 0
-        canvas[i][inside] = (filtered - filtered.mean(dtype=np.float64)) / spread
-    return canvas
-
-
-def _whiten(
-    spectra: list[NDArray[np.complex64]],
-    samples: list[NDArray[np.complex64]],
-    shape: tuple[int, ...],
-    sizes: tuple[tuple[int, ...], tuple[int, ...]],
-    exponent: float,
-) -> None:
-    """Filter both spectra in place so that their product is weighted to detect.
-
-    The powers are those of `samples`, spectra of the same images.
-    """
-    if exponent >= 0:
-        for spectrum in spectra:
-            flatten_modes(spectrum, exponent)
-        return
-    edges, gain, limit = ring_gains(samples, shape, sizes)
-    freqs = frequencies(shape)
-    for index, spectrum in enumerate(spectra):
-        whiten_modes(spectrum, *freqs, edges, gain[:, index], limit[:, index])
-
-
-def ring_gains(
-    samples: list[NDArray[np.complex64]],
-    shape: tuple[int, ...],
-    sizes: tuple[tuple[int, ...], tuple[int, ...]],
-) -> tuple[Floats, Floats, Floats]:
-    """Return rings, what whitens each of two images there, and how much stands out.
-
-    `samples` are transforms of the given shape, of images of the given sizes.
-    """
-    freqs = frequencies(shape)
-    width = math.exp(-np.log([n for size in sizes for n in size if n > 1]).mean())
-    shares = [math.prod(size) / math.prod(shape) for size in sizes]
-    edges = ring_edges(np.array(shape), width, min(shares), 8.0, 0.1)
-    gain, limit = ring_whitening(samples[0], samples[1], *freqs, edges, *shares)
-    return edges, gain, limit
-
-
 def _judge(
     surfaces: Surfaces, sizes: tuple[Ints, Ints], search: Search
 ) -> Candidates | None:
@@ -342,8 +265,8 @@ def circular_search(
     Shifts come back with the smaller of the two values that each axis allows.
     """
     shape = fast_shape(tuple(np.maximum(reference.shape, moving.shape)))
-    spectra = _tapered((reference, moving), shape)
-    _whiten(spectra, spectra, shape, (shape, shape), search.exponent)
+    spectra = tapered_spectra((reference, moving), shape)
+    whiten_spectra(spectra, spectra, shape, (shape, shape), search.exponent)
     surface = inverse(spectra[0] * np.conj(spectra[1], out=spectra[1]), shape)
     spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
     if not spread > 0:
@@ -371,17 +294,3 @@ def circular_search(
         period=period,
         chances=len(height),
     )
-
-
-def _tapered(images: tuple[Volume, Volume], shape: tuple[int, ...]) -> list[Spectrum]:
-    """Return the transforms of two images that fade out at their edges."""
-    canvas = np.zeros((2, *shape), np.float32)
-    nowhere = np.zeros(3, np.intp)
-    for image, out in zip(images, canvas, strict=True):
-        first, second, third = (
-            edge_taper(size, min(max(0.04 * size, 4.0), size / 4), 0.0)
-            for size in image.shape
-        )
-        size = np.array(image.shape)
-        taper_block(image, nowhere, size, first, second, third, out)
-    return list(forward_pair(canvas))

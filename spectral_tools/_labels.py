@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Links", "Positions", "find_tiles", "number_links"]
+from ._checks import as_positions
+from ._stacks import Floats
+
+__all__ = ["Links", "Positions", "find_tiles", "listed_positions", "number_links"]
 
 Links = ArrayLike | Sequence[tuple[Hashable, Hashable]]
 Positions = ArrayLike | Mapping[Any, ArrayLike]
@@ -114,3 +117,14 @@ def _looked_up(pairs: Pairs, labels: Sequence[Hashable]) -> NDArray[np.intp]:
 
 def _numbers(labels: Sequence[Hashable]) -> dict[Any, int]:
     return {label: number for number, label in enumerate(labels)}
+
+
+def listed_positions(positions: Any, labels: Sequence[Hashable], ndim: int) -> Floats:
+    """Return the position of each label, from a list or a mapping."""
+    if isinstance(positions, Mapping):
+        missing = [label for label in labels if label not in positions]
+        if missing:
+            message = f"`positions` must name every tile; got none for {missing[0]!r}."
+            raise ValueError(message)
+        positions = [positions[label] for label in labels]
+    return as_positions(positions, "positions", count=len(labels), ndim=ndim)

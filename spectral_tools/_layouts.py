@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import as_positions, as_shape, as_shift
-from ._labels import Links, number_links
+from ._checks import as_shape, as_shift
+from ._labels import Links, listed_positions, number_links
 from ._links import Order, grid_links, grid_positions, overlapping_links
 from ._stacks import Flags, Floats, Ints
 
-__all__ = ["Layout", "lay_out", "listed_positions"]
+__all__ = ["Layout", "lay_out"]
 
 
 # How far a first match may be from where a tile should be, as a share of the tile:
@@ -74,17 +74,6 @@ def lay_out(
     return Layout(
         labels=labels, present=present, size=size, links=pairs, nominal=nominal, reach=reach
     )  # fmt: skip
-
-
-def listed_positions(positions: Any, labels: Sequence[Hashable], ndim: int) -> Floats:
-    """Return the position of each label, from a list or a mapping."""
-    if isinstance(positions, Mapping):
-        missing = [label for label in labels if label not in positions]
-        if missing:
-            message = f"`positions` must name every tile; got none for {missing[0]!r}."
-            raise ValueError(message)
-        positions = [positions[label] for label in labels]
-    return as_positions(positions, "positions", count=len(labels), ndim=ndim)
 
 
 def _grid_keys(labels: Sequence[Hashable], ndim: int) -> bool:

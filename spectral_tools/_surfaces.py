@@ -17,10 +17,10 @@ from ._checks import (
     check_same_ndim,
     check_whitening,
 )
-from ._detection import whiten_images
 from ._fft import fast_shape, forward, inverse
 from ._search_kernels import box_table, local_maxima, score_lags
 from ._stacks import Float
+from ._whitening import whiten_images
 
 __all__ = ["Peaks", "correlation_surface", "find_peaks", "whiten"]
 

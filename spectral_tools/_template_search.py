@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._correlation import BELIEVED, ShiftEstimate
-from ._detection import chance_level, ring_gains
+from ._detection import chance_level
 from ._fades import taper_width
 from ._fft import fast_shape, forward, frequencies, inverse
 from ._outcomes import Outcome
@@ -15,6 +15,7 @@ from ._overlay_kernels import shrink_pixels
 from ._search_kernels import circular_peaks, parabola_tops
 from ._spectral_kernels import edge_taper, taper_block, whiten_modes
 from ._stacks import Floats, Ints, Volume
+from ._whitening import ring_gains
 
 __all__ = [
     "Bounds",

@@ -19,8 +19,7 @@ from ._checks import (
     image_dtype,
 )
 from ._correlation import ShiftEstimate, correlate_images
-from ._labels import Links, number_links
-from ._layouts import listed_positions
+from ._labels import Links, listed_positions, number_links
 from ._outcomes import Outcome
 from ._overlaps import cut_mask, lag_bounds, reachable_parts
 from ._pattern import Job, match_without_pattern, steady_pattern

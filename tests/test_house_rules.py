@@ -69,10 +69,6 @@ MODULES = [name for name in SOURCES if name]
 TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
 
 
-def summary(module):
-    return (ast.get_docstring(TREES[module]) or "").partition("\n")[0]
-
-
 def imported(module):
     """Return every dotted name that a module imports, at any depth of its code."""
     names = set()
@@ -96,10 +92,8 @@ def neighbors(module):
 
 def room(module):
     """Return the room that a module lies in, or that it is the door of."""
-    return module if module in ROOMS else module.rpartition(".")[0]
-
-
-ROOMS = set().union(*FLOORS)
+    folder = SOURCES[module].relative_to(PACKAGE).parent
+    return ".".join(folder.parts)
 
 
 def places(condition):
