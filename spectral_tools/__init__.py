@@ -28,7 +28,6 @@ from ._loops import LoopClosures, loop_closures
 from ._mesh import MeshRelaxation, relax_meshes
 from ._neighbors import neighbor_mean
 from ._orientation import OrientationEstimate, match_orientation
-from ._outcomes import Outcome
 from ._overlap_scores import OverlapScores, overlap_scores
 from ._pairs import PointMatches, refine_pair
 from ._pattern import camera_pattern
@@ -49,6 +48,7 @@ from ._scores import (
 )
 from ._series import SeriesAlignment, align_series
 from ._shading import Shading, apply_shading, estimate_shading
+from ._shared.outcomes import Outcome
 from ._shifts import ShiftEstimate, phase_correlate
 from ._simulate import (
     SimulatedPair,

@@ -7,9 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import check_not_negative, check_same_shape
-from ._labels import Links, Positions, find_tiles, number_links
-from ._link_inputs import (
+from ._normal_blocks import PointLinks
+from ._placement import Placement
+from ._shared.checks import check_not_negative, check_same_shape
+from ._shared.link_arguments import Links, Positions, find_tiles, number_links
+from ._shared.link_inputs import (
     as_link_points,
     as_link_weights,
     as_places,
@@ -17,10 +19,8 @@ from ._link_inputs import (
     residual_variance,
     tile_outcomes,
 )
-from ._normal_blocks import PointLinks
-from ._placement import Placement
+from ._shared.sparse import connected_groups
 from ._sheets import solve_sheets
-from ._sparse import connected_groups
 from ._transforms import points_apart
 from ._turns import solve_turns
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._canvas import Valid, make_plan
-from ._checks import as_shape
 from ._regions import regions_of, render_regions
-from ._workers import Workers, check_workers
+from ._shared.checks import as_shape
+from ._shared.workers import Workers, check_workers
 
 __all__ = ["composite_blocks"]
 

@@ -8,18 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import (
-    as_affine,
-    as_image,
-    as_points,
-    as_shift,
-    check_count,
-    check_not_negative,
-    check_positive,
-    check_same_ndim,
-    check_same_shape,
-)
-from ._outcomes import Outcome
 from ._pairs import PointMatches
 from ._point_fit import Model
 from ._point_maps import TransformEstimate
@@ -33,10 +21,22 @@ from ._seen_points import (
     seen_on_grid,
     supported,
 )
-from ._stacks import Floats, Ints
+from ._shared.arrays import Floats, Ints
+from ._shared.checks import (
+    as_affine,
+    as_image,
+    as_points,
+    as_shift,
+    check_count,
+    check_not_negative,
+    check_positive,
+    check_same_ndim,
+    check_same_shape,
+)
+from ._shared.outcomes import Outcome
+from ._shared.workers import Workers, check_workers
 from ._structure_match import BELIEVED
 from ._transforms import translation
-from ._workers import Workers, check_workers
 
 __all__ = ["find_control_points", "refine_points"]
 

@@ -17,10 +17,10 @@ from ._detection import (
     few_places,
     show_the_same,
 )
-from ._ndimage import distance_transform_edt, gaussian_filter
-from ._outcomes import Outcome
 from ._overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._periods import repeats_itself
+from ._shared.ndimage import distance_transform_edt, gaussian_filter
+from ._shared.outcomes import Outcome
 from ._spectral_kernels import halve_volume
 from ._subpixel import ROUNDS, ShiftFit, fit_shift
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fft import fast_shape, forward_pair, inverse
 from ._overlaps import overlap_block
 from ._search_kernels import (
     box_table,
@@ -22,7 +21,8 @@ from ._search_kernels import (
     parabola_tops,
     score_lags,
 )
-from ._stacks import Floats, Ints, Volume
+from ._shared.arrays import Floats, Ints, Volume
+from ._shared.fft import fast_shape, forward_pair, inverse
 from ._whitening import tapered_spectra, whiten_images, whiten_spectra
 
 __all__ = [

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ._stacks import Floats
+from ._shared.arrays import Floats
 from ._walk_kernels import smooth_walk
 
 __all__ = ["complete_walk"]

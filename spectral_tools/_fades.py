@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._gain_kernels import gain_slopes
-from ._ndimage import distance_transform_edt, shift_image
+from ._shared.ndimage import distance_transform_edt, shift_image
 from ._spectral_kernels import edge_taper, fade_blocks
 
 __all__ = ["Windows", "fade", "fade_masked", "short_axes", "taper_width"]

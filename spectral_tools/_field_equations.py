@@ -8,8 +8,13 @@ import numpy as np
 from scipy.special import gammainccinv
 
 from ._control_grid import ControlGrid, bending_energy, ground_energy
-from ._sparse import SymmetricFactor, factorized_matrix, repeated, weighted_square
-from ._stacks import Flags, Floats
+from ._shared.arrays import Flags, Floats
+from ._shared.sparse import (
+    SymmetricFactor,
+    factorized_matrix,
+    repeated,
+    weighted_square,
+)
 
 __all__ = ["FieldFit", "Springs", "solve_springs", "springs_of"]
 

@@ -8,15 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import (
-    as_affine,
-    as_points,
-    as_shape,
-    as_shift,
-    check_not_negative,
-    check_positive,
-    check_same_shape,
-)
 from ._control_grid import ControlGrid, control_grid, field_at_pixels, shares_at
 from ._field_equations import (
     FieldFit,
@@ -26,10 +17,19 @@ from ._field_equations import (
 )
 from ._field_variances import knot_variances
 from ._fields import jacobian_determinant
-from ._link_inputs import as_link_weights
 from ._neighbours import fits_neighbours
-from ._sparse import sparse_rows
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.checks import (
+    as_affine,
+    as_points,
+    as_shape,
+    as_shift,
+    check_not_negative,
+    check_positive,
+    check_same_shape,
+)
+from ._shared.link_inputs import as_link_weights
+from ._shared.sparse import sparse_rows
 from ._transforms import apply_transform
 
 __all__ = [

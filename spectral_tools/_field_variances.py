@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from ._control_grid import knot_shares
-from ._factor_kernels import (
+from ._field_equations import FieldFit, Springs
+from ._shared.arrays import Floats
+from ._shared.selected_inverse import (
     factor_pattern,
     selected_entries,
     selected_inverse,
     spread_values,
 )
-from ._field_equations import FieldFit, Springs
-from ._stacks import Floats
 
 __all__ = ["knot_variances", "row_variances"]
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_matrices, check_affine, image_dtype
-from ._labels import number_links
 from ._links import overlapping_links
 from ._seam_levels import Seam, measure_seam
-from ._sparse import connected_groups, factorized_stiffness, sum_at_tiles
-from ._stacks import Floats, Ints
-from ._workers import Workers, check_workers, spread
+from ._shared.arrays import Floats, Ints
+from ._shared.checks import as_matrices, check_affine, image_dtype
+from ._shared.link_arguments import number_links
+from ._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
+from ._shared.workers import Workers, check_workers, spread
 
 __all__ = ["Gains", "solve_gains"]
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from ._layouts import Layout
-from ._link_inputs import tile_outcomes
-from ._outcomes import Outcome
 from ._placement import Placement, solve_rigid
-from ._sparse import connected_groups
-from ._stacks import Flags, Floats, Ints
+from ._shared.arrays import Flags, Floats, Ints
+from ._shared.link_inputs import tile_outcomes
+from ._shared.outcomes import Outcome
+from ._shared.sparse import connected_groups
 from ._stage import StageModel, fit_stage
 from ._tiles import TileMatches
 

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import (
+from ._control_grid import ControlGrid, control_grid, field_at_pixels
+from ._field_equations import FieldFit, Springs
+from ._field_fit import count_windows, field_at_points, point_springs, solve_points
+from ._field_variances import row_variances
+from ._grid_windows import Windows, halved, match_windows, window_pass
+from ._pairs import PointMatches
+from ._shared.arrays import Flags, Floats
+from ._shared.checks import (
     as_affine,
     as_image,
     as_shift,
@@ -18,17 +25,10 @@ from ._checks import (
     check_same_ndim,
     check_whitening,
 )
-from ._control_grid import ControlGrid, control_grid, field_at_pixels
-from ._field_equations import FieldFit, Springs
-from ._field_fit import count_windows, field_at_points, point_springs, solve_points
-from ._field_variances import row_variances
-from ._grid_windows import Windows, halved, match_windows, window_pass
-from ._outcomes import Outcome
-from ._pairs import PointMatches
-from ._stacks import Flags, Floats
+from ._shared.outcomes import Outcome
+from ._shared.workers import Workers, check_workers, spread
 from ._transforms import apply_transform
 from ._warp import warp_image
-from ._workers import Workers, check_workers, spread
 
 __all__ = ["match_grid"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._correlation import COHERENT, ShiftEstimate, correlate_images
-from ._outcomes import Outcome
-from ._stacks import Flags, Floats, Ints
+from ._shared.arrays import Flags, Floats, Ints
+from ._shared.outcomes import Outcome
 from ._subpixel import ROUNDS, fit_shift
 from ._window_batches import fit_windows, search_windows
 from ._window_kernels import count_pixels, trim_windows

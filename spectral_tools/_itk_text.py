@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._checks import as_finite
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.checks import as_finite
 from ._text_files import Words, number_text
 
 __all__ = [

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.polynomial.legendre import legvander
 from numpy.typing import ArrayLike
 
-from ._checks import as_points
 from ._itk_text import (
     AFFINE,
     GRID,
@@ -21,7 +20,8 @@ from ._itk_text import (
     degree_of,
     kind_of,
 )
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.checks import as_points
 from ._transforms import apply_transform, swap_xy_matrix
 
 __all__ = [

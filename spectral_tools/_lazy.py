@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from ._canvas import REGION, Valid, make_plan
 from ._plan import Plan, cut_up, tiles_near
 from ._regions import Region, blocks_of, render_alone
-from ._stacks import Ints, StackEntry
+from ._shared.arrays import Ints, StackEntry
 from ._thin import Key, Part, cut_part, needs_of
 from ._tile_inputs import Tile
 from ._tile_pieces import box_slices

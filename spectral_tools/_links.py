@@ -9,7 +9,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_points, as_shape, as_shift, check_fraction, check_not_negative
+from ._shared.checks import (
+    as_points,
+    as_shape,
+    as_shift,
+    check_fraction,
+    check_not_negative,
+)
 
 __all__ = ["grid_links", "grid_positions", "overlapping_links"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._point_maps import PointMap, inverse_points, tangent
-from ._stacks import Floats
+from ._shared.arrays import Floats
 
 __all__ = ["affine_and_field"]
 

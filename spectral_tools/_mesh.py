@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import (
+from ._control_grid import ControlGrid, control_grid, field_at_pixels, shares_at
+from ._field_equations import FieldFit, solve_springs, springs_of
+from ._field_fit import count_windows, field_at_points
+from ._fields import jacobian_determinant
+from ._neighbours import fits_neighbours
+from ._shared.arrays import Flags, Floats, Ints
+from ._shared.checks import (
     as_matrices,
     as_shape,
     as_shift,
@@ -17,15 +23,9 @@ from ._checks import (
     check_positive,
     check_same_shape,
 )
-from ._control_grid import ControlGrid, control_grid, field_at_pixels, shares_at
-from ._field_equations import FieldFit, solve_springs, springs_of
-from ._field_fit import count_windows, field_at_points
-from ._fields import jacobian_determinant
-from ._labels import find_tiles, number_links
-from ._link_inputs import as_link_points, as_link_weights
-from ._neighbours import fits_neighbours
-from ._sparse import sparse_rows
-from ._stacks import Flags, Floats, Ints
+from ._shared.link_arguments import find_tiles, number_links
+from ._shared.link_inputs import as_link_points, as_link_weights
+from ._shared.sparse import sparse_rows
 
 __all__ = ["MeshRelaxation", "relax_meshes"]
 

@@ -18,7 +18,7 @@ from ._band_kernels import (
 )
 from ._blend_kernels import finish
 from ._plan import Plan, cut_up, sample_piece
-from ._stacks import Image, Ints
+from ._shared.arrays import Image, Ints
 from ._tile_pieces import Piece, box_slices, read_piece
 
 __all__ = ["band_box", "blend_bands"]

@@ -18,7 +18,7 @@ from ._multigrid_kernels import (
     tied,
     tree_steps,
 )
-from ._stacks import Flags, Floats, Ints32
+from ._shared.arrays import Flags, Floats, Ints32
 
 __all__ = ["Lists", "Multigrid", "balanced_steps", "coarsened", "lists_of", "tree_of"]
 

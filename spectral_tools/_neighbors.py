@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import check_count, image_dtype
 from ._frames import Frames, frames_of
+from ._shared.checks import check_count, image_dtype
 
 __all__ = ["neighbor_mean"]
 

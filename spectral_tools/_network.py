@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
-from ._sparse import factorized_stiffness, sum_at_tiles
-from ._stacks import Flags, Floats
+from ._shared.arrays import Flags, Floats
+from ._shared.sparse import factorized_stiffness, sum_at_tiles
 
 __all__ = [
     "Network",

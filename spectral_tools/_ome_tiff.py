@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from ._beside import as_target, beside, put_in_place
-from ._checks import check_count
 from ._image_source import (
     Source,
     as_levels,
@@ -28,6 +27,7 @@ from ._image_source import (
 )
 from ._physical import Frame, as_channel_names, as_frame
 from ._pyramid import halve
+from ._shared.checks import check_count
 
 __all__ = ["write_ome_tiff"]
 

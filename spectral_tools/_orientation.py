@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import as_finite, as_image, as_valid, check_fraction
-from ._outcomes import Outcome
 from ._pose_match import (
     OrientationEstimate,
     grows_away,
@@ -18,6 +16,8 @@ from ._pose_match import (
 )
 from ._pose_search import Range
 from ._pose_sketch import make_sketch
+from ._shared.checks import as_finite, as_image, as_valid, check_fraction
+from ._shared.outcomes import Outcome
 
 __all__ = ["OrientationEstimate", "match_orientation"]
 

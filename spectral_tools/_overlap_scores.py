@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import as_image, as_valid
 from ._placement import Placement
 from ._scores import normalized_cross_correlation
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.checks import as_image, as_valid
 from ._transforms import apply_transform, translation
 from ._warp import warp_image
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._canvas_mean import under_frame
-from ._fft import fast_shape, forward, inverse
 from ._overlay_algebra import lay_frame, level_sums, tell_step
 from ._overlay_kernels import overlay_sums, slope_tables
 from ._overlay_noise import LEAST, Noise, radii, ring_powers
+from ._shared.arrays import Flags, Floats, Ints, Volume
+from ._shared.fft import fast_shape, forward, inverse
 from ._spline_kernels import prefilter, spline_margin
-from ._stacks import Flags, Floats, Ints, Volume
 
 __all__ = [
     "Overlay",

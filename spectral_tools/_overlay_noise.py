@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ._canvas_mean import under_frame
-from ._fft import forward, frequencies
+from ._shared.arrays import Flags, Floats, Ints, Volume
+from ._shared.fft import forward, frequencies
 from ._spectral_kernels import ring_edges
-from ._stacks import Flags, Floats, Ints, Volume
 
 __all__ = ["LEAST", "Noise", "measure_noise", "radii", "ring_powers"]
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import (
+from ._correlation import ShiftEstimate, correlate_images
+from ._shared.checks import (
     as_finite,
     as_image,
     as_shift,
@@ -18,8 +19,7 @@ from ._checks import (
     check_same_shape,
     check_whitening,
 )
-from ._correlation import ShiftEstimate, correlate_images
-from ._outcomes import Outcome
+from ._shared.outcomes import Outcome
 
 __all__ = ["PointMatches", "refine_pair"]
 

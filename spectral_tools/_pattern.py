@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_image, image_dtype
 from ._correlation import ShiftEstimate
-from ._fft import fftfreq, forward, inverse, rfftfreq
-from ._outcomes import Outcome
-from ._sparse import connected_groups
+from ._shared.checks import as_image, image_dtype
+from ._shared.fft import fftfreq, forward, inverse, rfftfreq
+from ._shared.outcomes import Outcome
+from ._shared.sparse import connected_groups
 
 __all__ = [
     "CameraPattern",

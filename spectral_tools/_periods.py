@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fft import forward, inverse
 from ._overlaps import overlap_block
 from ._search_kernels import local_maxima
+from ._shared.fft import forward, inverse
 
 __all__ = ["periodic_copies", "repeats_itself"]
 

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_finite, check_same_shape
-from ._labels import Links, Positions, find_tiles, number_links
-from ._link_inputs import (
+from ._network import Network
+from ._normal_blocks import PointLinks
+from ._robust import solve_network
+from ._shared.arrays import Floats
+from ._shared.checks import as_finite, check_same_shape
+from ._shared.link_arguments import Links, Positions, find_tiles, number_links
+from ._shared.link_inputs import (
     as_link_points,
     as_link_weights,
     as_places,
@@ -19,11 +23,7 @@ from ._link_inputs import (
     residual_variance,
     tile_outcomes,
 )
-from ._network import Network
-from ._normal_blocks import PointLinks
-from ._robust import solve_network
-from ._sparse import connected_groups
-from ._stacks import Floats
+from ._shared.sparse import connected_groups
 from ._transforms import points_apart
 from ._turns import solve_turns
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import FEATHER
-from ._bounded import Bounded
 from ._sample_kernels import add_shifted, add_warped
-from ._stacks import Float, Floats, Ints
+from ._shared.arrays import Float, Floats, Ints
+from ._shared.cache import Bounded
 from ._tile_inputs import Tile
 from ._tile_pieces import Piece, box_slices, lines_of, read_piece, source_of
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import as_points, as_positions, as_valid
 from ._plot_images import (
     draw_shades,
     gray_image,
@@ -27,7 +26,8 @@ from ._plot_style import (
     round_below,
     several,
 )
-from ._stacks import Flags, Floats
+from ._shared.arrays import Flags, Floats
+from ._shared.checks import as_points, as_positions, as_valid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

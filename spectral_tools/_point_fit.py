@@ -14,7 +14,7 @@ from ._point_maps import (
     map_slopes,
 )
 from ._rotations import rotations
-from ._stacks import Floats, Ints
+from ._shared.arrays import Floats, Ints
 
 __all__ = [
     "Family",

@@ -4,7 +4,7 @@ import numpy as np
 
 from ._point_fit import Family
 from ._point_maps import PointMap, bend_terms, homogeneous
-from ._stacks import Floats
+from ._shared.arrays import Floats
 
 __all__ = ["check_points", "why_undetermined"]
 

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaincc
 
-from ._checks import as_coordinates, as_points, check_count, check_same_shape
-from ._link_inputs import as_link_weights
 from ._point_consensus import agreeing_pairs, evidence_of
 from ._point_fit import (
     Family,
@@ -30,7 +28,9 @@ from ._point_maps import (
     unit_directions,
 )
 from ._point_sets import check_points
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.checks import as_coordinates, as_points, check_count, check_same_shape
+from ._shared.link_inputs import as_link_weights
 
 __all__ = ["estimate_transform", "transform_covariance"]
 

@@ -9,7 +9,7 @@ from ._pose_fit import PoseFit, fit_pose, pose_matrix, travel
 from ._pose_search import Place, shrinking
 from ._pose_sheets import Sheet, lay_over
 from ._pose_sketch import Sketch
-from ._stacks import Floats
+from ._shared.arrays import Floats
 
 __all__ = ["corners_apart", "far_apart", "periods_away", "slid_along", "standing_by"]
 

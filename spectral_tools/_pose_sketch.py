@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._correlation import prepare_image
-from ._fft import fast_shape, forward
-from ._ndimage import distance_transform_edt
 from ._pose_kernels import polar_power
 from ._pose_sheets import Sheet, make_sheet
+from ._shared.arrays import Floats, Plane
+from ._shared.fft import fast_shape, forward
+from ._shared.ndimage import distance_transform_edt
 from ._spectral_kernels import edge_taper
-from ._stacks import Floats, Plane
 from ._whitening import whiten_images
 
 __all__ = ["LOWEST", "RAYS", "STEP", "Sketch", "make_sketch", "polar_map"]

@@ -14,10 +14,10 @@ from ._box_kernels import join_channels
 from ._multiband import band_box, blend_bands
 from ._plan import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
 from ._seams import blend_seams, has_seams, seam_boxes
-from ._stacks import Ints
+from ._shared.arrays import Ints
+from ._shared.workers import Workers, spread
 from ._thin import thin_plan
 from ._tile_pieces import NATIVE, box_slices, room_size
-from ._workers import Workers, spread
 
 __all__ = [
     "Region",

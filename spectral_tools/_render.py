@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._canvas import Valid, make_plan
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.workers import Workers, check_workers
 from ._stores import block_sides, check_store, write_blocks
-from ._workers import Workers, check_workers
 
 __all__ = ["Composite", "warp_composite"]
 

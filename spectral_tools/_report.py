@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._outcomes import Outcome
 from ._placement import Placement
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.outcomes import Outcome
 
 __all__ = [
     "PlacementReport",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._checks import as_shift, check_positive, image_dtype
+from ._shared.arrays import Floats
+from ._shared.checks import as_shift, check_positive, image_dtype
+from ._shared.workers import Workers
 from ._shrink import shrunk
-from ._stacks import Floats
 from ._warp import warp_image
-from ._workers import Workers
 
 __all__ = ["Resampled", "resample"]
 

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from ._belief_kernels import closing_choices, rank_offsets, weigh_choices
 from ._cycle_kernels import find_loops, longer_loops
-from ._judge import Judge, honest_limit, judge_plain, near_and_far, option_odds
 from ._network import (
     Network,
     Relaxation,
@@ -20,8 +19,15 @@ from ._network import (
     squares,
     systems_of,
 )
-from ._sparse import connected_groups
-from ._stacks import Flags, Floats, Ints
+from ._shared.arrays import Flags, Floats, Ints
+from ._shared.sparse import connected_groups
+from ._shared.statistics import (
+    Judge,
+    honest_limit,
+    judge_plain,
+    near_and_far,
+    option_odds,
+)
 
 __all__ = ["Solution", "solve_network"]
 

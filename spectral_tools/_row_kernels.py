@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._compiled import compiled
+from ._shared.arrays import Floats, Image
+from ._shared.compiled import compiled
 from ._spline_kernels import combine
-from ._stacks import Floats, Image
 
 __all__ = [
     "LEAST",

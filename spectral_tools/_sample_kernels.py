@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import blend_row
-from ._compiled import compiled
 from ._row_kernels import (
     LEAST,
     bend,
@@ -27,8 +26,9 @@ from ._row_kernels import (
     split,
 )
 from ._run_kernels import LANES, bend_runs, flows, lean_runs, trace
+from ._shared.arrays import Floats, Image, Ints, Ints32
+from ._shared.compiled import compiled
 from ._spline_kernels import gather_spline, spline_weights
-from ._stacks import Floats, Image, Ints, Ints32
 
 __all__ = ["SLACK", "add_shifted", "add_warped"]
 

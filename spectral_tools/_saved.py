@@ -20,7 +20,6 @@ from ._gains import Gains
 from ._hdf5 import attribute, find, opened, read, told, written
 from ._loops import LoopClosures
 from ._mesh import MeshRelaxation
-from ._outcomes import Outcome
 from ._pairs import PointMatches
 from ._place_tiles import TilePlacement
 from ._placement import Placement
@@ -29,6 +28,7 @@ from ._render import Composite
 from ._report import PlacementReport, SeamResiduals
 from ._series import SeriesAlignment
 from ._shading import Shading
+from ._shared.outcomes import Outcome
 from ._simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
 from ._spectra import RingAverage, RingCoherence
 from ._stack import StackAlignment

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import (
+from ._shared.arrays import Floats
+from ._shared.checks import (
     as_finite_image,
     as_image,
     as_valid,
@@ -18,7 +19,6 @@ from ._checks import (
     check_same_shape,
 )
 from ._spectra import power_spectrum, ring_coherence
-from ._stacks import Floats
 
 __all__ = [
     "RingCorrelation",

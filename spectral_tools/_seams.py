@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import NEAREST, finish
-from ._ndimage import gaussian_filter
 from ._plan import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
 from ._seam_kernels import blend_levels, compare, flood, signed_distance, tally
-from ._stacks import Floats, Image, Ints
+from ._shared.arrays import Floats, Image, Ints
+from ._shared.ndimage import gaussian_filter
 from ._tile_inputs import Tile
 from ._tile_pieces import Piece, box_slices, read_piece
 

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 
 from ._grid_windows import halved
-from ._outcomes import Outcome
 from ._point_fit import Model, family_of
 from ._point_maps import TransformEstimate
 from ._point_transforms import estimate_transform
-from ._stacks import Floats, Ints
+from ._shared.arrays import Floats, Ints
+from ._shared.outcomes import Outcome
+from ._shared.workers import Workers, spread
 from ._structure import FINEST, Structure, structure_of
 from ._structure_match import (
     BELIEVED,
@@ -25,7 +26,6 @@ from ._structure_match import (
 )
 from ._transforms import apply_transform
 from ._warp import warp_image
-from ._workers import Workers, spread
 
 __all__ = [
     "Seen",

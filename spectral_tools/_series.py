@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._canvas_mean import MeanCanvas
-from ._checks import check_positive
 from ._correlation import ShiftEstimate
 from ._drift import complete_walk
-from ._outcomes import Outcome
 from ._series_inputs import SeriesInputs, check_series
 from ._series_match import Group, Learned, learn, volume_of
 from ._series_parts import match_along, match_to
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.checks import check_positive
+from ._shared.outcomes import Outcome
+from ._shared.workers import Workers, check_workers
 from ._template_settle import SETTLED, believed
-from ._workers import Workers, check_workers
 
 __all__ = ["SeriesAlignment", "align_series"]
 

@@ -13,15 +13,15 @@ from ._canvas_mean import MeanCanvas
 from ._correlation import ShiftEstimate, mend_holes
 from ._frames import Frames
 from ._lookalikes import Lookalikes
-from ._outcomes import Outcome
 from ._overlay_noise import Noise
-from ._stacks import Floats, Ints, Volume
+from ._shared.arrays import Floats, Ints, Volume
+from ._shared.outcomes import Outcome
+from ._shared.workers import Workers, spread
 from ._template import find_pattern, grow_template
 from ._template_alone import settle_alone
 from ._template_fit import Picture, match_frame, match_masked, prepare_picture
 from ._template_search import Bounds, no_match
 from ._template_settle import believed
-from ._workers import Workers, spread
 
 __all__ = [
     "Group",

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from ._correlation import ShiftEstimate
 from ._lookalikes import admit, find_lookalikes
-from ._outcomes import Outcome
 from ._overlay import lay_out
 from ._placement import Placement, solve_rigid
 from ._series_inputs import SeriesInputs
@@ -20,14 +19,15 @@ from ._series_match import (
     match_near,
     volume_of,
 )
-from ._sparse import connected_groups
-from ._stacks import Floats, Ints, Volume
+from ._shared.arrays import Floats, Ints, Volume
+from ._shared.outcomes import Outcome
+from ._shared.sparse import connected_groups
+from ._shared.workers import Workers
 from ._template_alone import listen
 from ._template_fit import far_apart, prepare_picture
 from ._template_search import no_match
 from ._template_settle import believed
 from ._uncertainty import position_covariance
-from ._workers import Workers
 
 __all__ = ["match_along", "match_to"]
 

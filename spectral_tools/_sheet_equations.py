@@ -16,8 +16,8 @@ from ._normal_blocks import (
     possible_spring,
     sum_rows,
 )
-from ._sparse import factorized_blocks, multiplied_blocks
-from ._stacks import Flags, Floats
+from ._shared.arrays import Flags, Floats
+from ._shared.sparse import factorized_blocks, multiplied_blocks
 
 __all__ = [
     "Fit",

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ._consensus import find_consensus, judge_of, suspicious
 from ._normal_blocks import (
     LEAST_STIFFNESS,
     USUAL_STIFFNESS,
@@ -11,6 +10,8 @@ from ._normal_blocks import (
     undetermined,
     unit_variance,
 )
+from ._shared.arrays import Flags, Floats
+from ._shared.consensus import find_consensus, judge_of, suspicious
 from ._sheet_equations import (
     Fit,
     Sheets,
@@ -21,7 +22,6 @@ from ._sheet_equations import (
     squares_of,
     upright,
 )
-from ._stacks import Flags, Floats
 
 __all__ = ["solve_sheets"]
 

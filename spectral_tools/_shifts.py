@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import (
+from ._correlation import ShiftEstimate, correlate_images
+from ._shared.checks import (
     as_image,
     as_shift,
     as_valid,
@@ -14,7 +15,6 @@ from ._checks import (
     check_same_ndim,
     check_whitening,
 )
-from ._correlation import ShiftEstimate, correlate_images
 
 __all__ = ["ShiftEstimate", "phase_correlate"]
 

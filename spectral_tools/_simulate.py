@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_points, as_shape, as_shift, check_fraction, check_not_negative
 from ._scene import (
     add_camera,
     as_pattern,
@@ -23,7 +22,14 @@ from ._scene import (
     cut_tiles,
     tile_matrices,
 )
-from ._stacks import Float
+from ._shared.arrays import Float
+from ._shared.checks import (
+    as_points,
+    as_shape,
+    as_shift,
+    check_fraction,
+    check_not_negative,
+)
 
 __all__ = [
     "SimulatedPair",

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import (
+from ._fit_kernels import smooth_coherence
+from ._overlaps import overlap_block
+from ._shared.arrays import Float
+from ._shared.checks import (
     as_finite_image,
     as_shape,
     as_shift,
     check_positive,
     check_same_ndim,
 )
-from ._fft import fftfreq, forward, rfftfreq
-from ._fit_kernels import smooth_coherence
-from ._overlaps import overlap_block
+from ._shared.fft import fftfreq, forward, rfftfreq
 from ._spectral_kernels import edge_taper, ring_edges
-from ._stacks import Float
 
 __all__ = [
     "RingAverage",

@@ -11,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import as_image, as_valid, check_count, check_positive
-from ._outcomes import Outcome
 from ._pose_search import Range
-from ._sparse import connected_groups
+from ._shared.arrays import Flags, Floats, Ints, unstacked
+from ._shared.checks import as_image, as_valid, check_count, check_positive
+from ._shared.outcomes import Outcome
+from ._shared.sparse import connected_groups
+from ._shared.workers import Workers, check_workers, spread
 from ._stack_links import (
     Section,
     SectionLink,
@@ -24,8 +26,6 @@ from ._stack_links import (
     match_sections,
 )
 from ._stack_places import StackPoints, hands_of, place_sections
-from ._stacks import Flags, Floats, Ints, unstacked
-from ._workers import Workers, check_workers, spread
 
 __all__ = ["StackAlignment", "align_stack"]
 

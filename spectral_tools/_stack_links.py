@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._grid_windows import Windows, match_windows, window_pass
-from ._outcomes import Outcome
 from ._pose_match import OrientationEstimate, match_sketches
 from ._pose_search import Range, shrinking
 from ._pose_sketch import Sketch, make_sketch
-from ._stacks import Flags, Floats
+from ._shared.arrays import Flags, Floats
+from ._shared.outcomes import Outcome
 from ._transforms import apply_transform
 from ._warp import warp_image
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._affine import solve_affine
-from ._outcomes import Outcome
 from ._placement import solve_rigid
 from ._rotations import nearest_rotations, rotations
-from ._sparse import connected_groups
-from ._stacks import Flags, Floats, Ints
+from ._shared.arrays import Flags, Floats, Ints
+from ._shared.outcomes import Outcome
+from ._shared.sparse import connected_groups
 from ._transforms import apply_transform, points_apart, translation
 
 __all__ = ["PlacedSections", "StackPoints", "hands_of", "place_sections"]

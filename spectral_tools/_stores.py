@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import as_shape
 from ._plan import Plan
 from ._regions import (
     Region,
@@ -14,8 +13,9 @@ from ._regions import (
     takes_regions,
     write_regions,
 )
-from ._stacks import Ints
-from ._workers import Workers
+from ._shared.arrays import Ints
+from ._shared.checks import as_shape
+from ._shared.workers import Workers
 
 __all__ = ["block_sides", "check_store", "write_blocks"]
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import (
+from ._search_kernels import box_table, local_maxima, score_lags
+from ._shared.arrays import Float
+from ._shared.checks import (
     as_finite_image,
     as_shift,
     check_count,
@@ -17,9 +19,7 @@ from ._checks import (
     check_same_ndim,
     check_whitening,
 )
-from ._fft import fast_shape, forward, inverse
-from ._search_kernels import box_table, local_maxima, score_lags
-from ._stacks import Float
+from ._shared.fft import fast_shape, forward, inverse
 from ._whitening import whiten_images
 
 __all__ = ["Peaks", "correlation_surface", "find_peaks", "whiten"]

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from ._normal_blocks import Pairs, PointLinks, sum_rows
 from ._rotations import nearest_rotations
-from ._sparse import factorized_blocks
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.sparse import factorized_blocks
 
 __all__ = ["synchronised"]
 

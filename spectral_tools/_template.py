@@ -6,10 +6,10 @@ import numpy as np
 
 from ._canvas_mean import MeanCanvas
 from ._correlation import ShiftEstimate
-from ._outcomes import Outcome
 from ._overlay import lay_out
 from ._overlay_noise import Noise, measure_noise, ring_powers
-from ._stacks import Flags, Floats, Volume
+from ._shared.arrays import Flags, Floats, Volume
+from ._shared.outcomes import Outcome
 from ._template_fit import match_frame, prepare_picture
 from ._template_search import Bounds, no_match, shrink_factor, shrink_frame
 from ._template_settle import Sample, believed, no_sample, settle_template

@@ -9,7 +9,7 @@ from ._canvas_mean import MeanCanvas, under_frame
 from ._correlation import ShiftEstimate
 from ._overlay import lay_out
 from ._overlay_noise import Noise, measure_noise
-from ._stacks import Flags, Floats, Ints, Volume
+from ._shared.arrays import Flags, Floats, Ints, Volume
 from ._template_fit import Picture, fit_alone, fit_picture, fit_shared, match_frame
 from ._template_search import known_core
 from ._template_settle import SETTLED, SETTLED_SIGMAS, Sample, believed, mean_of

@@ -7,10 +7,10 @@ import numpy as np
 
 from ._canvas_mean import MeanCanvas
 from ._correlation import BELIEVED, ShiftEstimate
-from ._outcomes import Outcome
 from ._overlay import Overlay, OverlayFit, even_light, fit_overlay, lay_out
 from ._overlay_noise import Noise, measure_noise
-from ._stacks import Flags, Floats, Volume
+from ._shared.arrays import Flags, Floats, Volume
+from ._shared.outcomes import Outcome
 from ._template_fit import ALIKE, ASTRAY, match_frame, prepare_picture
 from ._template_search import Bounds, no_match
 

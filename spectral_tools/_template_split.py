@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._canvas_mean import MeanCanvas, slide_frame
-from ._fft import fftfreq, forward, inverse, rfftfreq
-from ._stacks import Floats, Ints, Volume
+from ._shared.arrays import Floats, Ints, Volume
+from ._shared.fft import fftfreq, forward, inverse, rfftfreq
 
 __all__ = ["split_pattern", "unexplained"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._plan import Plan, tiles_near
-from ._stacks import Ints
+from ._shared.arrays import Ints
 from ._tile_inputs import Tile
 from ._tile_pieces import keys_of, need_of
 

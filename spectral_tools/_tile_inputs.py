@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import as_matrices, as_valid
 from ._sample_kernels import SLACK
+from ._shared.arrays import Floats, Ints, unstacked
+from ._shared.checks import as_matrices, as_valid
 from ._spline_kernels import LEAST_SIGMA
-from ._stacks import Floats, Ints, unstacked
 
 __all__ = [
     "Tile",

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ._box_kernels import copy_box, repeat_border, split_channels
 from ._run_kernels import LANES
 from ._sample_kernels import SLACK
+from ._shared.arrays import Flags, Float, Floats, Ints
 from ._spline_kernels import smooth_margin, spline_margin
-from ._stacks import Flags, Float, Floats, Ints
 from ._tile_filters import box_slices, boxes_in, filter_box, memory_of
 from ._tile_inputs import Tile
 

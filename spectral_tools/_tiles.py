@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import (
+from ._correlation import ShiftEstimate, correlate_images
+from ._overlaps import cut_mask, lag_bounds, reachable_parts
+from ._pattern import Job, match_without_pattern, steady_pattern
+from ._shared.arrays import unstacked
+from ._shared.checks import (
     as_shift,
     as_valid,
     check_count,
@@ -18,13 +22,9 @@ from ._checks import (
     check_whitening,
     image_dtype,
 )
-from ._correlation import ShiftEstimate, correlate_images
-from ._labels import Links, listed_positions, number_links
-from ._outcomes import Outcome
-from ._overlaps import cut_mask, lag_bounds, reachable_parts
-from ._pattern import Job, match_without_pattern, steady_pattern
-from ._stacks import unstacked
-from ._workers import Workers, check_workers, spread
+from ._shared.link_arguments import Links, listed_positions, number_links
+from ._shared.outcomes import Outcome
+from ._shared.workers import Workers, check_workers, spread
 
 __all__ = ["TileMatches", "label_pairs", "match_tiles"]
 

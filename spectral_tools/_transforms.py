@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_coordinates, as_matrix, as_point
 from ._point_maps import (
     TransformEstimate,
     inverse_points,
@@ -13,6 +12,7 @@ from ._point_maps import (
     map_of,
     map_points,
 )
+from ._shared.checks import as_coordinates, as_matrix, as_point
 
 __all__ = [
     "apply_transform",

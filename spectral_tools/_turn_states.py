@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ._normal_blocks import Pairs, PointLinks, sum_rows
 from ._rotations import nearest_rotations, rotations
-from ._stacks import Flags, Floats
+from ._shared.arrays import Flags, Floats
 
 __all__ = [
     "Setting",

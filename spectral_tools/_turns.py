@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ._consensus import find_consensus, judge_of, suspicious
 from ._normal_blocks import (
     LEAST_STIFFNESS,
     USUAL_STIFFNESS,
@@ -18,8 +17,9 @@ from ._normal_blocks import (
     unit_variance,
 )
 from ._rotations import nearest_rotations
-from ._sparse import factorized_blocks
-from ._stacks import Flags, Floats
+from ._shared.arrays import Flags, Floats
+from ._shared.consensus import find_consensus, judge_of, suspicious
+from ._shared.sparse import factorized_blocks
 from ._synchronise import synchronised
 from ._turn_states import (
     Setting,

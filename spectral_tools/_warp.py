@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._canvas import make_plan
-from ._checks import as_matrix, as_shape, check_affine, image_dtype
 from ._map_fields import affine_and_field
 from ._point_maps import TransformEstimate, map_of
+from ._shared.checks import as_matrix, as_shape, check_affine, image_dtype
+from ._shared.workers import Workers, check_workers
 from ._stores import write_blocks
-from ._workers import Workers, check_workers
 
 __all__ = ["warp_image"]
 

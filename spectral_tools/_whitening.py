@@ -5,7 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ._fft import forward_pair, frequencies, inverse
+from ._shared.arrays import Floats, Spectrum, Volume
+from ._shared.fft import forward_pair, frequencies, inverse
 from ._spectral_kernels import (
     edge_taper,
     extend_periodic,
@@ -15,7 +16,6 @@ from ._spectral_kernels import (
     taper_block,
     whiten_modes,
 )
-from ._stacks import Floats, Spectrum, Volume
 
 __all__ = ["ring_gains", "tapered_spectra", "whiten_images", "whiten_spectra"]
 

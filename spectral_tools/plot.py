@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import as_points
-from ._outcomes import Outcome
 from ._placement import Placement
 from ._plot_grid import warped_grid
 from ._plot_images import checkerboard, overlay, swipe
@@ -28,7 +26,9 @@ from ._plot_style import (
     shown_scale,
 )
 from ._report import PlacementReport, failed_links, placement_report
-from ._stacks import Floats
+from ._shared.arrays import Floats
+from ._shared.checks import as_points
+from ._shared.outcomes import Outcome
 from ._uncertainty import position_covariance
 
 if TYPE_CHECKING:

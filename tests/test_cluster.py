@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
 from spectral_tools import _canvas, _tiles
-from spectral_tools._compiled import compiled
+from spectral_tools._shared.compiled import compiled
 
 GRID, SIDE = (3, 3), 128
 

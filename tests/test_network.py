@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from spectral_tools import _network
 from spectral_tools._multigrid import balanced_steps, coarsened, lists_of
 from spectral_tools._network import Network, Relaxation, centred, systems_of
-from spectral_tools._sparse import connected_groups
+from spectral_tools._shared.sparse import connected_groups
 
 SIDE = 60
 COUNT = SIDE * SIDE

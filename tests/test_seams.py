@@ -10,7 +10,7 @@ from skimage.draw import disk
 
 import spectral_tools as spt
 from spectral_tools import _canvas, _seams
-from spectral_tools._bounded import Bounded
+from spectral_tools._shared.cache import Bounded
 
 SOFT = [("nearest", 12.0), ("seam", 0.0), ("seam", 6.0)]
 

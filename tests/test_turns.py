@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 import spectral_tools as spt
 from spectral_tools._normal_blocks import PointLinks
-from spectral_tools._sparse import connected_groups
+from spectral_tools._shared.sparse import connected_groups
 from spectral_tools._turns import solve_turns
 
 SIGMA = 0.5

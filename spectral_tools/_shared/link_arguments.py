@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_positions
-from ._stacks import Floats
+from .arrays import Floats
+from .checks import as_positions
 
 __all__ = ["Links", "Positions", "find_tiles", "listed_positions", "number_links"]
 

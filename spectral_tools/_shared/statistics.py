@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import fdtri, gammainccinv
 
-from ._stacks import Flags, Floats
+from .arrays import Flags, Floats
 
 __all__ = ["Judge", "honest_limit", "judge_plain", "near_and_far", "option_odds"]
 

@@ -5,11 +5,11 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import as_points, as_positions, as_shift, check_positive
-from ._labels import Positions
-from ._outcomes import Outcome
-from ._sparse import connected_groups
-from ._stacks import Flags, Floats
+from .arrays import Flags, Floats
+from .checks import as_points, as_positions, as_shift, check_positive
+from .link_arguments import Positions
+from .outcomes import Outcome
+from .sparse import connected_groups
 
 __all__ = [
     "as_link_points",

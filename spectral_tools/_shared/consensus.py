@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from scipy.special import fdtri, gammainccinv
 
-from ._stacks import Flags, Floats
+from .arrays import Flags, Floats
 
 __all__ = ["Judge", "find_consensus", "judge_of", "suspicious"]
 

@@ -6,8 +6,8 @@ each begins in `rows`, which ascend, and in the values beside them.
 
 import numpy as np
 
-from ._compiled import compiled
-from ._stacks import Floats, Ints32, Ints64
+from .arrays import Floats, Ints32, Ints64
+from .compiled import compiled
 
 __all__ = ["factor_pattern", "selected_entries", "selected_inverse", "spread_values"]
 

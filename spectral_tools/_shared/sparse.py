@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
-from ._stacks import Floats
+from .arrays import Floats
 
 __all__ = [
     "SymmetricFactor",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._stacks import Float
+from .arrays import Float
 
 __all__ = [
     "as_affine",

@@ -1,0 +1,1 @@
+"""What every room needs: arguments, outcomes, statistics, and doors to libraries."""
