@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._frames import Frames, as_groups, frames_of
-from ._move_frames import SLACK, move_frame, room_for
+from ._sampling.move_frames import SLACK, move_frame, room_for
 from ._shared.arrays import Floats, Image
 from ._shared.checks import as_coordinates, as_finite, as_shape, image_dtype
 from ._shared.workers import Workers, check_workers, spread

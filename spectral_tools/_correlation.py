@@ -17,8 +17,8 @@ from ._detection import (
     few_places,
     show_the_same,
 )
-from ._overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._periods import repeats_itself
+from ._sampling.overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._shared.ndimage import distance_transform_edt, gaussian_filter
 from ._shared.outcomes import Outcome
 from ._spectral_kernels import halve_volume

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._overlaps import overlap_block
+from ._sampling.overlaps import overlap_block
 from ._search_kernels import (
     box_table,
     chance_level,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._pyramid import count_levels, halved
+from ._sampling.downsample import count_levels, halved
 from ._shared.checks import as_shape, check_count
 
 __all__ = [

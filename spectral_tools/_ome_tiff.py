@@ -26,7 +26,7 @@ from ._image_source import (
     parts,
 )
 from ._physical import Frame, as_channel_names, as_frame
-from ._pyramid import halve
+from ._sampling.downsample import halve
 from ._shared.checks import check_count
 
 __all__ = ["write_ome_tiff"]

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ._beside import as_target, beside, put_in_place
 from ._image_source import Part, Source, as_levels, as_sides, as_source, parts
 from ._physical import Frame, as_channel_names, as_frame
-from ._pyramid import halve, halved
+from ._sampling.downsample import halve, halved
 
 __all__ = ["write_ome_zarr"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._overlaps import overlap_block
+from ._sampling.overlaps import overlap_block
 from ._search_kernels import local_maxima
 from ._shared.fft import forward, inverse
 

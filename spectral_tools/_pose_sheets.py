@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._pose_kernels import sample_turned
+from ._sampling.splines import prefilter, smooth, smooth_margin, spline_margin
 from ._shared.arrays import Floats, Plane
 from ._shared.fft import fast_shape
 from ._shared.ndimage import distance_transform_edt
 from ._spectral_kernels import edge_taper
-from ._spline_kernels import prefilter, smooth, smooth_margin, spline_margin
 
 __all__ = ["Sheet", "faded_pair", "lay_over", "make_sheet"]
 

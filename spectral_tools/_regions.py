@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import deliver, deliver_counts
-from ._box_kernels import join_channels
 from ._multiband import band_box, blend_bands
 from ._plan import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
+from ._sampling.boxes import join_channels
 from ._seams import blend_seams, has_seams, seam_boxes
 from ._shared.arrays import Ints
 from ._shared.workers import Workers, spread

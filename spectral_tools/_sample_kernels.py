@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blend_kernels import blend_row
-from ._row_kernels import (
+from ._sampling.run_kernels import LANES, bend_runs, flows, lean_runs, trace
+from ._sampling.sample_rows import (
     LEAST,
     bend,
     displace,
@@ -25,10 +26,9 @@ from ._row_kernels import (
     normalise,
     split,
 )
-from ._run_kernels import LANES, bend_runs, flows, lean_runs, trace
+from ._sampling.splines import gather_spline, spline_weights
 from ._shared.arrays import Floats, Image, Ints, Ints32
 from ._shared.compiled import compiled
-from ._spline_kernels import gather_spline, spline_weights
 
 __all__ = ["SLACK", "add_shifted", "add_warped"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._fit_kernels import smooth_coherence
-from ._overlaps import overlap_block
+from ._sampling.overlaps import overlap_block
 from ._shared.arrays import Float
 from ._shared.checks import (
     as_finite_image,

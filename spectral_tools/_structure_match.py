@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._sampling.splines import spline_weights
 from ._search_kernels import chance_level, local_maxima, parabola_tops
 from ._shared.arrays import Floats, Ints, Plane
 from ._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
 from ._shared.ndimage import spline_filter
 from ._shared.outcomes import Outcome
 from ._spectral_kernels import edge_taper
-from ._spline_kernels import spline_weights
 from ._structure import Structure
 
 __all__ = [

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from ._fades import fade, fade_masked, short_axes, taper_width
 from ._fit_kernels import fit_step, ring_sums
-from ._overlaps import overlap_block
 from ._rim_kernels import rim_slopes
+from ._sampling.overlaps import overlap_block
 from ._shared.fft import fast_shape, forward_pair, frequencies
 from ._spectral_kernels import flatten_modes, ring_edges
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._box_kernels import copy_box, repeat_border, split_channels
-from ._run_kernels import LANES
 from ._sample_kernels import SLACK
+from ._sampling.boxes import copy_box, repeat_border, split_channels
+from ._sampling.run_kernels import LANES
+from ._sampling.splines import smooth_margin, spline_margin
+from ._sampling.tile_filters import box_slices, boxes_in, filter_box, memory_of
 from ._shared.arrays import Flags, Float, Floats, Ints
-from ._spline_kernels import smooth_margin, spline_margin
-from ._tile_filters import box_slices, boxes_in, filter_box, memory_of
 from ._tile_inputs import Tile
 
 __all__ = [

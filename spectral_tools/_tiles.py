@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._correlation import ShiftEstimate, correlate_images
-from ._overlaps import cut_mask, lag_bounds, reachable_parts
 from ._pattern import Job, match_without_pattern, steady_pattern
+from ._sampling.overlaps import cut_mask, lag_bounds, reachable_parts
 from ._shared.arrays import unstacked
 from ._shared.checks import (
     as_shift,

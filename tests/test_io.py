@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import spectral_tools as spt
 from spectral_tools import _ome_tiff
 from spectral_tools._beside import put_in_place
-from spectral_tools._pyramid import halve
+from spectral_tools._sampling.downsample import halve
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")

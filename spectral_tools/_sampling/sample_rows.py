@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats, Image
-from ._shared.compiled import compiled
-from ._spline_kernels import combine
+from .._shared.arrays import Floats, Image
+from .._shared.compiled import compiled
+from .splines import combine
 
 __all__ = [
     "LEAST",

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Image
-from ._shared.compiled import compiled
-from ._spline_kernels import prefilter, spline_margin, spline_weights
+from .._shared.arrays import Image
+from .._shared.compiled import compiled
+from .splines import prefilter, spline_margin, spline_weights
 
 __all__ = ["slide", "slide_margin"]
 

@@ -7,8 +7,8 @@ contiguous lines, which is several times as fast as point by point.
 
 import numpy as np
 
-from ._shared.arrays import Floats, Image, Ints
-from ._shared.compiled import compiled
+from .._shared.arrays import Floats, Image, Ints
+from .._shared.compiled import compiled
 
 __all__ = ["LANES", "bend_runs", "flows", "lean_runs", "trace"]
 

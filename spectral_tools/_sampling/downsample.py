@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.compiled import compiled
+from .._shared.compiled import compiled
 
 __all__ = ["count_levels", "halve", "halved"]
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats, Image, Ints
-from ._slide_kernels import slide, slide_margin
+from .._shared.arrays import Floats, Image, Ints
+from .subpixel_moves import slide, slide_margin
 
 __all__ = ["SLACK", "move_frame", "room_for"]
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ._box_kernels import copy_box
-from ._run_kernels import LANES
-from ._shared.arrays import Flags, Float, Floats, Ints
-from ._shared.ndimage import distance_transform_edt
-from ._spline_kernels import prefilter, smooth
+from .._shared.arrays import Flags, Float, Floats, Ints
+from .._shared.ndimage import distance_transform_edt
+from .boxes import copy_box
+from .run_kernels import LANES
+from .splines import prefilter, smooth
 
 __all__ = ["box_slices", "boxes_in", "filter_box", "memory_of"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats, Image
-from ._shared.compiled import compiled
+from .._shared.arrays import Floats, Image
+from .._shared.compiled import compiled
 
 __all__ = [
     "LEAST_SIGMA",

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Float, Floats, Ints
-from ._shared.ndimage import distance_transform_edt
-from ._shared.sparse import sparse_rows
+from .._shared.arrays import Float, Floats, Ints
+from .._shared.ndimage import distance_transform_edt
+from .._shared.sparse import sparse_rows
 
 __all__ = ["shrunk"]
 

@@ -1,0 +1,1 @@
+"""Read an image between its pixels, at another size, or in part."""
