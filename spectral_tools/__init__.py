@@ -12,14 +12,6 @@ from ._apply_shifts import apply_shifts, common_area, make_template
 from ._composite_blocks import composite_blocks
 from ._composite_bounds import composite_bounds
 from ._control_points import find_control_points, refine_points
-from ._field_algebra import (
-    FlattenedDisplacement,
-    compose_displacements,
-    flatten_displacement,
-    resample_displacement,
-)
-from ._field_fit import DisplacementFit, fit_displacement
-from ._fields import apply_displacement, invert_displacement, jacobian_determinant
 from ._gains import Gains, solve_gains
 from ._grid_matches import match_grid
 from ._lazy import lazy_composite
@@ -33,12 +25,9 @@ from ._pairs import PointMatches, refine_pair
 from ._pattern import camera_pattern
 from ._place_tiles import TilePlacement, place_tiles
 from ._placement import Placement, solve_rigid
-from ._point_maps import TransformEstimate
-from ._point_transforms import estimate_transform, transform_covariance
 from ._render import Composite, warp_composite
 from ._report import PlacementReport, SeamResiduals, placement_report, seam_residuals
 from ._resample import Resampled, resample
-from ._scattered_fields import interpolate_displacement
 from ._scores import (
     RingCorrelation,
     fourier_ring_correlation,
@@ -72,13 +61,28 @@ from ._surfaces import Peaks, correlation_surface, find_peaks, whiten
 from ._textures import gaussian_texture
 from ._tiles import TileMatches, match_tiles
 from ._transform_choice import TransformComparison, compare_transforms
-from ._transforms import (
+from ._transforms.estimate_transform import estimate_transform, transform_covariance
+from ._transforms.fields.displacement import (
+    apply_displacement,
+    invert_displacement,
+    jacobian_determinant,
+)
+from ._transforms.fields.field_algebra import (
+    FlattenedDisplacement,
+    compose_displacements,
+    flatten_displacement,
+    resample_displacement,
+)
+from ._transforms.fields.fit_displacement import DisplacementFit, fit_displacement
+from ._transforms.fields.interpolation import interpolate_displacement
+from ._transforms.matrices import (
     apply_transform,
     rotation,
     swap_xy_matrix,
     swap_xy_points,
     translation,
 )
+from ._transforms.point_maps import TransformEstimate
 from ._uncertainty import offset_covariance, position_covariance
 from ._warp import warp_image
 

@@ -21,7 +21,7 @@ from ._shared.link_inputs import (
 )
 from ._shared.sparse import connected_groups
 from ._sheets import solve_sheets
-from ._transforms import points_apart
+from ._transforms.matrices import points_apart
 from ._turns import solve_turns
 
 __all__ = ["solve_affine"]

@@ -9,9 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._pairs import PointMatches
-from ._point_fit import Model
-from ._point_maps import TransformEstimate
-from ._point_transforms import estimate_transform
 from ._seen_points import (
     Seen,
     Transform,
@@ -36,7 +33,10 @@ from ._shared.checks import (
 from ._shared.outcomes import Outcome
 from ._shared.workers import Workers, check_workers
 from ._structure_match import BELIEVED
-from ._transforms import translation
+from ._transforms.estimate_transform import estimate_transform
+from ._transforms.map_fit import Model
+from ._transforms.matrices import translation
+from ._transforms.point_maps import TransformEstimate
 
 __all__ = ["find_control_points", "refine_points"]
 

@@ -9,10 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._control_grid import ControlGrid, control_grid, field_at_pixels
-from ._field_equations import FieldFit, Springs
-from ._field_fit import count_windows, field_at_points, point_springs, solve_points
-from ._field_variances import row_variances
 from ._grid_windows import Windows, halved, match_windows, window_pass
 from ._pairs import PointMatches
 from ._shared.arrays import Flags, Floats
@@ -27,7 +23,16 @@ from ._shared.checks import (
 )
 from ._shared.outcomes import Outcome
 from ._shared.workers import Workers, check_workers, spread
-from ._transforms import apply_transform
+from ._transforms.fields.bspline_fit import FieldFit, Springs
+from ._transforms.fields.bspline_grid import ControlGrid, control_grid, field_at_pixels
+from ._transforms.fields.field_variances import row_variances
+from ._transforms.fields.fit_displacement import (
+    count_windows,
+    field_at_points,
+    point_springs,
+    solve_points,
+)
+from ._transforms.matrices import apply_transform
 from ._warp import warp_image
 
 __all__ = ["match_grid"]

@@ -22,7 +22,7 @@ from ._itk_text import (
 )
 from ._shared.arrays import Floats
 from ._shared.checks import as_points
-from ._transforms import apply_transform, swap_xy_matrix
+from ._transforms.matrices import apply_transform, swap_xy_matrix
 
 __all__ = [
     "ControlPoints",

@@ -13,7 +13,7 @@ from ._placement import Placement
 from ._scores import normalized_cross_correlation
 from ._shared.arrays import Floats
 from ._shared.checks import as_image, as_valid
-from ._transforms import apply_transform, translation
+from ._transforms.matrices import apply_transform, translation
 from ._warp import warp_image
 
 __all__ = ["OverlapScores", "overlap_scores"]

@@ -24,7 +24,7 @@ from ._shared.link_inputs import (
     tile_outcomes,
 )
 from ._shared.sparse import connected_groups
-from ._transforms import points_apart
+from ._transforms.matrices import points_apart
 from ._turns import solve_turns
 
 __all__ = ["Placement", "solve_rigid"]

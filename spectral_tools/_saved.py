@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 
 from ._correlation import ShiftEstimate
-from ._field_fit import DisplacementFit
 from ._gains import Gains
 from ._hdf5 import attribute, find, opened, read, told, written
 from ._loops import LoopClosures
@@ -35,6 +34,7 @@ from ._stack import StackAlignment
 from ._stage import StageModel
 from ._surfaces import Peaks
 from ._tiles import TileMatches
+from ._transforms.fields.fit_displacement import DisplacementFit
 
 __all__ = ["load_result", "save_result"]
 

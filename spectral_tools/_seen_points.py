@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 
 from ._grid_windows import halved
-from ._point_fit import Model, family_of
-from ._point_maps import TransformEstimate
-from ._point_transforms import estimate_transform
 from ._shared.arrays import Floats, Ints
 from ._shared.outcomes import Outcome
 from ._shared.workers import Workers, spread
@@ -24,7 +21,10 @@ from ._structure_match import (
     match_structures,
     no_match,
 )
-from ._transforms import apply_transform
+from ._transforms.estimate_transform import estimate_transform
+from ._transforms.map_fit import Model, family_of
+from ._transforms.matrices import apply_transform
+from ._transforms.point_maps import TransformEstimate
 from ._warp import warp_image
 
 __all__ = [

@@ -15,7 +15,7 @@ from ._pose_search import Range, shrinking
 from ._pose_sketch import Sketch, make_sketch
 from ._shared.arrays import Flags, Floats
 from ._shared.outcomes import Outcome
-from ._transforms import apply_transform
+from ._transforms.matrices import apply_transform
 from ._warp import warp_image
 
 __all__ = [

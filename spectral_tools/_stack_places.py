@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from ._affine import solve_affine
 from ._placement import solve_rigid
-from ._rotations import nearest_rotations, rotations
 from ._shared.arrays import Flags, Floats, Ints
 from ._shared.outcomes import Outcome
 from ._shared.sparse import connected_groups
-from ._transforms import apply_transform, points_apart, translation
+from ._transforms.matrices import apply_transform, points_apart, translation
+from ._transforms.rotations import nearest_rotations, rotations
 
 __all__ = ["PlacedSections", "StackPoints", "hands_of", "place_sections"]
 

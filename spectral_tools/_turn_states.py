@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._normal_blocks import Pairs, PointLinks, sum_rows
-from ._rotations import nearest_rotations, rotations
 from ._shared.arrays import Flags, Floats
+from ._transforms.rotations import nearest_rotations, rotations
 
 __all__ = [
     "Setting",

@@ -16,11 +16,11 @@ from ._normal_blocks import (
     undetermined,
     unit_variance,
 )
-from ._rotations import nearest_rotations
 from ._shared.arrays import Flags, Floats
 from ._shared.consensus import find_consensus, judge_of, suspicious
 from ._shared.sparse import factorized_blocks
 from ._synchronise import synchronised
+from ._transforms.rotations import nearest_rotations
 from ._turn_states import (
     Setting,
     Turns,

@@ -8,16 +8,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._fields import filled_field
-from ._shared.arrays import Floats
-from ._shared.checks import (
+from ..._shared.arrays import Floats
+from ..._shared.checks import (
     as_affine,
     as_points,
     as_shape,
     check_not_negative,
     check_same_shape,
 )
-from ._transforms import apply_transform
+from ..matrices import apply_transform
+from .displacement import filled_field
 
 __all__ = ["interpolate_displacement"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats
+from ..._shared.arrays import Floats
 
 __all__ = ["fits_neighbours"]
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from ._control_grid import knot_shares
-from ._field_equations import FieldFit, Springs
-from ._shared.arrays import Floats
-from ._shared.selected_inverse import (
+from ..._shared.arrays import Floats
+from ..._shared.selected_inverse import (
     factor_pattern,
     selected_entries,
     selected_inverse,
     spread_values,
 )
+from .bspline_fit import FieldFit, Springs
+from .bspline_grid import knot_shares
 
 __all__ = ["knot_variances", "row_variances"]
 

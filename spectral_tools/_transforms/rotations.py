@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._shared.arrays import Floats
+from .._shared.arrays import Floats
 
 __all__ = ["nearest_rotations", "rotations"]
 

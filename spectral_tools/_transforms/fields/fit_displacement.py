@@ -8,18 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._control_grid import ControlGrid, control_grid, field_at_pixels, shares_at
-from ._field_equations import (
-    FieldFit,
-    Springs,
-    solve_springs,
-    springs_of,
-)
-from ._field_variances import knot_variances
-from ._fields import jacobian_determinant
-from ._neighbours import fits_neighbours
-from ._shared.arrays import Floats
-from ._shared.checks import (
+from ..._shared.arrays import Floats
+from ..._shared.checks import (
     as_affine,
     as_points,
     as_shape,
@@ -28,9 +18,19 @@ from ._shared.checks import (
     check_positive,
     check_same_shape,
 )
-from ._shared.link_inputs import as_link_weights
-from ._shared.sparse import sparse_rows
-from ._transforms import apply_transform
+from ..._shared.link_inputs import as_link_weights
+from ..._shared.sparse import sparse_rows
+from ..matrices import apply_transform
+from .bspline_fit import (
+    FieldFit,
+    Springs,
+    solve_springs,
+    springs_of,
+)
+from .bspline_grid import ControlGrid, control_grid, field_at_pixels, shares_at
+from .displacement import jacobian_determinant
+from .field_variances import knot_variances
+from .vector_outliers import fits_neighbours
 
 __all__ = [
     "DisplacementFit",

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ._point_fit import Family
-from ._point_maps import PointMap, bend_terms, homogeneous
-from ._shared.arrays import Floats
+from .._shared.arrays import Floats
+from .map_fit import Family
+from .point_maps import PointMap, bend_terms, homogeneous
 
 __all__ = ["check_points", "why_undetermined"]
 

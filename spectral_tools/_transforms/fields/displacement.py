@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._shared.arrays import Floats
-from ._shared.checks import as_affine, as_coordinates, image_dtype
-from ._shared.ndimage import distance_transform_edt, map_coordinates, spline_filter
-from ._transforms import apply_transform
+from ..._shared.arrays import Floats
+from ..._shared.checks import as_affine, as_coordinates, image_dtype
+from ..._shared.ndimage import distance_transform_edt, map_coordinates, spline_filter
+from ..matrices import apply_transform
 
 __all__ = [
     "FieldSpline",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._point_maps import (
+from .._shared.checks import as_coordinates, as_matrix, as_point
+from .point_maps import (
     TransformEstimate,
     inverse_points,
     known_points,
     map_of,
     map_points,
 )
-from ._shared.checks import as_coordinates, as_matrix, as_point
 
 __all__ = [
     "apply_transform",

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import fdtri, gammainccinv, gammaln
 
-from ._point_fit import Family, Pairs, direct_maps, directions_of, fit_map, whitened
-from ._point_maps import PointMap, map_slopes
-from ._shared.arrays import Flags, Floats, Ints
+from .._shared.arrays import Flags, Floats, Ints
+from .map_fit import Family, Pairs, direct_maps, directions_of, fit_map, whitened
+from .point_maps import PointMap, map_slopes
 
 __all__ = ["Evidence", "agreeing_pairs", "evidence_of"]
 

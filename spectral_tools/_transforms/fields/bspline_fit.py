@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from scipy.special import gammainccinv
 
-from ._control_grid import ControlGrid, bending_energy, ground_energy
-from ._shared.arrays import Flags, Floats
-from ._shared.sparse import (
+from ..._shared.arrays import Flags, Floats
+from ..._shared.sparse import (
     SymmetricFactor,
     factorized_matrix,
     repeated,
     weighted_square,
 )
+from .bspline_grid import ControlGrid, bending_energy, ground_energy
 
 __all__ = ["FieldFit", "Springs", "solve_springs", "springs_of"]
 

@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaincc
 
-from ._point_consensus import agreeing_pairs, evidence_of
-from ._point_fit import (
+from .._shared.arrays import Floats
+from .._shared.checks import as_coordinates, as_points, check_count, check_same_shape
+from .._shared.link_inputs import as_link_weights
+from .ac_ransac import agreeing_pairs, evidence_of
+from .degenerate_points import check_points
+from .map_fit import (
     Family,
     Model,
     Pairs,
@@ -19,7 +23,7 @@ from ._point_fit import (
     fits_without,
     whitened,
 )
-from ._point_maps import (
+from .point_maps import (
     PointMap,
     TransformEstimate,
     map_of,
@@ -27,10 +31,6 @@ from ._point_maps import (
     map_slopes,
     unit_directions,
 )
-from ._point_sets import check_points
-from ._shared.arrays import Floats
-from ._shared.checks import as_coordinates, as_points, check_count, check_same_shape
-from ._shared.link_inputs import as_link_weights
 
 __all__ = ["estimate_transform", "transform_covariance"]
 

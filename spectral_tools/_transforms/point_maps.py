@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats, Ints
+from .._shared.arrays import Floats, Ints
 
 __all__ = [
     "PointMap",

@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ._point_maps import (
+from .._shared.arrays import Floats, Ints
+from .point_maps import (
     PointMap,
     bend_powers,
     bend_terms,
@@ -13,8 +14,7 @@ from ._point_maps import (
     map_points,
     map_slopes,
 )
-from ._rotations import rotations
-from ._shared.arrays import Floats, Ints
+from .rotations import rotations
 
 __all__ = [
     "Family",

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ._point_maps import PointMap, inverse_points, tangent
-from ._shared.arrays import Floats
+from .._shared.arrays import Floats
+from .point_maps import PointMap, inverse_points, tangent
 
 __all__ = ["affine_and_field"]
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats
-from ._shared.sparse import sparse_rows, sum_of_products
+from ..._shared.arrays import Floats
+from ..._shared.sparse import sparse_rows, sum_of_products
 
 __all__ = [
     "ControlGrid",

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._fields import FieldSpline, as_displacement
-from ._shared.arrays import Floats
-from ._shared.checks import (
+from ..._shared.arrays import Floats
+from ..._shared.checks import (
     as_affine,
     as_shape,
     as_shift,
     check_fraction,
     check_positive,
 )
+from .displacement import FieldSpline, as_displacement
 
 __all__ = [
     "FlattenedDisplacement",

@@ -1,0 +1,1 @@
+"""Where points go: matrices, maps of points, and their fits."""

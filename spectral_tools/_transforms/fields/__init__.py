@@ -1,0 +1,1 @@
+"""Displacement fields and their B-spline fits."""
