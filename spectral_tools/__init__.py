@@ -47,7 +47,13 @@ from ._simulate import (
     simulate_series,
     simulate_tiles,
 )
-from ._spectra import (
+from ._spectral.correlation_surface import (
+    Peaks,
+    correlation_surface,
+    find_peaks,
+    whiten,
+)
+from ._spectral.spectra import (
     RingAverage,
     RingCoherence,
     cosine_taper,
@@ -57,7 +63,6 @@ from ._spectra import (
 )
 from ._stack import StackAlignment, align_stack
 from ._stage import StageModel
-from ._surfaces import Peaks, correlation_surface, find_peaks, whiten
 from ._textures import gaussian_texture
 from ._tiles import TileMatches, match_tiles
 from ._transform_choice import TransformComparison, compare_transforms

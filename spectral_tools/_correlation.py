@@ -21,7 +21,7 @@ from ._periods import repeats_itself
 from ._sampling.overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
 from ._shared.ndimage import distance_transform_edt, gaussian_filter
 from ._shared.outcomes import Outcome
-from ._spectral_kernels import halve_volume
+from ._spectral.ring_kernels import halve_volume
 from ._subpixel import ROUNDS, ShiftFit, fit_shift
 
 __all__ = [

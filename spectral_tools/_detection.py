@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._sampling.overlaps import overlap_block
-from ._search_kernels import (
+from ._shared.arrays import Floats, Ints, Volume
+from ._shared.fft import fast_shape, forward_pair, inverse
+from ._spectral.peaks import (
     box_table,
     chance_level,
     circular_peaks,
@@ -21,9 +23,7 @@ from ._search_kernels import (
     parabola_tops,
     score_lags,
 )
-from ._shared.arrays import Floats, Ints, Volume
-from ._shared.fft import fast_shape, forward_pair, inverse
-from ._whitening import tapered_spectra, whiten_images, whiten_spectra
+from ._spectral.whitening import tapered_spectra, whiten_images, whiten_spectra
 
 __all__ = [
     "Candidates",

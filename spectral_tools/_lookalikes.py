@@ -9,10 +9,10 @@ from ._canvas_mean import MeanCanvas, under_frame
 from ._correlation import ShiftEstimate
 from ._overlay import Rings, filter_picture, weigh_rings
 from ._overlay_noise import Noise, radii
-from ._search_kernels import local_maxima
 from ._shared.arrays import Flags, Floats, Ints, Volume
 from ._shared.fft import fast_shape, forward, inverse
 from ._shared.outcomes import Outcome
+from ._spectral.peaks import local_maxima
 from ._template_search import Bounds
 
 __all__ = ["Lookalikes", "admit", "find_lookalikes"]

@@ -9,7 +9,7 @@ import numpy as np
 from ._canvas_mean import under_frame
 from ._shared.arrays import Flags, Floats, Ints, Volume
 from ._shared.fft import forward, frequencies
-from ._spectral_kernels import ring_edges
+from ._spectral.ring_kernels import ring_edges
 
 __all__ = ["LEAST", "Noise", "measure_noise", "radii", "ring_powers"]
 

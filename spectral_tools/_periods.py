@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._sampling.overlaps import overlap_block
-from ._search_kernels import local_maxima
 from ._shared.fft import forward, inverse
+from ._spectral.peaks import local_maxima
 
 __all__ = ["periodic_copies", "repeats_itself"]
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from ._detection import Candidates, Search, chance_level, few_places
 from ._pose_kernels import sample_turned
 from ._pose_sketch import RAYS, STEP, Sketch
-from ._search_kernels import circular_peaks, local_maxima, parabola_tops
 from ._shared.arrays import Floats, Plane
 from ._shared.fft import fast_shape, forward_pair, inverse
+from ._spectral.peaks import circular_peaks, local_maxima, parabola_tops
 
 __all__ = [
     "Place",

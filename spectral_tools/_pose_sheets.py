@@ -11,7 +11,7 @@ from ._sampling.splines import prefilter, smooth, smooth_margin, spline_margin
 from ._shared.arrays import Floats, Plane
 from ._shared.fft import fast_shape
 from ._shared.ndimage import distance_transform_edt
-from ._spectral_kernels import edge_taper
+from ._spectral.ring_kernels import edge_taper
 
 __all__ = ["Sheet", "faded_pair", "lay_over", "make_sheet"]
 

@@ -17,8 +17,8 @@ from ._pose_sheets import Sheet, make_sheet
 from ._shared.arrays import Floats, Plane
 from ._shared.fft import fast_shape, forward
 from ._shared.ndimage import distance_transform_edt
-from ._spectral_kernels import edge_taper
-from ._whitening import whiten_images
+from ._spectral.ring_kernels import edge_taper
+from ._spectral.whitening import whiten_images
 
 __all__ = ["LOWEST", "RAYS", "STEP", "Sketch", "make_sketch", "polar_map"]
 

@@ -29,10 +29,10 @@ from ._series import SeriesAlignment
 from ._shading import Shading
 from ._shared.outcomes import Outcome
 from ._simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
-from ._spectra import RingAverage, RingCoherence
+from ._spectral.correlation_surface import Peaks
+from ._spectral.spectra import RingAverage, RingCoherence
 from ._stack import StackAlignment
 from ._stage import StageModel
-from ._surfaces import Peaks
 from ._tiles import TileMatches
 from ._transforms.fields.fit_displacement import DisplacementFit
 

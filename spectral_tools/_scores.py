@@ -18,7 +18,7 @@ from ._shared.checks import (
     check_not_negative,
     check_same_shape,
 )
-from ._spectra import power_spectrum, ring_coherence
+from ._spectral.spectra import power_spectrum, ring_coherence
 
 __all__ = [
     "RingCorrelation",

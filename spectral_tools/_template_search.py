@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from ._correlation import BELIEVED, ShiftEstimate
 from ._detection import chance_level
-from ._fades import taper_width
 from ._overlay_kernels import shrink_pixels
-from ._search_kernels import circular_peaks, parabola_tops
 from ._shared.arrays import Floats, Ints, Volume
 from ._shared.fft import fast_shape, forward, frequencies, inverse
 from ._shared.outcomes import Outcome
-from ._spectral_kernels import edge_taper, taper_block, whiten_modes
-from ._whitening import ring_gains
+from ._spectral.peaks import circular_peaks, parabola_tops
+from ._spectral.ring_kernels import edge_taper, taper_block, whiten_modes
+from ._spectral.tapers import taper_width
+from ._spectral.whitening import ring_gains
 
 __all__ = [
     "Bounds",

@@ -7,10 +7,10 @@ import numpy as np
 
 from ._correlation import ALONE, CERTAIN, RIVALS, SPARSE
 from ._detection import chance_of_places, place_side
-from ._fades import short_axes, taper_width
 from ._shared.arrays import Flags, Floats, Ints, Volume
 from ._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
-from ._spectral_kernels import edge_taper, ring_edges
+from ._spectral.ring_kernels import edge_taper, ring_edges
+from ._spectral.tapers import short_axes, taper_width
 from ._subpixel import (
     FARTHEST,
     FOLLOW,

@@ -9,7 +9,7 @@ from scipy import stats
 
 import spectral_tools as spt
 from spectral_tools import _subpixel
-from spectral_tools._gain_kernels import gain_slopes
+from spectral_tools._spectral.gain_gradient import gain_slopes
 
 TRIALS = 40
 

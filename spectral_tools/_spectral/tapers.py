@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._gain_kernels import gain_slopes
-from ._shared.ndimage import distance_transform_edt, shift_image
-from ._spectral_kernels import edge_taper, fade_blocks
+from .._shared.ndimage import distance_transform_edt, shift_image
+from .gain_gradient import gain_slopes
+from .ring_kernels import edge_taper, fade_blocks
 
 __all__ = ["Windows", "fade", "fade_masked", "short_axes", "taper_width"]
 

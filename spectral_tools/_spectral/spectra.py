@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._fit_kernels import smooth_coherence
-from ._sampling.overlaps import overlap_block
-from ._shared.arrays import Float
-from ._shared.checks import (
+from .._sampling.overlaps import overlap_block
+from .._shared.arrays import Float
+from .._shared.checks import (
     as_finite_image,
     as_shape,
     as_shift,
     check_positive,
     check_same_ndim,
 )
-from ._shared.fft import fftfreq, forward, rfftfreq
-from ._spectral_kernels import edge_taper, ring_edges
+from .._shared.fft import fftfreq, forward, rfftfreq
+from .phase_fit_kernels import smooth_coherence
+from .ring_kernels import edge_taper, ring_edges
 
 __all__ = [
     "RingAverage",

@@ -8,11 +8,11 @@ import math
 
 import numpy as np
 
-from ._agreement_kernels import disagreement, halves_apart, ring_shifts
-from ._rim_kernels import OWN, rim_shares, trust_rings
-from ._shared.arrays import Flags, Floats, Spectrum
-from ._shared.compiled import compiled
-from ._spectral_kernels import FAINT, mark_runs
+from .._shared.arrays import Flags, Floats, Spectrum
+from .._shared.compiled import compiled
+from .ring_agreement import disagreement, halves_apart, ring_shifts
+from .ring_kernels import FAINT, mark_runs
+from .taper_leakage import OWN, rim_shares, trust_rings
 
 __all__ = ["fit_step", "ring_sums", "smooth_coherence"]
 

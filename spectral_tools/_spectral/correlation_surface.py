@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._search_kernels import box_table, local_maxima, score_lags
-from ._shared.arrays import Float
-from ._shared.checks import (
+from .._shared.arrays import Float
+from .._shared.checks import (
     as_finite_image,
     as_shift,
     check_count,
@@ -19,8 +18,9 @@ from ._shared.checks import (
     check_same_ndim,
     check_whitening,
 )
-from ._shared.fft import fast_shape, forward, inverse
-from ._whitening import whiten_images
+from .._shared.fft import fast_shape, forward, inverse
+from .peaks import box_table, local_maxima, score_lags
+from .whitening import whiten_images
 
 __all__ = ["Peaks", "correlation_surface", "find_peaks", "whiten"]
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from ._shared.arrays import AnyArray, Floats, Ints
-from ._shared.compiled import compiled
+from .._shared.arrays import AnyArray, Floats, Ints
+from .._shared.compiled import compiled
 
 __all__ = ["gain_slopes"]
 

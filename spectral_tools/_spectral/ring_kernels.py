@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from ._shared.arrays import AnyArray, Floats, Ints, Spectrum
-from ._shared.compiled import compiled
+from .._shared.arrays import AnyArray, Floats, Ints, Spectrum
+from .._shared.compiled import compiled
 
 __all__ = [
     "FAINT",

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
-from ._shared.arrays import Flags, Floats
-from ._shared.compiled import compiled
+from .._shared.arrays import Flags, Floats
+from .._shared.compiled import compiled
 
 __all__ = ["disagreement", "halves_apart", "ring_shifts"]
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats, Spectrum, Volume
-from ._shared.fft import forward_pair, frequencies, inverse
-from ._spectral_kernels import (
+from .._shared.arrays import Floats, Spectrum, Volume
+from .._shared.fft import forward_pair, frequencies, inverse
+from .ring_kernels import (
     edge_taper,
     extend_periodic,
     flatten_modes,

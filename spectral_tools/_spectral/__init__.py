@@ -1,0 +1,1 @@
+"""One or two images seen through their spectra: tapers, rings, whitening, peaks."""
