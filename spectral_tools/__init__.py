@@ -17,12 +17,14 @@ from ._grid_matches import match_grid
 from ._lazy import lazy_composite
 from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
+from ._matching.fixed_pattern import camera_pattern
+from ._matching.match_tiles import TileMatches, match_tiles
+from ._matching.shifts import ShiftEstimate, phase_correlate
 from ._mesh import MeshRelaxation, relax_meshes
 from ._neighbors import neighbor_mean
 from ._orientation import OrientationEstimate, match_orientation
 from ._overlap_scores import OverlapScores, overlap_scores
 from ._pairs import PointMatches, refine_pair
-from ._pattern import camera_pattern
 from ._place_tiles import TilePlacement, place_tiles
 from ._placement import Placement, solve_rigid
 from ._render import Composite, warp_composite
@@ -38,7 +40,6 @@ from ._scores import (
 from ._series import SeriesAlignment, align_series
 from ._shading import Shading, apply_shading, estimate_shading
 from ._shared.outcomes import Outcome
-from ._shifts import ShiftEstimate, phase_correlate
 from ._simulate import (
     SimulatedPair,
     SimulatedSeries,
@@ -64,7 +65,6 @@ from ._spectral.spectra import (
 from ._stack import StackAlignment, align_stack
 from ._stage import StageModel
 from ._textures import gaussian_texture
-from ._tiles import TileMatches, match_tiles
 from ._transform_choice import TransformComparison, compare_transforms
 from ._transforms.estimate_transform import estimate_transform, transform_covariance
 from ._transforms.fields.displacement import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ._canvas_mean import MeanCanvas, under_frame
-from ._correlation import ShiftEstimate
+from ._matching.phase_correlate import ShiftEstimate
 from ._overlay import Rings, filter_picture, weigh_rings
 from ._overlay_noise import Noise, radii
 from ._shared.arrays import Flags, Floats, Ints, Volume

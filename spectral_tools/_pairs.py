@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._correlation import ShiftEstimate, correlate_images
+from ._matching.phase_correlate import ShiftEstimate, correlate_images
 from ._shared.checks import (
     as_finite,
     as_image,

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ._periods import periodic_copies
+from ._matching.ambiguity import periodic_copies
 from ._pose_fit import PoseFit, fit_pose, pose_matrix, travel
 from ._pose_search import Place, shrinking
 from ._pose_sheets import Sheet, lay_over

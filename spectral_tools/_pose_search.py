@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._detection import Candidates, Search, chance_level, few_places
+from ._matching.search import Candidates, Search, chance_level, few_places
 from ._pose_kernels import sample_turned
 from ._pose_sketch import RAYS, STEP, Sketch
 from ._shared.arrays import Floats, Plane

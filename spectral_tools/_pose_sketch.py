@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._correlation import prepare_image
+from ._matching.phase_correlate import prepare_image
 from ._pose_kernels import polar_power
 from ._pose_sheets import Sheet, make_sheet
 from ._shared.arrays import Floats, Plane

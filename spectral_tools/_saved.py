@@ -14,10 +14,11 @@ from typing import Any, get_args, get_origin
 import h5py
 import numpy as np
 
-from ._correlation import ShiftEstimate
 from ._gains import Gains
 from ._hdf5 import attribute, find, opened, read, told, written
 from ._loops import LoopClosures
+from ._matching.match_tiles import TileMatches
+from ._matching.phase_correlate import ShiftEstimate
 from ._mesh import MeshRelaxation
 from ._pairs import PointMatches
 from ._place_tiles import TilePlacement
@@ -33,7 +34,6 @@ from ._spectral.correlation_surface import Peaks
 from ._spectral.spectra import RingAverage, RingCoherence
 from ._stack import StackAlignment
 from ._stage import StageModel
-from ._tiles import TileMatches
 from ._transforms.fields.fit_displacement import DisplacementFit
 
 __all__ = ["load_result", "save_result"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._canvas_mean import MeanCanvas
-from ._correlation import ShiftEstimate
 from ._drift import complete_walk
+from ._matching.phase_correlate import ShiftEstimate
 from ._series_inputs import SeriesInputs, check_series
 from ._series_match import Group, Learned, learn, volume_of
 from ._series_parts import match_along, match_to

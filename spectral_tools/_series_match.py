@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._canvas_mean import MeanCanvas
-from ._correlation import ShiftEstimate, mend_holes
 from ._frames import Frames
 from ._lookalikes import Lookalikes
+from ._matching.phase_correlate import ShiftEstimate, mend_holes
 from ._overlay_noise import Noise
 from ._shared.arrays import Floats, Ints, Volume
 from ._shared.outcomes import Outcome

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._correlation import ShiftEstimate
 from ._lookalikes import admit, find_lookalikes
+from ._matching.phase_correlate import ShiftEstimate
 from ._overlay import lay_out
 from ._placement import Placement, solve_rigid
 from ._series_inputs import SeriesInputs

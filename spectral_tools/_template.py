@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ._canvas_mean import MeanCanvas
-from ._correlation import ShiftEstimate
+from ._matching.phase_correlate import ShiftEstimate
 from ._overlay import lay_out
 from ._overlay_noise import Noise, measure_noise, ring_powers
 from ._shared.arrays import Flags, Floats, Volume

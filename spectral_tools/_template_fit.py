@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ._correlation import BELIEVED, ShiftEstimate, correlate_images
+from ._matching.phase_correlate import BELIEVED, ShiftEstimate, correlate_images
+from ._matching.shift_fit import fit_shift
 from ._overlay import Overlay, OverlayFit, fit_overlay, lay_out
 from ._overlay_noise import measure_noise
 from ._shared.arrays import Flags, Floats, Ints, Volume
 from ._shared.outcomes import Outcome
-from ._subpixel import fit_shift
 from ._template_search import (
     Bounds,
     Template,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._correlation import BELIEVED, ShiftEstimate
-from ._detection import chance_level
+from ._matching.phase_correlate import BELIEVED, ShiftEstimate
+from ._matching.search import chance_level
 from ._overlay_kernels import shrink_pixels
 from ._shared.arrays import Floats, Ints, Volume
 from ._shared.fft import fast_shape, forward, frequencies, inverse

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ._canvas_mean import MeanCanvas
-from ._correlation import BELIEVED, ShiftEstimate
+from ._matching.phase_correlate import BELIEVED, ShiftEstimate
 from ._overlay import Overlay, OverlayFit, even_light, fit_overlay, lay_out
 from ._overlay_noise import Noise, measure_noise
 from ._shared.arrays import Flags, Floats, Volume

@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools import _canvas, _tiles
+from spectral_tools import _canvas
+from spectral_tools._matching import match_tiles
 from spectral_tools._shared.compiled import compiled
 
 GRID, SIDE = (3, 3), 128
@@ -100,7 +101,7 @@ def test_a_link_under_a_pattern_carries_its_own_tiles_alone(tiles, rng):
 
 
 def test_many_links_travel_in_groups(made, stored, links, monkeypatch):
-    monkeypatch.setattr(_tiles, "MOST_TASKS", 5)
+    monkeypatch.setattr(match_tiles, "MOST_TASKS", 5)
     sizes = []
     options = {"positions": made.stage, "max_shift": 10}
     found = spt.match_tiles(stored, links, **options, workers=weighed(sizes))

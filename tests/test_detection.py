@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 import spectral_tools as spt
-from spectral_tools import _detection
+from spectral_tools._matching import search
 
 BELIEVED = 1e-3
 
@@ -315,7 +315,7 @@ def test_chance_level_of_normal_heights_is_theirs():
     for _ in range(300):
         heights = normal_maxima(rng, 2000)
         best = normal_maxima(rng, 500).max()
-        levels.append(_detection.chance_level(best, heights, 500)[0])
+        levels.append(search.chance_level(best, heights, 500)[0])
     # A probability is uniform: its mean has a standard deviation of 0.017, and the
     # tail of a normal law is a little shorter than the one that is fitted.
     assert abs(np.mean(levels) - 0.5) < 0.1
@@ -324,12 +324,12 @@ def test_chance_level_of_normal_heights_is_theirs():
 
 def test_chance_level_falls_with_height_and_rises_with_trials():
     heights = normal_maxima(np.random.default_rng(10), 500)
-    levels = [_detection.chance_level(h, heights, 100)[0] for h in (1, 3, 4, 6, 50)]
+    levels = [search.chance_level(h, heights, 100)[0] for h in (1, 3, 4, 6, 50)]
     assert levels == sorted(levels, reverse=True)
     assert levels[-1] < 1e-12
-    more = [_detection.chance_level(4.0, heights, n)[0] for n in (1, 10, 1000)]
+    more = [search.chance_level(4.0, heights, n)[0] for n in (1, 10, 1000)]
     assert more == sorted(more)
 
 
 def test_too_few_heights_tell_nothing():
-    assert _detection.chance_level(9.0, np.ones(3), 3)[0] == 1
+    assert search.chance_level(9.0, np.ones(3), 3)[0] == 1

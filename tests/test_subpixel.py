@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 import spectral_tools as spt
-from spectral_tools import _subpixel
+from spectral_tools._matching import shift_fit
 from spectral_tools._spectral.gain_gradient import gain_slopes
 
 TRIALS = 40
@@ -186,7 +186,7 @@ def test_fit_finds_its_way_from_a_pixel_and_a_half(start):
     field = spt.gaussian_texture((160, 160), rng=2)
     made = spt.simulate_pair(field, (128, 128), (5.4, -3.3), noise_sigma=0.1, rng=2)
     images = [im.astype(np.float32)[None] for im in (made.reference, made.moving)]
-    fit = _subpixel.fit_shift(*images, np.array([0.0, *start]))
+    fit = shift_fit.fit_shift(*images, np.array([0.0, *start]))
     error = np.abs(fit.shift[1:] - made.shift)
     assert (error < 5 * np.sqrt(np.diag(fit.covariance)[1:])).all(), error
 
@@ -229,7 +229,7 @@ def test_fit_ends_where_it_ends_however_it_starts(rough):
     made = spt.simulate_pair(field, (128, 128), (5.4, -3.3), noise_sigma=0.1, rng=2)
     images = [im.astype(np.float32)[None] for im in (made.reference, made.moving)]
     fits = [
-        _subpixel.fit_shift(*images, np.array([0.0, *start]), rough=kind)
+        shift_fit.fit_shift(*images, np.array([0.0, *start]), rough=kind)
         for start, kind in (((5.3, -3.2), rough), ((5.4, -3.3), 0))
     ]
     # Fits end when a step is below a tenth of the standard deviation, in 1 or 2 rounds.
@@ -301,7 +301,7 @@ sizes = st.lists(st.integers(1, 9), min_size=3, max_size=3).map(np.array)
 @given(shape0=sizes, shape1=sizes, whole=st.lists(st.integers(-9, 9), min_size=3))
 def test_blocks_are_what_two_images_share(shape0, shape1, whole):
     whole = np.array(whole[:3])
-    start0, start1, block = _subpixel.overlap_block(shape0, shape1, whole)
+    start0, start1, block = shift_fit.overlap_block(shape0, shape1, whole)
     for axis in range(3):
         first = set(range(shape0[axis]))
         second = {pixel + whole[axis] for pixel in range(shape1[axis])}

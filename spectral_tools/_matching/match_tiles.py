@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._correlation import ShiftEstimate, correlate_images
-from ._pattern import Job, match_without_pattern, steady_pattern
-from ._sampling.overlaps import cut_mask, lag_bounds, reachable_parts
-from ._shared.arrays import unstacked
-from ._shared.checks import (
+from .._sampling.overlaps import cut_mask, lag_bounds, reachable_parts
+from .._shared.arrays import unstacked
+from .._shared.checks import (
     as_shift,
     as_valid,
     check_count,
@@ -22,9 +20,11 @@ from ._shared.checks import (
     check_whitening,
     image_dtype,
 )
-from ._shared.link_arguments import Links, listed_positions, number_links
-from ._shared.outcomes import Outcome
-from ._shared.workers import Workers, check_workers, spread
+from .._shared.link_arguments import Links, listed_positions, number_links
+from .._shared.outcomes import Outcome
+from .._shared.workers import Workers, check_workers, spread
+from .fixed_pattern import Job, match_without_pattern, steady_pattern
+from .phase_correlate import ShiftEstimate, correlate_images
 
 __all__ = ["TileMatches", "label_pairs", "match_tiles"]
 

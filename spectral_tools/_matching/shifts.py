@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._correlation import ShiftEstimate, correlate_images
-from ._shared.checks import (
+from .._shared.checks import (
     as_image,
     as_shift,
     as_valid,
@@ -15,6 +14,7 @@ from ._shared.checks import (
     check_same_ndim,
     check_whitening,
 )
+from .phase_correlate import ShiftEstimate, correlate_images
 
 __all__ = ["ShiftEstimate", "phase_correlate"]
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._correlation import ShiftEstimate
-from ._shared.checks import as_image, image_dtype
-from ._shared.fft import fftfreq, forward, inverse, rfftfreq
-from ._shared.outcomes import Outcome
-from ._shared.sparse import connected_groups
+from .._shared.checks import as_image, image_dtype
+from .._shared.fft import fftfreq, forward, inverse, rfftfreq
+from .._shared.outcomes import Outcome
+from .._shared.sparse import connected_groups
+from .phase_correlate import ShiftEstimate
 
 __all__ = [
     "CameraPattern",

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._detection import (
+from .._sampling.overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
+from .._shared.ndimage import distance_transform_edt, gaussian_filter
+from .._shared.outcomes import Outcome
+from .._spectral.ring_kernels import halve_volume
+from .ambiguity import repeats_itself
+from .search import (
     Candidates,
     Search,
     circular_search,
@@ -17,12 +22,7 @@ from ._detection import (
     few_places,
     show_the_same,
 )
-from ._periods import repeats_itself
-from ._sampling.overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
-from ._shared.ndimage import distance_transform_edt, gaussian_filter
-from ._shared.outcomes import Outcome
-from ._spectral.ring_kernels import halve_volume
-from ._subpixel import ROUNDS, ShiftFit, fit_shift
+from .shift_fit import ROUNDS, ShiftFit, fit_shift
 
 __all__ = [
     "ALONE",

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._correlation import ALONE, CERTAIN, RIVALS, SPARSE
-from ._detection import chance_of_places, place_side
-from ._shared.arrays import Flags, Floats, Ints, Volume
-from ._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
-from ._spectral.ring_kernels import edge_taper, ring_edges
-from ._spectral.tapers import short_axes, taper_width
-from ._subpixel import (
+from .._shared.arrays import Flags, Floats, Ints, Volume
+from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
+from .._spectral.ring_kernels import edge_taper, ring_edges
+from .._spectral.tapers import short_axes, taper_width
+from .phase_correlate import ALONE, CERTAIN, RIVALS, SPARSE
+from .search import chance_of_places, place_side
+from .shift_fit import (
     FARTHEST,
     FOLLOW,
     MOST,
@@ -21,7 +21,7 @@ from ._subpixel import (
     nearest_whole,
     uncertainty_factor,
 )
-from ._window_kernels import (
+from .window_kernels import (
     count_places,
     fade_windows,
     rank_peaks,

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._sampling.overlaps import overlap_block
-from ._shared.fft import forward, inverse
-from ._spectral.peaks import local_maxima
+from .._sampling.overlaps import overlap_block
+from .._shared.fft import forward, inverse
+from .._spectral.peaks import local_maxima
 
 __all__ = ["periodic_copies", "repeats_itself"]
 

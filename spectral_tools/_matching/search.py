@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._sampling.overlaps import overlap_block
-from ._shared.arrays import Floats, Ints, Volume
-from ._shared.fft import fast_shape, forward_pair, inverse
-from ._spectral.peaks import (
+from .._sampling.overlaps import overlap_block
+from .._shared.arrays import Floats, Ints, Volume
+from .._shared.fft import fast_shape, forward_pair, inverse
+from .._spectral.peaks import (
     box_table,
     chance_level,
     circular_peaks,
@@ -23,7 +23,7 @@ from ._spectral.peaks import (
     parabola_tops,
     score_lags,
 )
-from ._spectral.whitening import tapered_spectra, whiten_images, whiten_spectra
+from .._spectral.whitening import tapered_spectra, whiten_images, whiten_spectra
 
 __all__ = [
     "Candidates",

@@ -8,19 +8,19 @@ import math
 
 import numpy as np
 
-from ._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
-from ._shared.compiled import compiled
-from ._spectral.gain_gradient import gain_slopes
-from ._spectral.peaks import chance_level, circular_peaks, parabola_tops
-from ._spectral.phase_fit_kernels import fit_step, ring_sums
-from ._spectral.ring_kernels import (
+from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
+from .._shared.compiled import compiled
+from .._spectral.gain_gradient import gain_slopes
+from .._spectral.peaks import chance_level, circular_peaks, parabola_tops
+from .._spectral.phase_fit_kernels import fit_step, ring_sums
+from .._spectral.ring_kernels import (
     fade_blocks,
     ring_whitening,
     taper_block,
     whiten_modes,
 )
-from ._spectral.taper_leakage import rim_slopes
-from ._subpixel import NEWTON, STEP_FLOOR, STEP_SIGMAS, STEPS
+from .._spectral.taper_leakage import rim_slopes
+from .shift_fit import NEWTON, STEP_FLOOR, STEP_SIGMAS, STEPS
 
 __all__ = [
     "count_pixels",

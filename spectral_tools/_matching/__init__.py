@@ -1,0 +1,1 @@
+"""One shift between two images, and between many tiles."""
