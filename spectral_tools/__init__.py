@@ -19,10 +19,13 @@ from ._links import grid_links, grid_positions, overlapping_links
 from ._loops import LoopClosures, loop_closures
 from ._matching.fixed_pattern import camera_pattern
 from ._matching.match_tiles import TileMatches, match_tiles
+from ._matching.orientation.match_orientation import (
+    OrientationEstimate,
+    match_orientation,
+)
 from ._matching.shifts import ShiftEstimate, phase_correlate
 from ._mesh import MeshRelaxation, relax_meshes
 from ._neighbors import neighbor_mean
-from ._orientation import OrientationEstimate, match_orientation
 from ._overlap_scores import OverlapScores, overlap_scores
 from ._pairs import PointMatches, refine_pair
 from ._place_tiles import TilePlacement, place_tiles

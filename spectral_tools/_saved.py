@@ -18,12 +18,12 @@ from ._gains import Gains
 from ._hdf5 import attribute, find, opened, read, told, written
 from ._loops import LoopClosures
 from ._matching.match_tiles import TileMatches
+from ._matching.orientation.pose_match import OrientationEstimate
 from ._matching.phase_correlate import ShiftEstimate
 from ._mesh import MeshRelaxation
 from ._pairs import PointMatches
 from ._place_tiles import TilePlacement
 from ._placement import Placement
-from ._pose_match import OrientationEstimate
 from ._render import Composite
 from ._report import PlacementReport, SeamResiduals
 from ._series import SeriesAlignment

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ._pose_search import Range
+from ._matching.orientation.pose_search import Range
 from ._shared.arrays import Flags, Floats, Ints, unstacked
 from ._shared.checks import as_image, as_valid, check_count, check_positive
 from ._shared.outcomes import Outcome

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._grid_windows import Windows, match_windows, window_pass
-from ._pose_match import OrientationEstimate, match_sketches
-from ._pose_search import Range, shrinking
-from ._pose_sketch import Sketch, make_sketch
+from ._matching.orientation.pose_images import Sketch, make_sketch
+from ._matching.orientation.pose_match import OrientationEstimate, match_sketches
+from ._matching.orientation.pose_search import Range, shrinking
 from ._shared.arrays import Flags, Floats
 from ._shared.outcomes import Outcome
 from ._transforms.matrices import apply_transform

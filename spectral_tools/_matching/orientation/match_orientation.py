@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._pose_match import (
+from ..._shared.checks import as_finite, as_image, as_valid, check_fraction
+from ..._shared.outcomes import Outcome
+from .pose_images import make_sketch
+from .pose_match import (
     OrientationEstimate,
     grows_away,
     match_sketches,
     nothing_found,
 )
-from ._pose_search import Range
-from ._pose_sketch import make_sketch
-from ._shared.checks import as_finite, as_image, as_valid, check_fraction
-from ._shared.outcomes import Outcome
+from .pose_search import Range
 
 __all__ = ["OrientationEstimate", "match_orientation"]
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._matching.phase_correlate import prepare_image
-from ._pose_kernels import polar_power
-from ._pose_sheets import Sheet, make_sheet
-from ._shared.arrays import Floats, Plane
-from ._shared.fft import fast_shape, forward
-from ._shared.ndimage import distance_transform_edt
-from ._spectral.ring_kernels import edge_taper
-from ._spectral.whitening import whiten_images
+from ..._shared.arrays import Floats, Plane
+from ..._shared.fft import fast_shape, forward
+from ..._shared.ndimage import distance_transform_edt
+from ..._spectral.ring_kernels import edge_taper
+from ..._spectral.whitening import whiten_images
+from ..phase_correlate import prepare_image
+from .pose_kernels import polar_power
+from .pose_sheets import Sheet, make_sheet
 
 __all__ = ["LOWEST", "RAYS", "STEP", "Sketch", "make_sketch", "polar_map"]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._pose_kernels import sample_turned
-from ._sampling.splines import prefilter, smooth, smooth_margin, spline_margin
-from ._shared.arrays import Floats, Plane
-from ._shared.fft import fast_shape
-from ._shared.ndimage import distance_transform_edt
-from ._spectral.ring_kernels import edge_taper
+from ..._sampling.splines import prefilter, smooth, smooth_margin, spline_margin
+from ..._shared.arrays import Floats, Plane
+from ..._shared.fft import fast_shape
+from ..._shared.ndimage import distance_transform_edt
+from ..._spectral.ring_kernels import edge_taper
+from .pose_kernels import sample_turned
 
 __all__ = ["Sheet", "faded_pair", "lay_over", "make_sheet"]
 

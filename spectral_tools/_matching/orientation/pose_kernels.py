@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from ._sampling.splines import gather_spline, spline_weights
-from ._shared.arrays import Floats, Image
-from ._shared.compiled import compiled
+from ..._sampling.splines import gather_spline, spline_weights
+from ..._shared.arrays import Floats, Image
+from ..._shared.compiled import compiled
 
 __all__ = ["polar_power", "pose_sums", "sample_turned"]
 

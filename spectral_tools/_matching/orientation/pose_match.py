@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._pose_fit import PoseFit, fit_pose
-from ._pose_rivals import corners_apart, periods_away, slid_along, standing_by
-from ._pose_search import Place, Range, find_places, shrinking, suggest_turns
-from ._pose_sheets import Sheet, make_sheet
-from ._pose_sketch import Sketch
-from ._shared.arrays import Floats
-from ._shared.outcomes import Outcome
+from ..._shared.arrays import Floats
+from ..._shared.outcomes import Outcome
+from .pose_fit import PoseFit, fit_pose
+from .pose_images import Sketch
+from .pose_rivals import corners_apart, periods_away, slid_along, standing_by
+from .pose_search import Place, Range, find_places, shrinking, suggest_turns
+from .pose_sheets import Sheet, make_sheet
 
 __all__ = ["OrientationEstimate", "grows_away", "match_sketches", "nothing_found"]
 

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
-from ._matching.ambiguity import periodic_copies
-from ._pose_fit import PoseFit, fit_pose, pose_matrix, travel
-from ._pose_search import Place, shrinking
-from ._pose_sheets import Sheet, lay_over
-from ._pose_sketch import Sketch
-from ._shared.arrays import Floats
+from ..._shared.arrays import Floats
+from ..ambiguity import periodic_copies
+from .pose_fit import PoseFit, fit_pose, pose_matrix, travel
+from .pose_images import Sketch
+from .pose_search import Place, shrinking
+from .pose_sheets import Sheet, lay_over
 
 __all__ = ["corners_apart", "far_apart", "periods_away", "slid_along", "standing_by"]
 

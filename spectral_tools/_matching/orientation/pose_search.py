@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._matching.search import Candidates, Search, chance_level, few_places
-from ._pose_kernels import sample_turned
-from ._pose_sketch import RAYS, STEP, Sketch
-from ._shared.arrays import Floats, Plane
-from ._shared.fft import fast_shape, forward_pair, inverse
-from ._spectral.peaks import circular_peaks, local_maxima, parabola_tops
+from ..._shared.arrays import Floats, Plane
+from ..._shared.fft import fast_shape, forward_pair, inverse
+from ..._spectral.peaks import circular_peaks, local_maxima, parabola_tops
+from ..search import Candidates, Search, chance_level, few_places
+from .pose_images import RAYS, STEP, Sketch
+from .pose_kernels import sample_turned
 
 __all__ = [
     "Place",

@@ -1,0 +1,1 @@
+"""Rotation, scale and mirror image between two images."""
