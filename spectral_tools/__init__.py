@@ -7,7 +7,6 @@ to the reference image, and from a tile to the mosaic.
 """
 
 from . import io, plot
-from ._affine import solve_affine
 from ._apply_shifts import apply_shifts, common_area, make_template
 from ._composite_blocks import composite_blocks
 from ._composite_bounds import composite_bounds
@@ -15,8 +14,6 @@ from ._control_points import find_control_points, refine_points
 from ._gains import Gains, solve_gains
 from ._grid_matches import match_grid
 from ._lazy import lazy_composite
-from ._links import grid_links, grid_positions, overlapping_links
-from ._loops import LoopClosures, loop_closures
 from ._matching.fixed_pattern import camera_pattern
 from ._matching.match_tiles import TileMatches, match_tiles
 from ._matching.orientation.match_orientation import (
@@ -28,10 +25,20 @@ from ._mesh import MeshRelaxation, relax_meshes
 from ._neighbors import neighbor_mean
 from ._overlap_scores import OverlapScores, overlap_scores
 from ._pairs import PointMatches, refine_pair
-from ._place_tiles import TilePlacement, place_tiles
-from ._placement import Placement, solve_rigid
+from ._placement.affine import solve_affine
+from ._placement.grid_links import grid_links, grid_positions, overlapping_links
+from ._placement.loop_closures import LoopClosures, loop_closures
+from ._placement.place_tiles import TilePlacement, place_tiles
+from ._placement.report import (
+    PlacementReport,
+    SeamResiduals,
+    placement_report,
+    seam_residuals,
+)
+from ._placement.solve_tiles import Placement, solve_rigid
+from ._placement.stage_model import StageModel
+from ._placement.uncertainty import offset_covariance, position_covariance
 from ._render import Composite, warp_composite
-from ._report import PlacementReport, SeamResiduals, placement_report, seam_residuals
 from ._resample import Resampled, resample
 from ._scores import (
     RingCorrelation,
@@ -66,7 +73,6 @@ from ._spectral.spectra import (
     ring_coherence,
 )
 from ._stack import StackAlignment, align_stack
-from ._stage import StageModel
 from ._textures import gaussian_texture
 from ._transform_choice import TransformComparison, compare_transforms
 from ._transforms.estimate_transform import estimate_transform, transform_covariance
@@ -91,7 +97,6 @@ from ._transforms.matrices import (
     translation,
 )
 from ._transforms.point_maps import TransformEstimate
-from ._uncertainty import offset_covariance, position_covariance
 from ._warp import warp_image
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._links import overlapping_links
+from ._placement.grid_links import overlapping_links
 from ._seam_levels import Seam, measure_seam
 from ._shared.arrays import Floats, Ints
 from ._shared.checks import as_matrices, check_affine, image_dtype

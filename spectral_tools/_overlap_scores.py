@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._placement import Placement
+from ._placement.solve_tiles import Placement
 from ._scores import normalized_cross_correlation
 from ._shared.arrays import Floats
 from ._shared.checks import as_image, as_valid

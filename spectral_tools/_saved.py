@@ -16,16 +16,17 @@ import numpy as np
 
 from ._gains import Gains
 from ._hdf5 import attribute, find, opened, read, told, written
-from ._loops import LoopClosures
 from ._matching.match_tiles import TileMatches
 from ._matching.orientation.pose_match import OrientationEstimate
 from ._matching.phase_correlate import ShiftEstimate
 from ._mesh import MeshRelaxation
 from ._pairs import PointMatches
-from ._place_tiles import TilePlacement
-from ._placement import Placement
+from ._placement.loop_closures import LoopClosures
+from ._placement.place_tiles import TilePlacement
+from ._placement.report import PlacementReport, SeamResiduals
+from ._placement.solve_tiles import Placement
+from ._placement.stage_model import StageModel
 from ._render import Composite
-from ._report import PlacementReport, SeamResiduals
 from ._series import SeriesAlignment
 from ._shading import Shading
 from ._shared.outcomes import Outcome
@@ -33,7 +34,6 @@ from ._simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
 from ._spectral.correlation_surface import Peaks
 from ._spectral.spectra import RingAverage, RingCoherence
 from ._stack import StackAlignment
-from ._stage import StageModel
 from ._transforms.fields.fit_displacement import DisplacementFit
 
 __all__ = ["load_result", "save_result"]

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from ._lookalikes import admit, find_lookalikes
 from ._matching.phase_correlate import ShiftEstimate
 from ._overlay import lay_out
-from ._placement import Placement, solve_rigid
+from ._placement.solve_tiles import Placement, solve_rigid
+from ._placement.uncertainty import position_covariance
 from ._series_inputs import SeriesInputs
 from ._series_match import (
     Group,
@@ -27,7 +28,6 @@ from ._template_alone import listen
 from ._template_fit import far_apart, prepare_picture
 from ._template_search import no_match
 from ._template_settle import believed
-from ._uncertainty import position_covariance
 
 __all__ = ["match_along", "match_to"]
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._placement import Placement
+from ._placement.report import PlacementReport, failed_links, placement_report
+from ._placement.solve_tiles import Placement
+from ._placement.uncertainty import position_covariance
 from ._plot_grid import warped_grid
 from ._plot_images import checkerboard, overlay, swipe
 from ._plot_points import points
@@ -25,11 +27,9 @@ from ._plot_style import (
     several,
     shown_scale,
 )
-from ._report import PlacementReport, failed_links, placement_report
 from ._shared.arrays import Floats
 from ._shared.checks import as_points
 from ._shared.outcomes import Outcome
-from ._uncertainty import position_covariance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from spectral_tools import _network
-from spectral_tools._multigrid import balanced_steps, coarsened, lists_of
-from spectral_tools._network import Network, Relaxation, centred, systems_of
+from spectral_tools._placement.solvers import translations
+from spectral_tools._placement.solvers.multigrid import (
+    balanced_steps,
+    coarsened,
+    lists_of,
+)
+from spectral_tools._placement.solvers.translations import (
+    Network,
+    Relaxation,
+    centred,
+    systems_of,
+)
 from spectral_tools._shared.sparse import connected_groups
 
 SIDE = 60
@@ -84,11 +93,11 @@ def solved(network, trust=None):
 
 def solved_both_ways(network, monkeypatch, trust=None):
     """Solve by multigrid, and by a factor in two steps, so that it is exact."""
-    monkeypatch.setattr(_network, "LARGE", 1)
+    monkeypatch.setattr(translations, "LARGE", 1)
     with monkeypatch.context() as without_factor:
-        without_factor.setattr(_network, "factorized_stiffness", None)
+        without_factor.setattr(translations, "factorized_stiffness", None)
         found = solved(network, trust)
-    monkeypatch.setattr(_network, "LARGE", np.inf)
+    monkeypatch.setattr(translations, "LARGE", np.inf)
     exact = solved(network, trust)
     exact = Relaxation(network, systems_of(network)).moved(network, trust, exact)
     return centred(network, found), centred(network, exact)
@@ -148,7 +157,7 @@ def test_multigrid_solves_each_axis(ndim, monkeypatch):
 
 
 def test_order_of_tiles_does_not_matter_to_multigrid(monkeypatch):
-    monkeypatch.setattr(_network, "LARGE", 1)
+    monkeypatch.setattr(translations, "LARGE", 1)
     rng = np.random.default_rng(6)
     network = network_of(grid_of_tiles(), rng)
     rank = rng.permutation(COUNT)
@@ -164,13 +173,13 @@ def test_order_of_tiles_does_not_matter_to_multigrid(monkeypatch):
 
 
 def test_multigrid_gives_the_same_bits_again(monkeypatch):
-    monkeypatch.setattr(_network, "LARGE", 1)
+    monkeypatch.setattr(translations, "LARGE", 1)
     network = network_of(grid_of_tiles(), np.random.default_rng(7))
     assert_array_equal(solved(network), solved(network))
 
 
 def test_perfect_links_leave_no_mismatch_in_a_large_network(monkeypatch):
-    monkeypatch.setattr(_network, "LARGE", 1)
+    monkeypatch.setattr(translations, "LARGE", 1)
     network = network_of(grid_of_tiles(), np.random.default_rng(8))
     links = network.links
     offsets = network.places[links[:, 1]] - network.places[links[:, 0]]
@@ -197,6 +206,6 @@ def test_links_from_everywhere_to_everywhere_converge():
 def test_a_factor_takes_over_where_multigrid_gives_up(monkeypatch):
     network = network_of(grid_of_tiles(), np.random.default_rng(10))
     exact = solved(network)
-    monkeypatch.setattr(_network, "LARGE", 1)
-    monkeypatch.setattr("spectral_tools._multigrid.PATIENCE", 3)
+    monkeypatch.setattr(translations, "LARGE", 1)
+    monkeypatch.setattr("spectral_tools._placement.solvers.multigrid.PATIENCE", 3)
     assert_allclose(solved(network), exact, rtol=0, atol=1e-7)

@@ -5,9 +5,9 @@ from scipy import optimize
 from scipy.spatial.transform import Rotation
 
 import spectral_tools as spt
-from spectral_tools._normal_blocks import PointLinks
+from spectral_tools._placement.solvers.normal_equations import PointLinks
+from spectral_tools._placement.solvers.similarities import solve_turns
 from spectral_tools._shared.sparse import connected_groups
-from spectral_tools._turns import solve_turns
 
 SIGMA = 0.5
 SIDE = 500.0

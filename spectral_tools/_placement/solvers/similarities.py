@@ -4,7 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ._normal_blocks import (
+from ..._shared.arrays import Flags, Floats
+from ..._shared.consensus import find_consensus, judge_of, suspicious
+from ..._shared.sparse import factorized_blocks
+from ..._transforms.rotations import nearest_rotations
+from .normal_equations import (
     LEAST_STIFFNESS,
     USUAL_STIFFNESS,
     PointLinks,
@@ -16,12 +20,8 @@ from ._normal_blocks import (
     undetermined,
     unit_variance,
 )
-from ._shared.arrays import Flags, Floats
-from ._shared.consensus import find_consensus, judge_of, suspicious
-from ._shared.sparse import factorized_blocks
-from ._synchronise import synchronised
-from ._transforms.rotations import nearest_rotations
-from ._turn_states import (
+from .rotation_averaging import synchronised
+from .turn_states import (
     Setting,
     Turns,
     at_pivot_of,

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._network import Network
-from ._normal_blocks import PointLinks
-from ._robust import solve_network
-from ._shared.arrays import Floats
-from ._shared.checks import as_finite, check_same_shape
-from ._shared.link_arguments import Links, Positions, find_tiles, number_links
-from ._shared.link_inputs import (
+from .._shared.arrays import Floats
+from .._shared.checks import as_finite, check_same_shape
+from .._shared.link_arguments import Links, Positions, find_tiles, number_links
+from .._shared.link_inputs import (
     as_link_points,
     as_link_weights,
     as_places,
@@ -23,9 +20,12 @@ from ._shared.link_inputs import (
     residual_variance,
     tile_outcomes,
 )
-from ._shared.sparse import connected_groups
-from ._transforms.matrices import points_apart
-from ._turns import solve_turns
+from .._shared.sparse import connected_groups
+from .._transforms.matrices import points_apart
+from .solvers.normal_equations import PointLinks
+from .solvers.robust_links import solve_network
+from .solvers.similarities import solve_turns
+from .solvers.translations import Network
 
 __all__ = ["Placement", "solve_rigid"]
 

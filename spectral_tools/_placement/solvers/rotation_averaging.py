@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ._normal_blocks import Pairs, PointLinks, sum_rows
-from ._shared.arrays import Floats
-from ._shared.sparse import factorized_blocks
-from ._transforms.rotations import nearest_rotations
+from ..._shared.arrays import Floats
+from ..._shared.sparse import factorized_blocks
+from ..._transforms.rotations import nearest_rotations
+from .normal_equations import Pairs, PointLinks, sum_rows
 
 __all__ = ["synchronised"]
 

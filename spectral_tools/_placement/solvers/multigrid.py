@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._multigrid_kernels import (
+from ..._shared.arrays import Flags, Floats, Ints32
+from .multigrid_kernels import (
     blend,
     coarser,
     grown,
@@ -18,7 +19,6 @@ from ._multigrid_kernels import (
     tied,
     tree_steps,
 )
-from ._shared.arrays import Flags, Floats, Ints32
 
 __all__ = ["Lists", "Multigrid", "balanced_steps", "coarsened", "lists_of", "tree_of"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._placement import Placement
-from ._selected import Evidence, offset_blocks, position_blocks
-from ._shared.arrays import Floats
-from ._shared.link_arguments import Links, number_links
-from ._shared.sparse import connected_groups
+from .._shared.arrays import Floats
+from .._shared.link_arguments import Links, number_links
+from .._shared.sparse import connected_groups
+from .selected import Evidence, offset_blocks, position_blocks
+from .solve_tiles import Placement
 
 __all__ = ["offset_covariance", "position_covariance"]
 

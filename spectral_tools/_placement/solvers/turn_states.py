@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._normal_blocks import Pairs, PointLinks, sum_rows
-from ._shared.arrays import Flags, Floats
-from ._transforms.rotations import nearest_rotations, rotations
+from ..._shared.arrays import Flags, Floats
+from ..._transforms.rotations import nearest_rotations, rotations
+from .normal_equations import Pairs, PointLinks, sum_rows
 
 __all__ = [
     "Setting",

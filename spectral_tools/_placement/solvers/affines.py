@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from ._normal_blocks import (
+from ..._shared.arrays import Flags, Floats
+from ..._shared.consensus import find_consensus, judge_of, suspicious
+from .normal_equations import (
     LEAST_STIFFNESS,
     USUAL_STIFFNESS,
     PointLinks,
@@ -10,9 +12,7 @@ from ._normal_blocks import (
     undetermined,
     unit_variance,
 )
-from ._shared.arrays import Flags, Floats
-from ._shared.consensus import find_consensus, judge_of, suspicious
-from ._sheet_equations import (
+from .sheet_equations import (
     Fit,
     Sheets,
     fitted,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._shared.arrays import Flags, Floats, Ints
+from ..._shared.arrays import Flags, Floats, Ints
 
 __all__ = [
     "Blocks",

@@ -6,8 +6,8 @@ Neighbours of a tile are listed in ascending order, parallel links one by one:
 
 import numpy as np
 
-from ._shared.arrays import Bytes, Floats, Ints64
-from ._shared.compiled import compiled
+from ..._shared.arrays import Bytes, Floats, Ints64
+from ..._shared.compiled import compiled
 
 __all__ = ["list_loops", "name_suspects"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._shared.arrays import Floats
+from .._shared.arrays import Floats
 
 __all__ = ["StageModel", "fit_stage"]
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._normal_blocks import (
+from ..._shared.arrays import Flags, Floats
+from ..._shared.sparse import factorized_blocks, multiplied_blocks
+from .normal_equations import (
     Blocks,
     Pairs,
     PointLinks,
@@ -16,8 +18,6 @@ from ._normal_blocks import (
     possible_spring,
     sum_rows,
 )
-from ._shared.arrays import Flags, Floats
-from ._shared.sparse import factorized_blocks, multiplied_blocks
 
 __all__ = [
     "Fit",

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Bytes, Ints64
-from ._shared.compiled import compiled
+from ..._shared.arrays import Bytes, Ints64
+from ..._shared.compiled import compiled
 
 __all__ = ["find_loops", "longer_loops"]
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ._layouts import Layout
-from ._matching.match_tiles import TileMatches
-from ._placement import Placement, solve_rigid
-from ._shared.arrays import Flags, Floats, Ints
-from ._shared.link_inputs import tile_outcomes
-from ._shared.outcomes import Outcome
-from ._shared.sparse import connected_groups
-from ._stage import StageModel, fit_stage
+from .._matching.match_tiles import TileMatches
+from .._shared.arrays import Flags, Floats, Ints
+from .._shared.link_inputs import tile_outcomes
+from .._shared.outcomes import Outcome
+from .._shared.sparse import connected_groups
+from .layout import Layout
+from .solve_tiles import Placement, solve_rigid
+from .stage_model import StageModel, fit_stage
 
 __all__ = ["place_with_stage", "usable_links"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._links import Order, grid_links, grid_positions, overlapping_links
-from ._shared.arrays import Flags, Floats, Ints
-from ._shared.checks import as_shape, as_shift
-from ._shared.link_arguments import Links, listed_positions, number_links
+from .._shared.arrays import Flags, Floats, Ints
+from .._shared.checks import as_shape, as_shift
+from .._shared.link_arguments import Links, listed_positions, number_links
+from .grid_links import Order, grid_links, grid_positions, overlapping_links
 
 __all__ = ["Layout", "lay_out"]
 

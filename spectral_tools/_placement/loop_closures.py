@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammainccinv
 
-from ._loop_kernels import list_loops, name_suspects
-from ._shared.arrays import Floats
-from ._shared.checks import check_same_shape
-from ._shared.link_arguments import Links, number_links
-from ._shared.link_inputs import as_link_points, as_link_weights
+from .._shared.arrays import Floats
+from .._shared.checks import check_same_shape
+from .._shared.link_arguments import Links, number_links
+from .._shared.link_inputs import as_link_points, as_link_weights
+from .solvers.loop_kernels import list_loops, name_suspects
 
 __all__ = ["LoopClosures", "loop_closures"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._placement import Placement
-from ._shared.arrays import Floats
-from ._shared.outcomes import Outcome
+from .._shared.arrays import Floats
+from .._shared.outcomes import Outcome
+from .solve_tiles import Placement
 
 __all__ = [
     "PlacementReport",

@@ -6,9 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._belief_kernels import closing_choices, rank_offsets, weigh_choices
-from ._cycle_kernels import find_loops, longer_loops
-from ._network import (
+from ..._shared.arrays import Flags, Floats, Ints
+from ..._shared.sparse import connected_groups
+from ..._shared.statistics import (
+    Judge,
+    honest_limit,
+    judge_plain,
+    near_and_far,
+    option_odds,
+)
+from .cycle_kernels import find_loops, longer_loops
+from .link_beliefs import closing_choices, rank_offsets, weigh_choices
+from .translations import (
     Network,
     Relaxation,
     amounts,
@@ -18,15 +27,6 @@ from ._network import (
     relaxed,
     squares,
     systems_of,
-)
-from ._shared.arrays import Flags, Floats, Ints
-from ._shared.sparse import connected_groups
-from ._shared.statistics import (
-    Judge,
-    honest_limit,
-    judge_plain,
-    near_and_far,
-    option_odds,
 )
 
 __all__ = ["Solution", "solve_network"]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ._shared.arrays import Bytes, Flags, Floats, Ints64
-from ._shared.compiled import compiled
+from ..._shared.arrays import Bytes, Flags, Floats, Ints64
+from ..._shared.compiled import compiled
 
 __all__ = ["closing_choices", "rank_offsets", "weigh_choices"]
 

@@ -13,8 +13,8 @@ level without cancellation, however different the weights are.
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats, Ints, Ints32
-from ._shared.compiled import compiled
+from ..._shared.arrays import Floats, Ints, Ints32
+from ..._shared.compiled import compiled
 
 __all__ = [
     "blend",

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._shared.checks import (
+from .._shared.checks import (
     as_points,
     as_shape,
     as_shift,

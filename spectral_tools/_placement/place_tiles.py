@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._gaps import place_with_stage, usable_links
-from ._layouts import Layout, lay_out
-from ._links import Order
-from ._matching.match_tiles import TileMatches, label_pairs, match_tiles
-from ._placement import Placement
-from ._shared.arrays import Flags, Floats, unstacked
-from ._shared.link_arguments import Links
-from ._shared.outcomes import Outcome
-from ._shared.workers import Workers
-from ._stage import StageModel
+from .._matching.match_tiles import TileMatches, label_pairs, match_tiles
+from .._shared.arrays import Flags, Floats, unstacked
+from .._shared.link_arguments import Links
+from .._shared.outcomes import Outcome
+from .._shared.workers import Workers
+from .gaps import place_with_stage, usable_links
+from .grid_links import Order
+from .layout import Layout, lay_out
+from .solve_tiles import Placement
+from .stage_model import StageModel
 
 __all__ = ["TilePlacement", "place_tiles"]
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Flags, Floats, Ints
-from ._shared.selected_inverse import (
+from .._shared.arrays import Flags, Floats, Ints
+from .._shared.selected_inverse import (
     factor_pattern,
     selected_entries,
     selected_inverse,
     spread_values,
 )
-from ._shared.sparse import SymmetricFactor, symmetric_factor
+from .._shared.sparse import SymmetricFactor, symmetric_factor
 
 __all__ = ["Evidence", "offset_blocks", "position_blocks"]
 

@@ -7,11 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._normal_blocks import PointLinks
-from ._placement import Placement
-from ._shared.checks import check_not_negative, check_same_shape
-from ._shared.link_arguments import Links, Positions, find_tiles, number_links
-from ._shared.link_inputs import (
+from .._shared.checks import check_not_negative, check_same_shape
+from .._shared.link_arguments import Links, Positions, find_tiles, number_links
+from .._shared.link_inputs import (
     as_link_points,
     as_link_weights,
     as_places,
@@ -19,10 +17,12 @@ from ._shared.link_inputs import (
     residual_variance,
     tile_outcomes,
 )
-from ._shared.sparse import connected_groups
-from ._sheets import solve_sheets
-from ._transforms.matrices import points_apart
-from ._turns import solve_turns
+from .._shared.sparse import connected_groups
+from .._transforms.matrices import points_apart
+from .solve_tiles import Placement
+from .solvers.affines import solve_sheets
+from .solvers.normal_equations import PointLinks
+from .solvers.similarities import solve_turns
 
 __all__ = ["solve_affine"]
 

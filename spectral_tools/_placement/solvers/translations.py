@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
-from ._shared.arrays import Flags, Floats
-from ._shared.sparse import factorized_stiffness, sum_at_tiles
+from ..._shared.arrays import Flags, Floats
+from ..._shared.sparse import factorized_stiffness, sum_at_tiles
+from .multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
 
 __all__ = [
     "Network",

@@ -1,0 +1,1 @@
+"""From links to a matrix for each tile, and how far it can be trusted."""

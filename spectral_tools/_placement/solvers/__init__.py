@@ -1,0 +1,1 @@
+"""Least squares over linked tiles, robust, at any size."""
