@@ -8,12 +8,9 @@ to the reference image, and from a tile to the mosaic.
 
 from . import io, plot
 from ._apply_shifts import apply_shifts, common_area, make_template
-from ._composite_blocks import composite_blocks
-from ._composite_bounds import composite_bounds
 from ._control_points import find_control_points, refine_points
 from ._gains import Gains, solve_gains
 from ._grid_matches import match_grid
-from ._lazy import lazy_composite
 from ._matching.fixed_pattern import camera_pattern
 from ._matching.match_tiles import TileMatches, match_tiles
 from ._matching.orientation.match_orientation import (
@@ -38,8 +35,12 @@ from ._placement.report import (
 from ._placement.solve_tiles import Placement, solve_rigid
 from ._placement.stage_model import StageModel
 from ._placement.uncertainty import offset_covariance, position_covariance
-from ._render import Composite, warp_composite
-from ._resample import Resampled, resample
+from ._rendering.composite import Composite, warp_composite
+from ._rendering.composite_blocks import composite_blocks
+from ._rendering.composite_bounds import composite_bounds
+from ._rendering.lazy_composite import lazy_composite
+from ._rendering.resample import Resampled, resample
+from ._rendering.warp import warp_image
 from ._scores import (
     RingCorrelation,
     fourier_ring_correlation,
@@ -97,7 +98,6 @@ from ._transforms.matrices import (
     translation,
 )
 from ._transforms.point_maps import TransformEstimate
-from ._warp import warp_image
 
 __all__ = [
     "Composite",

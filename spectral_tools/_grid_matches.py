@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._grid_windows import Windows, halved, match_windows, window_pass
 from ._pairs import PointMatches
+from ._rendering.warp import warp_image
 from ._shared.arrays import Flags, Floats
 from ._shared.checks import (
     as_affine,
@@ -33,7 +34,6 @@ from ._transforms.fields.fit_displacement import (
     solve_points,
 )
 from ._transforms.matrices import apply_transform
-from ._warp import warp_image
 
 __all__ = ["match_grid"]
 

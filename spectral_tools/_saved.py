@@ -26,7 +26,7 @@ from ._placement.place_tiles import TilePlacement
 from ._placement.report import PlacementReport, SeamResiduals
 from ._placement.solve_tiles import Placement
 from ._placement.stage_model import StageModel
-from ._render import Composite
+from ._rendering.composite import Composite
 from ._series import SeriesAlignment
 from ._shading import Shading
 from ._shared.outcomes import Outcome

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 
 from ._grid_windows import halved
+from ._rendering.warp import warp_image
 from ._shared.arrays import Floats, Ints
 from ._shared.outcomes import Outcome
 from ._shared.workers import Workers, spread
@@ -25,7 +26,6 @@ from ._transforms.estimate_transform import estimate_transform
 from ._transforms.map_fit import Model, family_of
 from ._transforms.matrices import apply_transform
 from ._transforms.point_maps import TransformEstimate
-from ._warp import warp_image
 
 __all__ = [
     "Seen",

@@ -13,10 +13,10 @@ from ._grid_windows import Windows, match_windows, window_pass
 from ._matching.orientation.pose_images import Sketch, make_sketch
 from ._matching.orientation.pose_match import OrientationEstimate, match_sketches
 from ._matching.orientation.pose_search import Range, shrinking
+from ._rendering.warp import warp_image
 from ._shared.arrays import Flags, Floats
 from ._shared.outcomes import Outcome
 from ._transforms.matrices import apply_transform
-from ._warp import warp_image
 
 __all__ = [
     "Section",

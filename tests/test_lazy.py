@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools import _canvas, _lazy
-from spectral_tools._thin import Part
+from spectral_tools._rendering import canvas, lazy_composite
+from spectral_tools._rendering.thin import Part
 
 da = pytest.importorskip("dask.array")
 
@@ -21,9 +21,9 @@ PLACES = [(0, 0), (5.25, 31.7), (28.4, 10.9), (40, 60)]
 
 @pytest.fixture(autouse=True)
 def small_regions(monkeypatch):
-    monkeypatch.setattr(_canvas, "REGION", REGION)
-    monkeypatch.setattr(_lazy, "REGION", REGION)
-    monkeypatch.setattr(_canvas, "BLOCK", BLOCK)
+    monkeypatch.setattr(canvas, "REGION", REGION)
+    monkeypatch.setattr(lazy_composite, "REGION", REGION)
+    monkeypatch.setattr(canvas, "BLOCK", BLOCK)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_chunks_do_not_matter(tiles, matrices, chunks, order):
         assert mosaic.chunks == wanted
 
 
-@pytest.mark.parametrize("blend", list(_canvas.BLENDS))
+@pytest.mark.parametrize("blend", list(canvas.BLENDS))
 def test_blends_do_not_matter(tiles, matrices, blend):
     assert_same(tiles[:3], matrices[:3], chunks=29, blend=blend)
 

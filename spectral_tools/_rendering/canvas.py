@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._blend_kernels import FEATHER, FIRST, LAST, MAXIMUM, MEAN, MINIMUM, NEAREST
-from ._plan import MINIMAL_SEAM, MULTIBAND, Plan
-from ._sample_kernels import SLACK
-from ._shared.arrays import Floats, Ints
-from ._shared.cache import Bounded
-from ._shared.checks import (
+from .._shared.arrays import Floats, Ints
+from .._shared.cache import Bounded
+from .._shared.checks import (
     as_positions,
     check_affine,
     check_not_negative,
     check_positive,
     image_dtype,
 )
-from ._tile_inputs import (
+from .blends import FEATHER, FIRST, LAST, MAXIMUM, MEAN, MINIMUM, NEAREST
+from .plan import MINIMAL_SEAM, MULTIBAND, Plan
+from .sample_kernels import SLACK
+from .tile_inputs import (
     entries,
     extent_of,
     masks_of,

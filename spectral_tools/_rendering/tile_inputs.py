@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ._sample_kernels import SLACK
-from ._sampling.splines import LEAST_SIGMA
-from ._shared.arrays import Floats, Ints, unstacked
-from ._shared.checks import as_matrices, as_valid
+from .._sampling.splines import LEAST_SIGMA
+from .._shared.arrays import Floats, Ints, unstacked
+from .._shared.checks import as_matrices, as_valid
+from .sample_kernels import SLACK
 
 __all__ = [
     "Tile",

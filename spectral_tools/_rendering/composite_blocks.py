@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._canvas import Valid, make_plan
-from ._regions import regions_of, render_regions
-from ._shared.checks import as_shape
-from ._shared.workers import Workers, check_workers
+from .._shared.checks import as_shape
+from .._shared.workers import Workers, check_workers
+from .canvas import Valid, make_plan
+from .regions import regions_of, render_regions
 
 __all__ = ["composite_blocks"]
 

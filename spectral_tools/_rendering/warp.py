@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._canvas import make_plan
-from ._shared.checks import as_matrix, as_shape, check_affine, image_dtype
-from ._shared.workers import Workers, check_workers
-from ._stores import write_blocks
-from ._transforms.map_fields import affine_and_field
-from ._transforms.point_maps import TransformEstimate, map_of
+from .._shared.checks import as_matrix, as_shape, check_affine, image_dtype
+from .._shared.workers import Workers, check_workers
+from .._transforms.map_fields import affine_and_field
+from .._transforms.point_maps import TransformEstimate, map_of
+from .canvas import make_plan
+from .stores import write_blocks
 
 __all__ = ["warp_image"]
 

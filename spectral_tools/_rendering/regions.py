@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blend_kernels import deliver, deliver_counts
-from ._multiband import band_box, blend_bands
-from ._plan import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
-from ._sampling.boxes import join_channels
-from ._seams import blend_seams, has_seams, seam_boxes
-from ._shared.arrays import Ints
-from ._shared.workers import Workers, spread
-from ._thin import thin_plan
-from ._tile_pieces import NATIVE, box_slices, room_size
+from .._sampling.boxes import join_channels
+from .._shared.arrays import Ints
+from .._shared.workers import Workers, spread
+from .blends import deliver, deliver_counts
+from .multiband import band_box, blend_bands
+from .plan import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
+from .seams import blend_seams, has_seams, seam_boxes
+from .thin import thin_plan
+from .tile_reading import NATIVE, box_slices, room_size
 
 __all__ = [
     "Region",

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blend_kernels import FEATHER
-from ._sample_kernels import add_shifted, add_warped
-from ._shared.arrays import Float, Floats, Ints
-from ._shared.cache import Bounded
-from ._tile_inputs import Tile
-from ._tile_pieces import Piece, box_slices, lines_of, read_piece, source_of
+from .._shared.arrays import Float, Floats, Ints
+from .._shared.cache import Bounded
+from .blends import FEATHER
+from .sample_kernels import add_shifted, add_warped
+from .tile_inputs import Tile
+from .tile_reading import Piece, box_slices, lines_of, read_piece, source_of
 
 __all__ = [
     "MINIMAL_SEAM",

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._plan import Plan, tiles_near
-from ._shared.arrays import Ints
-from ._tile_inputs import Tile
-from ._tile_pieces import keys_of, need_of
+from .._shared.arrays import Ints
+from .plan import Plan, tiles_near
+from .tile_inputs import Tile
+from .tile_reading import keys_of, need_of
 
 __all__ = ["Part", "cut_part", "needs_of", "thin_plan"]
 

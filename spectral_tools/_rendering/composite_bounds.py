@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._canvas import make_plan
+from .canvas import make_plan
 
 __all__ = ["composite_bounds"]
 

@@ -7,8 +7,8 @@ coarser lie on every other point of the finer one.
 
 import numpy as np
 
-from ._shared.arrays import Image, Ints32
-from ._shared.compiled import compiled
+from .._shared.arrays import Image, Ints32
+from .._shared.compiled import compiled
 
 __all__ = [
     "claim",

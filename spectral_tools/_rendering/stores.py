@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from ._plan import Plan
-from ._regions import (
+from .._shared.arrays import Ints
+from .._shared.checks import as_shape
+from .._shared.workers import Workers
+from .plan import Plan
+from .regions import (
     Region,
     regions_of,
     render_regions,
     takes_regions,
     write_regions,
 )
-from ._shared.arrays import Ints
-from ._shared.checks import as_shape
-from ._shared.workers import Workers
 
 __all__ = ["block_sides", "check_store", "write_blocks"]
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blend_kernels import NEAREST, finish
-from ._plan import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
-from ._seam_kernels import blend_levels, compare, flood, signed_distance, tally
-from ._shared.arrays import Floats, Image, Ints
-from ._shared.ndimage import gaussian_filter
-from ._tile_inputs import Tile
-from ._tile_pieces import Piece, box_slices, read_piece
+from .._shared.arrays import Floats, Image, Ints
+from .._shared.ndimage import gaussian_filter
+from .blends import NEAREST, finish
+from .plan import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
+from .seam_kernels import blend_levels, compare, flood, signed_distance, tally
+from .tile_inputs import Tile
+from .tile_reading import Piece, box_slices, read_piece
 
 __all__ = ["blend_seams", "has_seams", "seam_boxes"]
 

@@ -11,13 +11,13 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._canvas import REGION, Valid, make_plan
-from ._plan import Plan, cut_up, tiles_near
-from ._regions import Region, blocks_of, render_alone
-from ._shared.arrays import Ints, StackEntry
-from ._thin import Key, Part, cut_part, needs_of
-from ._tile_inputs import Tile
-from ._tile_pieces import box_slices
+from .._shared.arrays import Ints, StackEntry
+from .canvas import REGION, Valid, make_plan
+from .plan import Plan, cut_up, tiles_near
+from .regions import Region, blocks_of, render_alone
+from .thin import Key, Part, cut_part, needs_of
+from .tile_inputs import Tile
+from .tile_reading import box_slices
 
 if TYPE_CHECKING:
     import dask.array

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._band_kernels import (
+from .._shared.arrays import Image, Ints
+from .blends import finish
+from .multiband_kernels import (
     claim,
     extend,
     halve,
@@ -16,10 +18,8 @@ from ._band_kernels import (
     shrink,
     widen,
 )
-from ._blend_kernels import finish
-from ._plan import Plan, cut_up, sample_piece
-from ._shared.arrays import Image, Ints
-from ._tile_pieces import Piece, box_slices, read_piece
+from .plan import Plan, cut_up, sample_piece
+from .tile_reading import Piece, box_slices, read_piece
 
 __all__ = ["band_box", "blend_bands"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._canvas import Valid, make_plan
-from ._shared.arrays import Floats
-from ._shared.workers import Workers, check_workers
-from ._stores import block_sides, check_store, write_blocks
+from .._shared.arrays import Floats
+from .._shared.workers import Workers, check_workers
+from .canvas import Valid, make_plan
+from .stores import block_sides, check_store, write_blocks
 
 __all__ = ["Composite", "warp_composite"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Image, Ints32
-from ._shared.compiled import compiled
+from .._shared.arrays import Image, Ints32
+from .._shared.compiled import compiled
 
 __all__ = [
     "FEATHER",

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blend_kernels import blend_row
-from ._sampling.run_kernels import LANES, bend_runs, flows, lean_runs, trace
-from ._sampling.sample_rows import (
+from .._sampling.run_kernels import LANES, bend_runs, flows, lean_runs, trace
+from .._sampling.sample_rows import (
     LEAST,
     bend,
     displace,
@@ -26,9 +25,10 @@ from ._sampling.sample_rows import (
     normalise,
     split,
 )
-from ._sampling.splines import gather_spline, spline_weights
-from ._shared.arrays import Floats, Image, Ints, Ints32
-from ._shared.compiled import compiled
+from .._sampling.splines import gather_spline, spline_weights
+from .._shared.arrays import Floats, Image, Ints, Ints32
+from .._shared.compiled import compiled
+from .blends import blend_row
 
 __all__ = ["SLACK", "add_shifted", "add_warped"]
 

@@ -1,0 +1,1 @@
+"""Warp and blend images into one canvas, block by block."""
