@@ -9,7 +9,6 @@ to the reference image, and from a tile to the mosaic.
 from . import io, plot
 from ._apply_shifts import apply_shifts, common_area, make_template
 from ._control_points import find_control_points, refine_points
-from ._gains import Gains, solve_gains
 from ._grid_matches import match_grid
 from ._matching.fixed_pattern import camera_pattern
 from ._matching.match_tiles import TileMatches, match_tiles
@@ -38,6 +37,8 @@ from ._placement.uncertainty import offset_covariance, position_covariance
 from ._rendering.composite import Composite, warp_composite
 from ._rendering.composite_blocks import composite_blocks
 from ._rendering.composite_bounds import composite_bounds
+from ._rendering.illumination.gains import Gains, solve_gains
+from ._rendering.illumination.shading import Shading, apply_shading, estimate_shading
 from ._rendering.lazy_composite import lazy_composite
 from ._rendering.resample import Resampled, resample
 from ._rendering.warp import warp_image
@@ -49,7 +50,6 @@ from ._scores import (
     texture_score,
 )
 from ._series import SeriesAlignment, align_series
-from ._shading import Shading, apply_shading, estimate_shading
 from ._shared.outcomes import Outcome
 from ._simulate import (
     SimulatedPair,

@@ -14,7 +14,6 @@ from typing import Any, get_args, get_origin
 import h5py
 import numpy as np
 
-from ._gains import Gains
 from ._hdf5 import attribute, find, opened, read, told, written
 from ._matching.match_tiles import TileMatches
 from ._matching.orientation.pose_match import OrientationEstimate
@@ -27,8 +26,9 @@ from ._placement.report import PlacementReport, SeamResiduals
 from ._placement.solve_tiles import Placement
 from ._placement.stage_model import StageModel
 from ._rendering.composite import Composite
+from ._rendering.illumination.gains import Gains
+from ._rendering.illumination.shading import Shading
 from ._series import SeriesAlignment
-from ._shading import Shading
 from ._shared.outcomes import Outcome
 from ._simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
 from ._spectral.correlation_surface import Peaks

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._shared.arrays import Float, Floats, Ints
-from ._shared.checks import as_finite, as_shape, image_dtype
-from ._shared.workers import Workers, check_workers, spread
-from ._smooth_fields import CELLS, cell_edges, fit_fields, smooth_modes
+from ..._shared.arrays import Float, Floats, Ints
+from ..._shared.checks import as_finite, as_shape, image_dtype
+from ..._shared.workers import Workers, check_workers, spread
+from .smooth_fields import CELLS, cell_edges, fit_fields, smooth_modes
 
 __all__ = ["Shading", "apply_shading", "estimate_shading"]
 

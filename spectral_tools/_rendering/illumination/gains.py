@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._placement.grid_links import overlapping_links
-from ._seam_levels import Seam, measure_seam
-from ._shared.arrays import Floats, Ints
-from ._shared.checks import as_matrices, check_affine, image_dtype
-from ._shared.link_arguments import number_links
-from ._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
-from ._shared.workers import Workers, check_workers, spread
+from ..._placement.grid_links import overlapping_links
+from ..._shared.arrays import Floats, Ints
+from ..._shared.checks import as_matrices, check_affine, image_dtype
+from ..._shared.link_arguments import number_links
+from ..._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
+from ..._shared.workers import Workers, check_workers, spread
+from .seam_levels import Seam, measure_seam
 
 __all__ = ["Gains", "solve_gains"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial.legendre import legvander
 
-from ._shared.arrays import Flags, Floats, Ints
+from ..._shared.arrays import Flags, Floats, Ints
 
 __all__ = ["CELLS", "Modes", "cell_edges", "fit_fields", "smooth_modes"]
 

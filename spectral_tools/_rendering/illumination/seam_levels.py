@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._sampling.overlaps import overlap_block
-from ._shared.arrays import Floats, Ints
-from ._shared.checks import image_dtype
+from ..._sampling.overlaps import overlap_block
+from ..._shared.arrays import Floats, Ints
+from ..._shared.checks import image_dtype
 
 __all__ = ["Seam", "measure_seam"]
 

@@ -1,0 +1,1 @@
+"""Even light: shading within a tile, gains between tiles."""
