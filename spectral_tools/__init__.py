@@ -8,8 +8,6 @@ to the reference image, and from a tile to the mosaic.
 
 from . import io, plot
 from ._apply_shifts import apply_shifts, common_area, make_template
-from ._control_points import find_control_points, refine_points
-from ._grid_matches import match_grid
 from ._matching.fixed_pattern import camera_pattern
 from ._matching.match_tiles import TileMatches, match_tiles
 from ._matching.orientation.match_orientation import (
@@ -20,7 +18,6 @@ from ._matching.shifts import ShiftEstimate, phase_correlate
 from ._mesh import MeshRelaxation, relax_meshes
 from ._neighbors import neighbor_mean
 from ._overlap_scores import OverlapScores, overlap_scores
-from ._pairs import PointMatches, refine_pair
 from ._placement.affine import solve_affine
 from ._placement.grid_links import grid_links, grid_positions, overlapping_links
 from ._placement.loop_closures import LoopClosures, loop_closures
@@ -34,6 +31,9 @@ from ._placement.report import (
 from ._placement.solve_tiles import Placement, solve_rigid
 from ._placement.stage_model import StageModel
 from ._placement.uncertainty import offset_covariance, position_covariance
+from ._point_matching.control_points import find_control_points, refine_points
+from ._point_matching.match_grid import match_grid
+from ._point_matching.refine_pair import PointMatches, refine_pair
 from ._rendering.composite import Composite, warp_composite
 from ._rendering.composite_blocks import composite_blocks
 from ._rendering.composite_bounds import composite_bounds

@@ -5,15 +5,15 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
-from spectral_tools import _structure_match
-from spectral_tools._structure import Structure
-from spectral_tools._structure_match import (
+from spectral_tools._point_matching import structure_match
+from spectral_tools._point_matching.structure_match import (
     RIM,
     _shifted,
     cut,
     lattice_of,
     match_structures,
 )
+from spectral_tools._point_matching.structure_tensor import Structure
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_windows_that_show_nothing_are_not_compared(rng, monkeypatch):
     def refuse(*_):
         raise AssertionError
 
-    monkeypatch.setattr(_structure_match, "likeness", refuse)
+    monkeypatch.setattr(structure_match, "likeness", refuse)
     field = rng.normal(size=(2, 1, 90, 90)).astype(np.float32)
     known = np.ones((1, 90, 90), np.float32)
     scene, blank = Structure(field, known, 0.5), Structure(0 * field, known, 0.5)

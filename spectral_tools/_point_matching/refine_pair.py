@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._matching.phase_correlate import ShiftEstimate, correlate_images
-from ._shared.checks import (
+from .._matching.phase_correlate import ShiftEstimate, correlate_images
+from .._shared.checks import (
     as_finite,
     as_image,
     as_shift,
@@ -19,7 +19,7 @@ from ._shared.checks import (
     check_same_shape,
     check_whitening,
 )
-from ._shared.outcomes import Outcome
+from .._shared.outcomes import Outcome
 
 __all__ = ["PointMatches", "refine_pair"]
 

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._grid_windows import Windows, halved, match_windows, window_pass
-from ._pairs import PointMatches
-from ._rendering.warp import warp_image
-from ._shared.arrays import Flags, Floats
-from ._shared.checks import (
+from .._rendering.warp import warp_image
+from .._shared.arrays import Flags, Floats
+from .._shared.checks import (
     as_affine,
     as_image,
     as_shift,
@@ -22,18 +20,20 @@ from ._shared.checks import (
     check_same_ndim,
     check_whitening,
 )
-from ._shared.outcomes import Outcome
-from ._shared.workers import Workers, check_workers, spread
-from ._transforms.fields.bspline_fit import FieldFit, Springs
-from ._transforms.fields.bspline_grid import ControlGrid, control_grid, field_at_pixels
-from ._transforms.fields.field_variances import row_variances
-from ._transforms.fields.fit_displacement import (
+from .._shared.outcomes import Outcome
+from .._shared.workers import Workers, check_workers, spread
+from .._transforms.fields.bspline_fit import FieldFit, Springs
+from .._transforms.fields.bspline_grid import ControlGrid, control_grid, field_at_pixels
+from .._transforms.fields.field_variances import row_variances
+from .._transforms.fields.fit_displacement import (
     count_windows,
     field_at_points,
     point_springs,
     solve_points,
 )
-from ._transforms.matrices import apply_transform
+from .._transforms.matrices import apply_transform
+from .refine_pair import PointMatches
+from .window_grid import Windows, halved, match_windows, window_pass
 
 __all__ = ["match_grid"]
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Plane
-from ._shared.ndimage import distance_transform_edt, gaussian_filter
+from .._shared.arrays import Plane
+from .._shared.ndimage import distance_transform_edt, gaussian_filter
 
 __all__ = ["FINEST", "Structure", "structure_of"]
 

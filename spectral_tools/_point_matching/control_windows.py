@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc
 
-from ._grid_windows import halved
-from ._rendering.warp import warp_image
-from ._shared.arrays import Floats, Ints
-from ._shared.outcomes import Outcome
-from ._shared.workers import Workers, spread
-from ._structure import FINEST, Structure, structure_of
-from ._structure_match import (
+from .._rendering.warp import warp_image
+from .._shared.arrays import Floats, Ints
+from .._shared.outcomes import Outcome
+from .._shared.workers import Workers, spread
+from .._transforms.estimate_transform import estimate_transform
+from .._transforms.map_fit import Model, family_of
+from .._transforms.matrices import apply_transform
+from .._transforms.point_maps import TransformEstimate
+from .structure_match import (
     BELIEVED,
     Lattice,
     StructureMatch,
@@ -22,10 +24,8 @@ from ._structure_match import (
     match_structures,
     no_match,
 )
-from ._transforms.estimate_transform import estimate_transform
-from ._transforms.map_fit import Model, family_of
-from ._transforms.matrices import apply_transform
-from ._transforms.point_maps import TransformEstimate
+from .structure_tensor import FINEST, Structure, structure_of
+from .window_grid import halved
 
 __all__ = [
     "Seen",

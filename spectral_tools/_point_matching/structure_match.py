@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._sampling.splines import spline_weights
-from ._shared.arrays import Floats, Ints, Plane
-from ._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
-from ._shared.ndimage import spline_filter
-from ._shared.outcomes import Outcome
-from ._spectral.peaks import chance_level, local_maxima, parabola_tops
-from ._spectral.ring_kernels import edge_taper
-from ._structure import Structure
+from .._sampling.splines import spline_weights
+from .._shared.arrays import Floats, Ints, Plane
+from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
+from .._shared.ndimage import spline_filter
+from .._shared.outcomes import Outcome
+from .._spectral.peaks import chance_level, local_maxima, parabola_tops
+from .._spectral.ring_kernels import edge_taper
+from .structure_tensor import Structure
 
 __all__ = [
     "BELIEVED",

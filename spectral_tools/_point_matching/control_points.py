@@ -8,18 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._pairs import PointMatches
-from ._seen_points import (
-    Seen,
-    Transform,
-    agreed,
-    laid_over,
-    seen_around,
-    seen_on_grid,
-    supported,
-)
-from ._shared.arrays import Floats, Ints
-from ._shared.checks import (
+from .._shared.arrays import Floats, Ints
+from .._shared.checks import (
     as_affine,
     as_image,
     as_points,
@@ -30,13 +20,23 @@ from ._shared.checks import (
     check_same_ndim,
     check_same_shape,
 )
-from ._shared.outcomes import Outcome
-from ._shared.workers import Workers, check_workers
-from ._structure_match import BELIEVED
-from ._transforms.estimate_transform import estimate_transform
-from ._transforms.map_fit import Model
-from ._transforms.matrices import translation
-from ._transforms.point_maps import TransformEstimate
+from .._shared.outcomes import Outcome
+from .._shared.workers import Workers, check_workers
+from .._transforms.estimate_transform import estimate_transform
+from .._transforms.map_fit import Model
+from .._transforms.matrices import translation
+from .._transforms.point_maps import TransformEstimate
+from .control_windows import (
+    Seen,
+    Transform,
+    agreed,
+    laid_over,
+    seen_around,
+    seen_on_grid,
+    supported,
+)
+from .refine_pair import PointMatches
+from .structure_match import BELIEVED
 
 __all__ = ["find_control_points", "refine_points"]
 

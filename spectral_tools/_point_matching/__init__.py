@@ -1,0 +1,1 @@
+"""Many pairs of points between two images."""
