@@ -8,6 +8,24 @@ to the reference image, and from a tile to the mosaic.
 
 from . import io, plot
 from ._apply_shifts import apply_shifts, common_area, make_template
+from ._evaluation.compare_transforms import TransformComparison, compare_transforms
+from ._evaluation.overlap_scores import OverlapScores, overlap_scores
+from ._evaluation.scores import (
+    RingCorrelation,
+    fourier_ring_correlation,
+    mutual_information,
+    normalized_cross_correlation,
+    texture_score,
+)
+from ._evaluation.simulate import (
+    SimulatedPair,
+    SimulatedSeries,
+    SimulatedTiles,
+    simulate_pair,
+    simulate_series,
+    simulate_tiles,
+)
+from ._evaluation.textures import gaussian_texture
 from ._matching.fixed_pattern import camera_pattern
 from ._matching.match_tiles import TileMatches, match_tiles
 from ._matching.orientation.match_orientation import (
@@ -17,7 +35,6 @@ from ._matching.orientation.match_orientation import (
 from ._matching.shifts import ShiftEstimate, phase_correlate
 from ._mesh import MeshRelaxation, relax_meshes
 from ._neighbors import neighbor_mean
-from ._overlap_scores import OverlapScores, overlap_scores
 from ._placement.affine import solve_affine
 from ._placement.grid_links import grid_links, grid_positions, overlapping_links
 from ._placement.loop_closures import LoopClosures, loop_closures
@@ -42,23 +59,8 @@ from ._rendering.illumination.shading import Shading, apply_shading, estimate_sh
 from ._rendering.lazy_composite import lazy_composite
 from ._rendering.resample import Resampled, resample
 from ._rendering.warp import warp_image
-from ._scores import (
-    RingCorrelation,
-    fourier_ring_correlation,
-    mutual_information,
-    normalized_cross_correlation,
-    texture_score,
-)
 from ._series import SeriesAlignment, align_series
 from ._shared.outcomes import Outcome
-from ._simulate import (
-    SimulatedPair,
-    SimulatedSeries,
-    SimulatedTiles,
-    simulate_pair,
-    simulate_series,
-    simulate_tiles,
-)
 from ._spectral.correlation_surface import (
     Peaks,
     correlation_surface,
@@ -74,8 +76,6 @@ from ._spectral.spectra import (
     ring_coherence,
 )
 from ._stack import StackAlignment, align_stack
-from ._textures import gaussian_texture
-from ._transform_choice import TransformComparison, compare_transforms
 from ._transforms.estimate_transform import estimate_transform, transform_covariance
 from ._transforms.fields.displacement import (
     apply_displacement,

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 import h5py
 import numpy as np
 
+from ._evaluation.simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
 from ._hdf5 import attribute, find, opened, read, told, written
 from ._matching.match_tiles import TileMatches
 from ._matching.orientation.pose_match import OrientationEstimate
@@ -30,7 +31,6 @@ from ._rendering.illumination.gains import Gains
 from ._rendering.illumination.shading import Shading
 from ._series import SeriesAlignment
 from ._shared.outcomes import Outcome
-from ._simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
 from ._spectral.correlation_surface import Peaks
 from ._spectral.spectra import RingAverage, RingCoherence
 from ._stack import StackAlignment

@@ -8,9 +8,9 @@ image; and where the image is band-limited, the surface is the scene itself.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._shared.arrays import Float
-from ._shared.checks import as_image
-from ._shared.ndimage import affine_transform, spline_filter
+from .._shared.arrays import Float
+from .._shared.checks import as_image
+from .._shared.ndimage import affine_transform, spline_filter
 
 __all__ = [
     "add_camera",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._shared.arrays import Floats
-from ._shared.checks import (
+from .._shared.arrays import Floats
+from .._shared.checks import (
     as_finite_image,
     as_image,
     as_valid,
@@ -18,7 +18,7 @@ from ._shared.checks import (
     check_not_negative,
     check_same_shape,
 )
-from ._spectral.spectra import power_spectrum, ring_coherence
+from .._spectral.spectra import power_spectrum, ring_coherence
 
 __all__ = [
     "RingCorrelation",

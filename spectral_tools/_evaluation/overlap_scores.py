@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._placement.solve_tiles import Placement
-from ._rendering.warp import warp_image
-from ._scores import normalized_cross_correlation
-from ._shared.arrays import Floats
-from ._shared.checks import as_image, as_valid
-from ._transforms.matrices import apply_transform, translation
+from .._placement.solve_tiles import Placement
+from .._rendering.warp import warp_image
+from .._shared.arrays import Floats
+from .._shared.checks import as_image, as_valid
+from .._transforms.matrices import apply_transform, translation
+from .scores import normalized_cross_correlation
 
 __all__ = ["OverlapScores", "overlap_scores"]
 

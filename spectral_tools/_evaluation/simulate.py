@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._scene import (
+from .._shared.arrays import Float
+from .._shared.checks import (
+    as_points,
+    as_shape,
+    as_shift,
+    check_fraction,
+    check_not_negative,
+)
+from .scene import (
     add_camera,
     as_pattern,
     as_scene,
@@ -21,14 +29,6 @@ from ._scene import (
     cut_frames,
     cut_tiles,
     tile_matrices,
-)
-from ._shared.arrays import Float
-from ._shared.checks import (
-    as_points,
-    as_shape,
-    as_shift,
-    check_fraction,
-    check_not_negative,
 )
 
 __all__ = [

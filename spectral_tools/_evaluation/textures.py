@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.checks import as_shape, check_not_negative, check_positive
-from ._shared.fft import fftfreq, forward, inverse, rfftfreq
+from .._shared.checks import as_shape, check_not_negative, check_positive
+from .._shared.fft import fftfreq, forward, inverse, rfftfreq
 
 __all__ = ["gaussian_texture"]
 

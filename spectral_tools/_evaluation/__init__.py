@@ -1,0 +1,1 @@
+"""Known truths, and scores that hold results against them."""
