@@ -7,7 +7,6 @@ to the reference image, and from a tile to the mosaic.
 """
 
 from . import io, plot
-from ._apply_shifts import apply_shifts, common_area, make_template
 from ._evaluation.compare_transforms import TransformComparison, compare_transforms
 from ._evaluation.overlap_scores import OverlapScores, overlap_scores
 from ._evaluation.scores import (
@@ -34,7 +33,6 @@ from ._matching.orientation.match_orientation import (
 )
 from ._matching.shifts import ShiftEstimate, phase_correlate
 from ._mesh import MeshRelaxation, relax_meshes
-from ._neighbors import neighbor_mean
 from ._placement.affine import solve_affine
 from ._placement.grid_links import grid_links, grid_positions, overlapping_links
 from ._placement.loop_closures import LoopClosures, loop_closures
@@ -59,7 +57,9 @@ from ._rendering.illumination.shading import Shading, apply_shading, estimate_sh
 from ._rendering.lazy_composite import lazy_composite
 from ._rendering.resample import Resampled, resample
 from ._rendering.warp import warp_image
-from ._series import SeriesAlignment, align_series
+from ._series.align_series import SeriesAlignment, align_series
+from ._series.apply_shifts import apply_shifts, common_area, make_template
+from ._series.neighbor_mean import neighbor_mean
 from ._shared.outcomes import Outcome
 from ._spectral.correlation_surface import (
     Peaks,

@@ -29,7 +29,7 @@ from ._point_matching.refine_pair import PointMatches
 from ._rendering.composite import Composite
 from ._rendering.illumination.gains import Gains
 from ._rendering.illumination.shading import Shading
-from ._series import SeriesAlignment
+from ._series.align_series import SeriesAlignment
 from ._shared.outcomes import Outcome
 from ._spectral.correlation_surface import Peaks
 from ._spectral.spectra import RingAverage, RingCoherence

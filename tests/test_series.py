@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 import spectral_tools as spt
-from spectral_tools import _series_parts
-from spectral_tools._drift import complete_walk
+from spectral_tools._series import frame_links
+from spectral_tools._series.random_walk import complete_walk
 
 
 def movie(truth, *, shape=(96, 112), noise=0.3, rng=0, **kwargs):
@@ -394,7 +394,7 @@ def test_chain_says_where_it_is_parted_by_frames_without_texture():
 
 
 def test_frames_beyond_an_ambiguous_link_are_ambiguous(monkeypatch):
-    clear = _series_parts.match_near
+    clear = frame_links.match_near
 
     def unclear(*args):
         links, shown = clear(*args)
@@ -404,7 +404,7 @@ def test_frames_beyond_an_ambiguous_link_are_ambiguous(monkeypatch):
                 links[0][n] = replace(link, estimate=estimate)
         return links, shown
 
-    monkeypatch.setattr(_series_parts, "match_near", unclear)
+    monkeypatch.setattr(frame_links, "match_near", unclear)
     found = spt.align_series(SERIES.frames[:6], reference="previous")
     assert list(found.outcome) == ["matched"] * 3 + ["ambiguous"] * 3
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._sampling.subpixel_moves import slide, slide_margin
-from ._shared.arrays import Floats, Ints, Volume
+from ..._sampling.subpixel_moves import slide, slide_margin
+from ..._shared.arrays import Floats, Ints, Volume
 
 __all__ = ["MeanCanvas", "slide_frame", "under_frame"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._frames import Frames, as_groups, frames_of
-from ._sampling.move_frames import SLACK, move_frame, room_for
-from ._shared.arrays import Floats, Image
-from ._shared.checks import as_coordinates, as_finite, as_shape, image_dtype
-from ._shared.workers import Workers, check_workers, spread
+from .._sampling.move_frames import SLACK, move_frame, room_for
+from .._shared.arrays import Floats, Image
+from .._shared.checks import as_coordinates, as_finite, as_shape, image_dtype
+from .._shared.workers import Workers, check_workers, spread
+from .frames import Frames, as_groups, frames_of
 
 __all__ = ["apply_shifts", "common_area", "make_template"]
 

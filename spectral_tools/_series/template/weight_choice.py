@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ._canvas_mean import MeanCanvas, under_frame
-from ._matching.phase_correlate import ShiftEstimate
-from ._overlay import lay_out
-from ._overlay_noise import Noise, measure_noise
-from ._shared.arrays import Flags, Floats, Ints, Volume
-from ._template_fit import Picture, fit_alone, fit_picture, fit_shared, match_frame
-from ._template_search import known_core
-from ._template_settle import SETTLED, SETTLED_SIGMAS, Sample, believed, mean_of
+from ..._matching.phase_correlate import ShiftEstimate
+from ..._shared.arrays import Flags, Floats, Ints, Volume
+from .frame_noise import Noise, measure_noise
+from .image_fit import lay_out
+from .joint_alignment import SETTLED, SETTLED_SIGMAS, Sample, believed, mean_of
+from .mean_image import MeanCanvas, under_frame
+from .template_fit import Picture, fit_alone, fit_picture, fit_shared, match_frame
+from .template_search import known_core
 
 __all__ = ["listen", "settle_alone"]
 

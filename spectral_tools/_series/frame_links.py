@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._lookalikes import admit, find_lookalikes
-from ._matching.phase_correlate import ShiftEstimate
-from ._overlay import lay_out
-from ._placement.solve_tiles import Placement, solve_rigid
-from ._placement.uncertainty import position_covariance
-from ._series_inputs import SeriesInputs
-from ._series_match import (
+from .._matching.phase_correlate import ShiftEstimate
+from .._placement.solve_tiles import Placement, solve_rigid
+from .._placement.uncertainty import position_covariance
+from .._shared.arrays import Floats, Ints, Volume
+from .._shared.outcomes import Outcome
+from .._shared.sparse import connected_groups
+from .._shared.workers import Workers
+from .arguments import SeriesInputs
+from .frame_matching import (
     Group,
     Learned,
     Link,
@@ -20,14 +22,12 @@ from ._series_match import (
     match_near,
     volume_of,
 )
-from ._shared.arrays import Floats, Ints, Volume
-from ._shared.outcomes import Outcome
-from ._shared.sparse import connected_groups
-from ._shared.workers import Workers
-from ._template_alone import listen
-from ._template_fit import far_apart, prepare_picture
-from ._template_search import no_match
-from ._template_settle import believed
+from .template.image_fit import lay_out
+from .template.joint_alignment import believed
+from .template.self_similarity import admit, find_lookalikes
+from .template.template_fit import far_apart, prepare_picture
+from .template.template_search import no_match
+from .template.weight_choice import listen
 
 __all__ = ["match_along", "match_to"]
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._canvas_mean import under_frame
-from ._overlay_algebra import lay_frame, level_sums, tell_step
-from ._overlay_kernels import overlay_sums, slope_tables
-from ._overlay_noise import LEAST, Noise, radii, ring_powers
-from ._sampling.splines import prefilter, spline_margin
-from ._shared.arrays import Flags, Floats, Ints, Volume
-from ._shared.fft import fast_shape, forward, inverse
+from ..._sampling.splines import prefilter, spline_margin
+from ..._shared.arrays import Flags, Floats, Ints, Volume
+from ..._shared.fft import fast_shape, forward, inverse
+from .frame_noise import LEAST, Noise, radii, ring_powers
+from .image_fit_kernels import overlay_sums, slope_tables
+from .mean_image import under_frame
+from .overlay_algebra import lay_frame, level_sums, tell_step
 
 __all__ = [
     "Overlay",

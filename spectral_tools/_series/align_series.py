@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._canvas_mean import MeanCanvas
-from ._drift import complete_walk
-from ._matching.phase_correlate import ShiftEstimate
-from ._series_inputs import SeriesInputs, check_series
-from ._series_match import Group, Learned, learn, volume_of
-from ._series_parts import match_along, match_to
-from ._shared.arrays import Floats
-from ._shared.checks import check_positive
-from ._shared.outcomes import Outcome
-from ._shared.workers import Workers, check_workers
-from ._template_settle import SETTLED, believed
+from .._matching.phase_correlate import ShiftEstimate
+from .._shared.arrays import Floats
+from .._shared.checks import check_positive
+from .._shared.outcomes import Outcome
+from .._shared.workers import Workers, check_workers
+from .arguments import SeriesInputs, check_series
+from .frame_links import match_along, match_to
+from .frame_matching import Group, Learned, learn, volume_of
+from .random_walk import complete_walk
+from .template.joint_alignment import SETTLED, believed
+from .template.mean_image import MeanCanvas
 
 __all__ = ["SeriesAlignment", "align_series"]
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ._matching.phase_correlate import BELIEVED, ShiftEstimate
-from ._matching.search import chance_level
-from ._overlay_kernels import shrink_pixels
-from ._shared.arrays import Floats, Ints, Volume
-from ._shared.fft import fast_shape, forward, frequencies, inverse
-from ._shared.outcomes import Outcome
-from ._spectral.peaks import circular_peaks, parabola_tops
-from ._spectral.ring_kernels import edge_taper, taper_block, whiten_modes
-from ._spectral.tapers import taper_width
-from ._spectral.whitening import ring_gains
+from ..._matching.phase_correlate import BELIEVED, ShiftEstimate
+from ..._matching.search import chance_level
+from ..._shared.arrays import Floats, Ints, Volume
+from ..._shared.fft import fast_shape, forward, frequencies, inverse
+from ..._shared.outcomes import Outcome
+from ..._spectral.peaks import circular_peaks, parabola_tops
+from ..._spectral.ring_kernels import edge_taper, taper_block, whiten_modes
+from ..._spectral.tapers import taper_width
+from ..._spectral.whitening import ring_gains
+from .image_fit_kernels import shrink_pixels
 
 __all__ = [
     "Bounds",

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Flags, Floats, Ints, Volume
-from ._shared.compiled import compiled
+from ..._shared.arrays import Flags, Floats, Ints, Volume
+from ..._shared.compiled import compiled
 
 __all__ = [
     "SUMS",

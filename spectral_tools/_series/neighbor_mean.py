@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._frames import Frames, frames_of
-from ._shared.checks import check_count, image_dtype
+from .._shared.checks import check_count, image_dtype
+from .frames import Frames, frames_of
 
 __all__ = ["neighbor_mean"]
 

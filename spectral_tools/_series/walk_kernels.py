@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ._shared.arrays import Floats
-from ._shared.compiled import compiled
+from .._shared.arrays import Floats
+from .._shared.compiled import compiled
 
 __all__ = ["smooth_walk"]
 

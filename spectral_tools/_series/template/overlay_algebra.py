@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from ._shared.arrays import Flags, Floats, Ints, Volume
-from ._shared.compiled import compiled
+from ..._shared.arrays import Flags, Floats, Ints, Volume
+from ..._shared.compiled import compiled
 
 __all__ = ["lay_frame", "level_sums", "tell_step"]
 

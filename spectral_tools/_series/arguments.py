@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._frames import Frames, as_groups, frames_of
-from ._series_match import SAMPLE, Group, volume_of
-from ._shared.arrays import Floats, Image, Ints, Volume
-from ._shared.checks import as_image, as_shift, as_valid, check_count
-from ._template_search import Bounds
+from .._shared.arrays import Floats, Image, Ints, Volume
+from .._shared.checks import as_image, as_shift, as_valid, check_count
+from .frame_matching import SAMPLE, Group, volume_of
+from .frames import Frames, as_groups, frames_of
+from .template.template_search import Bounds
 
 __all__ = ["SeriesInputs", "check_series"]
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ._canvas_mean import MeanCanvas, slide_frame
-from ._shared.arrays import Floats, Ints, Volume
-from ._shared.fft import fftfreq, forward, inverse, rfftfreq
+from ..._shared.arrays import Floats, Ints, Volume
+from ..._shared.fft import fftfreq, forward, inverse, rfftfreq
+from .mean_image import MeanCanvas, slide_frame
 
 __all__ = ["split_pattern", "unexplained"]
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ._canvas_mean import MeanCanvas
-from ._matching.phase_correlate import BELIEVED, ShiftEstimate
-from ._overlay import Overlay, OverlayFit, even_light, fit_overlay, lay_out
-from ._overlay_noise import Noise, measure_noise
-from ._shared.arrays import Flags, Floats, Volume
-from ._shared.outcomes import Outcome
-from ._template_fit import ALIKE, ASTRAY, match_frame, prepare_picture
-from ._template_search import Bounds, no_match
+from ..._matching.phase_correlate import BELIEVED, ShiftEstimate
+from ..._shared.arrays import Flags, Floats, Volume
+from ..._shared.outcomes import Outcome
+from .frame_noise import Noise, measure_noise
+from .image_fit import Overlay, OverlayFit, even_light, fit_overlay, lay_out
+from .mean_image import MeanCanvas
+from .template_fit import ALIKE, ASTRAY, match_frame, prepare_picture
+from .template_search import Bounds, no_match
 
 __all__ = [
     "SETTLED",

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._canvas_mean import MeanCanvas
-from ._frames import Frames
-from ._lookalikes import Lookalikes
-from ._matching.phase_correlate import ShiftEstimate, mend_holes
-from ._overlay_noise import Noise
-from ._shared.arrays import Floats, Ints, Volume
-from ._shared.outcomes import Outcome
-from ._shared.workers import Workers, spread
-from ._template import find_pattern, grow_template
-from ._template_alone import settle_alone
-from ._template_fit import Picture, match_frame, match_masked, prepare_picture
-from ._template_search import Bounds, no_match
-from ._template_settle import believed
+from .._matching.phase_correlate import ShiftEstimate, mend_holes
+from .._shared.arrays import Floats, Ints, Volume
+from .._shared.outcomes import Outcome
+from .._shared.workers import Workers, spread
+from .frames import Frames
+from .template.frame_noise import Noise
+from .template.joint_alignment import believed
+from .template.mean_image import MeanCanvas
+from .template.self_similarity import Lookalikes
+from .template.template import find_pattern, grow_template
+from .template.template_fit import Picture, match_frame, match_masked, prepare_picture
+from .template.template_search import Bounds, no_match
+from .template.weight_choice import settle_alone
 
 __all__ = [
     "Group",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import unstacked
-from ._shared.checks import image_dtype
+from .._shared.arrays import unstacked
+from .._shared.checks import image_dtype
 
 __all__ = ["Frames", "as_groups", "frames_of"]
 

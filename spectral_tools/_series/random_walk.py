@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats
-from ._walk_kernels import smooth_walk
+from .._shared.arrays import Floats
+from .walk_kernels import smooth_walk
 
 __all__ = ["complete_walk"]
 

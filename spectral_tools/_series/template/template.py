@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from ._canvas_mean import MeanCanvas
-from ._matching.phase_correlate import ShiftEstimate
-from ._overlay import lay_out
-from ._overlay_noise import Noise, measure_noise, ring_powers
-from ._shared.arrays import Flags, Floats, Volume
-from ._shared.outcomes import Outcome
-from ._template_fit import match_frame, prepare_picture
-from ._template_search import Bounds, no_match, shrink_factor, shrink_frame
-from ._template_settle import Sample, believed, no_sample, settle_template
-from ._template_split import split_pattern, unexplained
+from ..._matching.phase_correlate import ShiftEstimate
+from ..._shared.arrays import Flags, Floats, Volume
+from ..._shared.outcomes import Outcome
+from .frame_noise import Noise, measure_noise, ring_powers
+from .image_fit import lay_out
+from .joint_alignment import Sample, believed, no_sample, settle_template
+from .mean_image import MeanCanvas
+from .template_fit import match_frame, prepare_picture
+from .template_search import Bounds, no_match, shrink_factor, shrink_frame
+from .template_split import split_pattern, unexplained
 
 __all__ = ["find_pattern", "grow_template"]
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ._canvas_mean import MeanCanvas, under_frame
-from ._matching.phase_correlate import ShiftEstimate
-from ._overlay import Rings, filter_picture, weigh_rings
-from ._overlay_noise import Noise, radii
-from ._shared.arrays import Flags, Floats, Ints, Volume
-from ._shared.fft import fast_shape, forward, inverse
-from ._shared.outcomes import Outcome
-from ._spectral.peaks import local_maxima
-from ._template_search import Bounds
+from ..._matching.phase_correlate import ShiftEstimate
+from ..._shared.arrays import Flags, Floats, Ints, Volume
+from ..._shared.fft import fast_shape, forward, inverse
+from ..._shared.outcomes import Outcome
+from ..._spectral.peaks import local_maxima
+from .frame_noise import Noise, radii
+from .image_fit import Rings, filter_picture, weigh_rings
+from .mean_image import MeanCanvas, under_frame
+from .template_search import Bounds
 
 __all__ = ["Lookalikes", "admit", "find_lookalikes"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ._canvas_mean import under_frame
-from ._shared.arrays import Flags, Floats, Ints, Volume
-from ._shared.fft import forward, frequencies
-from ._spectral.ring_kernels import ring_edges
+from ..._shared.arrays import Flags, Floats, Ints, Volume
+from ..._shared.fft import forward, frequencies
+from ..._spectral.ring_kernels import ring_edges
+from .mean_image import under_frame
 
 __all__ = ["LEAST", "Noise", "measure_noise", "radii", "ring_powers"]
 

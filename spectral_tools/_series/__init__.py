@@ -1,0 +1,1 @@
+"""Movies: one shift a frame."""

@@ -1,0 +1,1 @@
+"""The mean of a movie, and frames that are fitted to it."""
