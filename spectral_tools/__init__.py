@@ -32,7 +32,6 @@ from ._matching.orientation.match_orientation import (
     match_orientation,
 )
 from ._matching.shifts import ShiftEstimate, phase_correlate
-from ._mesh import MeshRelaxation, relax_meshes
 from ._placement.affine import solve_affine
 from ._placement.grid_links import grid_links, grid_positions, overlapping_links
 from ._placement.loop_closures import LoopClosures, loop_closures
@@ -60,6 +59,8 @@ from ._rendering.warp import warp_image
 from ._series.align_series import SeriesAlignment, align_series
 from ._series.apply_shifts import apply_shifts, common_area, make_template
 from ._series.neighbor_mean import neighbor_mean
+from ._series.sections.align_stack import StackAlignment, align_stack
+from ._series.sections.relax_meshes import MeshRelaxation, relax_meshes
 from ._shared.outcomes import Outcome
 from ._spectral.correlation_surface import (
     Peaks,
@@ -75,7 +76,6 @@ from ._spectral.spectra import (
     ring_average,
     ring_coherence,
 )
-from ._stack import StackAlignment, align_stack
 from ._transforms.estimate_transform import estimate_transform, transform_covariance
 from ._transforms.fields.displacement import (
     apply_displacement,

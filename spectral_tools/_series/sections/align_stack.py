@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ._matching.orientation.pose_search import Range
-from ._shared.arrays import Flags, Floats, Ints, unstacked
-from ._shared.checks import as_image, as_valid, check_count, check_positive
-from ._shared.outcomes import Outcome
-from ._shared.sparse import connected_groups
-from ._shared.workers import Workers, check_workers, spread
-from ._stack_links import (
+from ..._matching.orientation.pose_search import Range
+from ..._shared.arrays import Flags, Floats, Ints, unstacked
+from ..._shared.checks import as_image, as_valid, check_count, check_positive
+from ..._shared.outcomes import Outcome
+from ..._shared.sparse import connected_groups
+from ..._shared.workers import Workers, check_workers, spread
+from .section_matching import (
     Section,
     SectionLink,
     Task,
@@ -25,7 +25,7 @@ from ._stack_links import (
     make_section,
     match_sections,
 )
-from ._stack_places import StackPoints, hands_of, place_sections
+from .section_placement import StackPoints, hands_of, place_sections
 
 __all__ = ["StackAlignment", "align_stack"]
 

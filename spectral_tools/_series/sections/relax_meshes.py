@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._shared.arrays import Flags, Floats, Ints
-from ._shared.checks import (
+from ..._shared.arrays import Flags, Floats, Ints
+from ..._shared.checks import (
     as_matrices,
     as_shape,
     as_shift,
@@ -18,19 +18,19 @@ from ._shared.checks import (
     check_positive,
     check_same_shape,
 )
-from ._shared.link_arguments import find_tiles, number_links
-from ._shared.link_inputs import as_link_points, as_link_weights
-from ._shared.sparse import sparse_rows
-from ._transforms.fields.bspline_fit import FieldFit, solve_springs, springs_of
-from ._transforms.fields.bspline_grid import (
+from ..._shared.link_arguments import find_tiles, number_links
+from ..._shared.link_inputs import as_link_points, as_link_weights
+from ..._shared.sparse import sparse_rows
+from ..._transforms.fields.bspline_fit import FieldFit, solve_springs, springs_of
+from ..._transforms.fields.bspline_grid import (
     ControlGrid,
     control_grid,
     field_at_pixels,
     shares_at,
 )
-from ._transforms.fields.displacement import jacobian_determinant
-from ._transforms.fields.fit_displacement import count_windows, field_at_points
-from ._transforms.fields.vector_outliers import fits_neighbours
+from ..._transforms.fields.displacement import jacobian_determinant
+from ..._transforms.fields.fit_displacement import count_windows, field_at_points
+from ..._transforms.fields.vector_outliers import fits_neighbours
 
 __all__ = ["MeshRelaxation", "relax_meshes"]
 

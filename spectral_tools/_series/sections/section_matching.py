@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._matching.orientation.pose_images import Sketch, make_sketch
-from ._matching.orientation.pose_match import OrientationEstimate, match_sketches
-from ._matching.orientation.pose_search import Range, shrinking
-from ._point_matching.window_grid import Windows, match_windows, window_pass
-from ._rendering.warp import warp_image
-from ._shared.arrays import Flags, Floats
-from ._shared.outcomes import Outcome
-from ._transforms.matrices import apply_transform
+from ..._matching.orientation.pose_images import Sketch, make_sketch
+from ..._matching.orientation.pose_match import OrientationEstimate, match_sketches
+from ..._matching.orientation.pose_search import Range, shrinking
+from ..._point_matching.window_grid import Windows, match_windows, window_pass
+from ..._rendering.warp import warp_image
+from ..._shared.arrays import Flags, Floats
+from ..._shared.outcomes import Outcome
+from ..._transforms.matrices import apply_transform
 
 __all__ = [
     "Section",

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._placement.affine import solve_affine
-from ._placement.solve_tiles import solve_rigid
-from ._shared.arrays import Flags, Floats, Ints
-from ._shared.outcomes import Outcome
-from ._shared.sparse import connected_groups
-from ._transforms.matrices import apply_transform, points_apart, translation
-from ._transforms.rotations import nearest_rotations, rotations
+from ..._placement.affine import solve_affine
+from ..._placement.solve_tiles import solve_rigid
+from ..._shared.arrays import Flags, Floats, Ints
+from ..._shared.outcomes import Outcome
+from ..._shared.sparse import connected_groups
+from ..._transforms.matrices import apply_transform, points_apart, translation
+from ..._transforms.rotations import nearest_rotations, rotations
 
 __all__ = ["PlacedSections", "StackPoints", "hands_of", "place_sections"]
 

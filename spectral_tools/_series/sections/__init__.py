@@ -1,0 +1,1 @@
+"""Serial sections at any angle, and their bending."""
