@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._placement.report import PlacementReport, failed_links, placement_report
-from ._placement.solve_tiles import Placement
-from ._placement.uncertainty import position_covariance
-from ._plot_grid import warped_grid
-from ._plot_images import checkerboard, overlay, swipe
-from ._plot_points import points
-from ._plot_style import (
+from .._placement.report import PlacementReport, failed_links, placement_report
+from .._placement.solve_tiles import Placement
+from .._placement.uncertainty import position_covariance
+from .._shared.arrays import Floats
+from .._shared.checks import as_points
+from .._shared.outcomes import Outcome
+from ._style import (
     INK,
     PALE,
     ROUNDING,
@@ -27,22 +27,11 @@ from ._plot_style import (
     several,
     shown_scale,
 )
-from ._shared.arrays import Floats
-from ._shared.checks import as_points
-from ._shared.outcomes import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "checkerboard",
-    "overlay",
-    "placement",
-    "points",
-    "swipe",
-    "uncertainty",
-    "warped_grid",
-]
+__all__ = ["placement", "uncertainty"]
 
 
 # Colours of tiles that no link holds.

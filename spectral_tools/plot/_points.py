@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._plot_images import (
+from .._shared.arrays import Flags, Floats
+from .._shared.checks import as_points, as_positions, as_valid
+from ._images import (
     draw_shades,
     gray_image,
     image_axes,
     mark_uncovered,
     stretched,
 )
-from ._plot_style import (
+from ._style import (
     INK,
     MARK,
     ROUNDING,
@@ -26,8 +28,6 @@ from ._plot_style import (
     round_below,
     several,
 )
-from ._shared.arrays import Flags, Floats
-from ._shared.checks import as_points, as_positions, as_valid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._plot_style import INK, PALE, draw_legend, framed
-from ._shared.arrays import Image
-from ._shared.checks import (
+from .._shared.arrays import Image
+from .._shared.checks import (
     as_image,
     as_valid,
     check_count,
     check_fraction,
     check_same_shape,
 )
+from ._style import INK, PALE, draw_legend, framed
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._plot_images import image_axes, mark_uncovered
-from ._plot_style import INK, WRONG, draw_colorbar, draw_legend, round_below
-from ._shared.arrays import Flags, Floats
-from ._shared.checks import as_affine, check_positive
-from ._transforms.fields.displacement import as_displacement, jacobian_determinant
+from .._shared.arrays import Flags, Floats
+from .._shared.checks import as_affine, check_positive
+from .._transforms.fields.displacement import as_displacement, jacobian_determinant
+from ._images import image_axes, mark_uncovered
+from ._style import INK, WRONG, draw_colorbar, draw_legend, round_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

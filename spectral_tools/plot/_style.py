@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Floats
+from .._shared.arrays import Floats
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
