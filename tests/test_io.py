@@ -10,9 +10,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools import _ome_tiff
-from spectral_tools._beside import put_in_place
 from spectral_tools._sampling.downsample import halve
+from spectral_tools.io import _ome_tiff
+from spectral_tools.io._files import put_in_place
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._shared.arrays import Floats
+from .._shared.checks import as_finite
 from ._itk_text import ITKTransform, format_itk, read_transform
-from ._shared.arrays import Floats
-from ._shared.checks import as_finite
-from ._text_files import Words, check_names, number_text, write_text
+from ._text_words import Words, check_names, number_text, write_text
 
 __all__ = ["Stos", "read_stos", "write_stos"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._shared.arrays import Ints
+from .._shared.arrays import Ints
 
 __all__ = ["Table", "kept_axes", "on_grid"]
 

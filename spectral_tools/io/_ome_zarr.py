@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from ._beside import as_target, beside, put_in_place
+from .._sampling.downsample import halve, halved
+from ._files import as_target, beside, put_in_place
 from ._image_source import Part, Source, as_levels, as_sides, as_source, parts
 from ._physical import Frame, as_channel_names, as_frame
-from ._sampling.downsample import halve, halved
 
 __all__ = ["write_ome_zarr"]
 

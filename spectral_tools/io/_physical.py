@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._shared.arrays import Floats
-from ._shared.checks import as_finite, as_shift
+from .._shared.arrays import Floats
+from .._shared.checks import as_finite, as_shift
 
 __all__ = ["Frame", "as_channel_names", "as_frame"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._shared.checks import as_points
-from ._text_files import Words, check_names, number_text, write_text
+from .._shared.checks import as_points
+from ._text_words import Words, check_names, number_text, write_text
 
 __all__ = ["TileConfiguration", "read_tile_configuration", "write_tile_configuration"]
 

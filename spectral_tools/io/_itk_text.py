@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._shared.arrays import Floats
-from ._shared.checks import as_finite
-from ._text_files import Words, number_text
+from .._shared.arrays import Floats
+from .._shared.checks import as_finite
+from ._text_words import Words, number_text
 
 __all__ = [
     "ITKTransform",

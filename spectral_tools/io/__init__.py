@@ -3,19 +3,19 @@
 from ._itk_text import ITKTransform, format_itk, parse_itk
 from ._itk_transforms import ControlPoints, itk_matrix, itk_points, map_itk
 from ._itk_written import grid_to_itk, matrix_to_itk, points_to_itk
-from ._mosaic_files import MosaicFile, read_mosaic, write_mosaic
+from ._mosaic_stos import MosaicFile, read_mosaic, write_mosaic
 from ._ome_tiff import write_ome_tiff
 from ._ome_zarr import write_ome_zarr
-from ._saved import load_result, save_result
+from ._results import load_result, save_result
 from ._stos import Stos, read_stos, write_stos
-from ._tile_configuration import (
+from ._tile_folder import TileFile, TileFolder, tile_folder
+from ._tile_lists import (
     TileConfiguration,
     read_tile_configuration,
     write_tile_configuration,
 )
-from ._tile_folder import TileFile, TileFolder, tile_folder
-from ._usid import USIDData, USIDEntry, read_usid, read_usid_tree
-from ._usid_written import write_usid
+from ._usid_read import USIDData, USIDEntry, read_usid, read_usid_tree
+from ._usid_write import write_usid
 
 __all__ = [
     "ControlPoints",

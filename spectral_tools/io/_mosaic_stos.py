@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._itk_text import ITKTransform, format_itk, is_known, read_transform
-from ._text_files import Words, check_names, number_text, write_text
+from ._text_words import Words, check_names, number_text, write_text
 
 __all__ = ["MosaicFile", "read_mosaic", "write_mosaic"]
 

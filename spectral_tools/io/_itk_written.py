@@ -8,10 +8,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._shared.checks import as_finite, as_matrix, as_point, as_points, as_shape
+from .._transforms.matrices import swap_xy_matrix
 from ._itk_text import AFFINE, GRID, MESH, RIGID, SIMILARITY, ITKTransform
 from ._itk_transforms import turned
-from ._shared.checks import as_finite, as_matrix, as_point, as_points, as_shape
-from ._transforms.matrices import swap_xy_matrix
 
 __all__ = ["grid_to_itk", "matrix_to_itk", "points_to_itk"]
 

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.checks import as_finite
 from ._hdf5 import written
-from ._shared.checks import as_finite
 
 __all__ = ["write_usid"]
 

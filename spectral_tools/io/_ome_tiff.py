@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from ._beside import as_target, beside, put_in_place
+from .._sampling.downsample import halve
+from .._shared.checks import check_count
+from ._files import as_target, beside, put_in_place
 from ._image_source import (
     Source,
     as_levels,
@@ -26,8 +28,6 @@ from ._image_source import (
     parts,
 )
 from ._physical import Frame, as_channel_names, as_frame
-from ._sampling.downsample import halve
-from ._shared.checks import check_count
 
 __all__ = ["write_ome_tiff"]
 

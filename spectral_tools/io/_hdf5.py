@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._beside import as_target, beside, put_in_place
+from ._files import as_target, beside, put_in_place
 
 __all__ = ["attribute", "datasets", "find", "opened", "read", "told", "written"]
 

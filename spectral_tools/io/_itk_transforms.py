@@ -9,6 +9,9 @@ import numpy as np
 from numpy.polynomial.legendre import legvander
 from numpy.typing import ArrayLike
 
+from .._shared.arrays import Floats
+from .._shared.checks import as_points
+from .._transforms.matrices import apply_transform, swap_xy_matrix
 from ._itk_text import (
     AFFINE,
     GRID,
@@ -20,9 +23,6 @@ from ._itk_text import (
     degree_of,
     kind_of,
 )
-from ._shared.arrays import Floats
-from ._shared.checks import as_points
-from ._transforms.matrices import apply_transform, swap_xy_matrix
 
 __all__ = [
     "ControlPoints",

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ._beside import as_target, beside, put_in_place
+from ._files import as_target, beside, put_in_place
 
 __all__ = ["Words", "check_names", "number_text", "write_text"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._sampling.downsample import count_levels, halved
-from ._shared.checks import as_shape, check_count
+from .._sampling.downsample import count_levels, halved
+from .._shared.checks import as_shape, check_count
 
 __all__ = [
     "Part",

@@ -14,27 +14,27 @@ from typing import Any, get_args, get_origin
 import h5py
 import numpy as np
 
-from ._evaluation.simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
+from .._evaluation.simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
+from .._matching.match_tiles import TileMatches
+from .._matching.orientation.pose_match import OrientationEstimate
+from .._matching.phase_correlate import ShiftEstimate
+from .._placement.loop_closures import LoopClosures
+from .._placement.place_tiles import TilePlacement
+from .._placement.report import PlacementReport, SeamResiduals
+from .._placement.solve_tiles import Placement
+from .._placement.stage_model import StageModel
+from .._point_matching.refine_pair import PointMatches
+from .._rendering.composite import Composite
+from .._rendering.illumination.gains import Gains
+from .._rendering.illumination.shading import Shading
+from .._series.align_series import SeriesAlignment
+from .._series.sections.align_stack import StackAlignment
+from .._series.sections.relax_meshes import MeshRelaxation
+from .._shared.outcomes import Outcome
+from .._spectral.correlation_surface import Peaks
+from .._spectral.spectra import RingAverage, RingCoherence
+from .._transforms.fields.fit_displacement import DisplacementFit
 from ._hdf5 import attribute, find, opened, read, told, written
-from ._matching.match_tiles import TileMatches
-from ._matching.orientation.pose_match import OrientationEstimate
-from ._matching.phase_correlate import ShiftEstimate
-from ._placement.loop_closures import LoopClosures
-from ._placement.place_tiles import TilePlacement
-from ._placement.report import PlacementReport, SeamResiduals
-from ._placement.solve_tiles import Placement
-from ._placement.stage_model import StageModel
-from ._point_matching.refine_pair import PointMatches
-from ._rendering.composite import Composite
-from ._rendering.illumination.gains import Gains
-from ._rendering.illumination.shading import Shading
-from ._series.align_series import SeriesAlignment
-from ._series.sections.align_stack import StackAlignment
-from ._series.sections.relax_meshes import MeshRelaxation
-from ._shared.outcomes import Outcome
-from ._spectral.correlation_surface import Peaks
-from ._spectral.spectra import RingAverage, RingCoherence
-from ._transforms.fields.fit_displacement import DisplacementFit
 
 __all__ = ["load_result", "save_result"]
 
