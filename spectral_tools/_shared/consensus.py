@@ -8,8 +8,9 @@ import numpy as np
 from scipy.special import fdtri, gammainccinv
 
 from .arrays import Flags, Floats
+from .statistics import honest_limit
 
-__all__ = ["Judge", "find_consensus", "judge_of", "suspicious"]
+__all__ = ["OutlierTest", "find_consensus", "outlier_test", "suspicious"]
 
 State = TypeVar("State")
 
@@ -34,7 +35,7 @@ ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Judge:
+class OutlierTest:
     """What tells honest squared residuals from contradictions.
 
     Attributes
@@ -79,10 +80,12 @@ class Judge:
             return np.inf
         variance = float(squares[believed].sum()) / left
         ratio = self.ndim * float(fdtri(self.ndim, left, 1 - FALSE_REJECTION))
-        return max(self.least * _largest_honest(self.ndim), variance * ratio)
+        return max(self.least * honest_limit(self.ndim), variance * ratio)
 
 
-def judge_of(ndim: int, amount: Floats, unknown: float, least: float) -> Judge:
+def outlier_test(
+    ndim: int, amount: Floats, unknown: float, least: float
+) -> OutlierTest:
     """Return what tells honest measurements from contradictions.
 
     Parameters
@@ -105,7 +108,7 @@ def judge_of(ndim: int, amount: Floats, unknown: float, least: float) -> Judge:
     if not least and len(amount) - unknown < 0.5:
         least = np.inf
     rounding = ROUNDING**2 * amount
-    return Judge(
+    return OutlierTest(
         ndim=ndim,
         unknown=unknown,
         least=max(least, float(np.median(rounding))),
@@ -115,19 +118,14 @@ def judge_of(ndim: int, amount: Floats, unknown: float, least: float) -> Judge:
 
 def suspicious(ndim: int, squares: Floats, least: float) -> bool:
     """Tell whether a squared residual is larger than honest errors explain."""
-    return bool(squares.max(initial=0) > least * _largest_honest(ndim))
-
-
-def _largest_honest(ndim: int) -> float:
-    """Return the largest squared residual in units of a known variance."""
-    return float(2 * gammainccinv(ndim / 2, FALSE_REJECTION))
+    return bool(squares.max(initial=0) > least * honest_limit(ndim))
 
 
 def find_consensus(
     fit: Callable[[Floats, float | None, State], State],
     squares_of: Callable[[State], Floats],
     start: State,
-    judge: Judge,
+    judge: OutlierTest,
 ) -> tuple[State, Flags]:
     """Fit while dropping measurements that contradict the others.
 
@@ -160,7 +158,7 @@ def find_consensus(
         state = fit(trust, kernel / CORE, state)
         squares = squares_of(state)
 
-    honest = _largest_honest(judge.ndim)
+    honest = honest_limit(judge.ndim)
     dropped = np.zeros(len(squares), np.bool_)
     found = squares <= SECOND_CHANCE * judge.core(squares) * honest
     for _ in range(ROUNDS):

@@ -178,7 +178,7 @@ def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
         raise ValueError(message)
     keys = sorted(found)
     paths = [found[key] for key in keys]
-    return TileFolder(keys=keys, paths=paths, tiles=[_tile(path) for path in paths])
+    return TileFolder(keys=keys, paths=paths, tiles=[_tile_file(path) for path in paths])
 
 
 def _expression(pattern: str) -> tuple[re.Pattern[str], list[str]]:
@@ -230,7 +230,7 @@ def _told(path: Path) -> Iterator[None]:
         raise ValueError(message) from error
 
 
-def _tile(path: Path) -> TileFile:
+def _tile_file(path: Path) -> TileFile:
     """Return a tile, from the head of its file."""
     with path.open("rb"), _told(path):
         if path.suffix.lower() in TIFF:

@@ -39,7 +39,7 @@ ITERATIONS = 300
 # Points this far apart, in tiles, do not meet: further does not count as farther.
 APART = 0.1
 # Tiles can be flattened to this before they are taken for wider than they are.
-FLAT = 1e-6
+RIGID = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -306,7 +306,7 @@ def _inverses(sheets: Sheets, values: Floats) -> Floats:
     """Return the inverse linear part of each tile, or nearly so if it is flat."""
     linear = values[:, :-1].transpose(0, 2, 1) / sheets.spread
     left, size, right = np.linalg.svd(linear + np.eye(values.shape[2]))
-    inverse = right.transpose(0, 2, 1) / np.maximum(size, FLAT)[:, np.newaxis]
+    inverse = right.transpose(0, 2, 1) / np.maximum(size, RIGID)[:, np.newaxis]
     return np.asarray(inverse @ left.transpose(0, 2, 1))
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats
-from ..._shared.consensus import find_consensus, judge_of, suspicious
+from ..._shared.consensus import find_consensus, outlier_test, suspicious
 from ..._shared.sparse import factorized_blocks
 from ..._transforms.rotations import nearest_rotations
 from .normal_equations import (
@@ -114,7 +114,7 @@ def solve_turns(
             lambda trust, variance, last: _trusted(setting, trust, variance, last),
             lambda last: squares_of(setting, last),
             begin,
-            judge_of(ndim, problem.amount, unknown, problem.least_unit),
+            outlier_test(ndim, problem.amount, unknown, problem.least_unit),
         )
     turns = _converged(setting, turns, STEPS, SHORTEST)
     return matrices_of(setting, gauged(setting, turns)), believed

@@ -19,7 +19,9 @@ CELLS, SIDE = 16, 4
 MOST = 2**21
 # Fewer cells than this tell nothing.
 FEWEST = 3
-ROUNDS, TUNING, MAD = 10, 2.385, 1.4826
+ROUNDS, TUNING = 10, 2.385
+# Standard deviation of a normal distribution over its median absolute deviation.
+MAD = 1.4826
 # Without that much correlation, contrasts are noise.
 CORRELATED = 0.3
 NOTHING = (0.0, np.inf)
