@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._shared.checks import check_not_negative, check_same_shape
-from .._shared.link_arguments import Links, Positions, find_tiles, number_links
-from .._shared.link_inputs import (
+from .._shared.link_arguments import (
+    Links,
+    Positions,
     as_link_points,
     as_link_weights,
     as_places,
     as_position_prior,
+    find_tiles,
+    number_links,
     residual_variance,
     tile_outcomes,
 )

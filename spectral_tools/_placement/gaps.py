@@ -7,7 +7,7 @@ import numpy as np
 
 from .._matching.match_tiles import TileMatches
 from .._shared.arrays import Flags, Floats, Ints
-from .._shared.link_inputs import tile_outcomes
+from .._shared.link_arguments import tile_outcomes
 from .._shared.outcomes import Outcome
 from .._shared.sparse import connected_groups
 from .layout import Layout

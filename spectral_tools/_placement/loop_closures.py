@@ -10,8 +10,12 @@ from scipy.special import gammainccinv
 
 from .._shared.arrays import Floats
 from .._shared.checks import check_same_shape
-from .._shared.link_arguments import Links, number_links
-from .._shared.link_inputs import as_link_points, as_link_weights
+from .._shared.link_arguments import (
+    Links,
+    as_link_points,
+    as_link_weights,
+    number_links,
+)
 from .solvers.loop_kernels import list_loops, name_suspects
 
 __all__ = ["LoopClosures", "loop_closures"]

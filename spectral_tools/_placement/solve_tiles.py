@@ -11,12 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite, check_same_shape
-from .._shared.link_arguments import Links, Positions, find_tiles, number_links
-from .._shared.link_inputs import (
+from .._shared.link_arguments import (
+    Links,
+    Positions,
     as_link_points,
     as_link_weights,
     as_places,
     as_position_prior,
+    find_tiles,
+    number_links,
     residual_variance,
     tile_outcomes,
 )

@@ -10,7 +10,7 @@ from scipy.special import gammaincc
 
 from .._shared.arrays import Floats
 from .._shared.checks import as_coordinates, as_points, check_count, check_same_shape
-from .._shared.link_inputs import as_link_weights
+from .._shared.link_arguments import as_link_weights
 from .ac_ransac import agreeing_pairs, evidence_of
 from .degenerate_points import check_points
 from .map_fit import (

@@ -18,8 +18,12 @@ from ..._shared.checks import (
     check_positive,
     check_same_shape,
 )
-from ..._shared.link_arguments import find_tiles, number_links
-from ..._shared.link_inputs import as_link_points, as_link_weights
+from ..._shared.link_arguments import (
+    as_link_points,
+    as_link_weights,
+    find_tiles,
+    number_links,
+)
 from ..._shared.sparse import sparse_rows
 from ..._transforms.fields.bspline_fit import FieldFit, solve_springs, springs_of
 from ..._transforms.fields.bspline_grid import (

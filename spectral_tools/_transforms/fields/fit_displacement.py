@@ -18,7 +18,7 @@ from ..._shared.checks import (
     check_positive,
     check_same_shape,
 )
-from ..._shared.link_inputs import as_link_weights
+from ..._shared.link_arguments import as_link_weights
 from ..._shared.sparse import sparse_rows
 from ..matrices import apply_transform
 from .bspline_fit import (
