@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats
-from ..._shared.consensus import find_consensus, outlier_test, suspicious
+from ..._shared.statistics import find_consensus, outlier_test, suspicious
 from .normal_equations import (
     LEAST_STIFFNESS,
     USUAL_STIFFNESS,
@@ -71,7 +71,9 @@ def solve_sheets(
             ),
             lambda last: squares_of(sheets, last.values),
             stiff,
-            outlier_test(ndim, problem.amount, _open(sheets, fit)[0], problem.least_unit),
+            outlier_test(
+                ndim, problem.amount, _open(sheets, fit)[0], problem.least_unit
+            ),
         )
     fit = polished(sheets, fit)
     return _gauged(problem, _matrices(sheets, fit.values)), believed

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats
-from ..._shared.consensus import find_consensus, outlier_test, suspicious
 from ..._shared.sparse import factorized_blocks
+from ..._shared.statistics import find_consensus, outlier_test, suspicious
 from ..._transforms.rotations import nearest_rotations
 from .normal_equations import (
     LEAST_STIFFNESS,
