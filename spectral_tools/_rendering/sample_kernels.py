@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._sampling.run_kernels import LANES, bend_runs, flows, lean_runs, trace
 from .._sampling.sample_rows import (
+    LANES,
     LEAST,
     bend,
+    bend_runs,
     displace,
     distances,
+    flows,
     gather,
     lean,
+    lean_runs,
     lift,
     locate,
     measure,
     normalise,
     split,
+    trace,
 )
 from .._sampling.splines import gather_spline, spline_weights
 from .._shared.arrays import Floats, Image, Ints, Ints32

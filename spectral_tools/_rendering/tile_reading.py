@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._sampling.boxes import copy_box, repeat_border, split_channels
-from .._sampling.run_kernels import LANES
+from .._sampling.sample_rows import LANES
 from .._sampling.splines import smooth_margin, spline_margin
 from .._sampling.tile_filters import box_slices, boxes_in, filter_box, memory_of
 from .._shared.arrays import Flags, Float, Floats, Ints

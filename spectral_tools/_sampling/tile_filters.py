@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._shared.arrays import Flags, Float, Floats, Ints
 from .._shared.ndimage import distance_transform_edt
 from .boxes import copy_box
-from .run_kernels import LANES
+from .sample_rows import LANES
 from .splines import prefilter, smooth
 
 __all__ = ["box_slices", "boxes_in", "filter_box", "memory_of"]
