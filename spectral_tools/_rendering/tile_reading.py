@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._sampling.boxes import copy_box, repeat_border, split_channels
+from .._sampling.boxes import (
+    box_slices,
+    boxes_in,
+    copy_box,
+    filter_box,
+    memory_of,
+    repeat_border,
+    split_channels,
+)
 from .._sampling.sample_rows import LANES
 from .._sampling.splines import smooth_margin, spline_margin
-from .._sampling.tile_filters import box_slices, boxes_in, filter_box, memory_of
 from .._shared.arrays import Flags, Float, Floats, Ints
 from .sample_kernels import SLACK
 from .tile_inputs import Tile
