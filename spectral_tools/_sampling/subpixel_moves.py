@@ -5,11 +5,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._shared.arrays import Image
+from .._shared.arrays import Floats, Image, Ints
 from .._shared.compiled import compiled
 from .splines import prefilter, spline_margin, spline_weights
 
-__all__ = ["slide", "slide_margin"]
+__all__ = ["SLACK", "move_frame", "room_for", "slide", "slide_margin"]
+
+
+Room = tuple[Image, Image]
+
+# A pixel this close outside of a border counts as on it: shifts carry rounding errors.
+SLACK = 1e-9
+# No spline reaches so many pixels beyond its own.
+FAR = 64.0
 
 
 def slide_margin(order: int, dtype: np.dtype[Any]) -> int:
@@ -92,3 +100,149 @@ def _row(line: Image, taps: Image, cols: int, to: Image) -> None:
         weight, near = taps[n], line[n:]
         for k in range(cols):
             to[k] += weight * near[k]
+
+
+def room_for(shape: tuple[int, ...], order: int, dtype: np.dtype[Any]) -> Room:
+    """Return arrays to move frames in: one with a margin, and one without."""
+    margin = slide_margin(order, dtype)
+    wide = [size + 2 * margin * (size > 1) for size in shape]
+    return np.empty(wide, dtype), np.empty(shape, dtype)
+
+
+def move_frame(
+    frame: NDArray[Any],
+    shift: Floats,
+    order: int,
+    border: str,
+    fill_value: float,
+    room: Room,
+    to: NDArray[Any],
+) -> None:
+    """Write one frame, moved, in the dtype of the result; NaN stay NaN."""
+    finite = np.isfinite(frame) if frame.dtype.kind == "f" else None
+    exact = to.dtype.kind == "f" and not (shift % 1).any()
+    if finite is not None and not exact and not finite.all():
+        level = frame[finite].mean() if finite.any() else 0
+        filled = np.where(finite, frame, frame.dtype.type(level))
+        move_frame(filled, shift, order, border, fill_value, room, to)
+        lost, holes = (~finite).astype(np.float32), np.empty(frame.shape, np.float32)
+        room = room_for(frame.shape, min(order, 1), lost.dtype)
+        move_frame(lost, shift, min(order, 1), border, 0, room, holes)
+        to[holes > SLACK] = np.nan if to.dtype.kind == "f" else fill_value
+        return
+    near = np.rint(shift)
+    steady = np.where((np.abs(shift - near) < SLACK) | (order == 0), near, shift)
+    if border != "constant":
+        steady = _brought_near(steady, frame.shape, border)
+    elif (np.abs(steady) > frame.shape).any():
+        to[...] = fill_value
+        return
+    whole = np.floor(steady).astype(np.intp)
+    fraction = steady - whole
+    # Half a pixel beyond its border a frame shows the pixel there, if no other is seen.
+    beyond = "nearest" if border == "constant" else border
+    # Pixel k of the result shows k - whole - fraction of the frame.
+    size = np.array(frame.shape)
+    if fraction.any():
+        box, values = room
+        lead = (1,) * (3 - len(fraction))
+        turns = np.concatenate([np.zeros(len(lead)), np.where(size > 1, fraction, 0.0)])
+        _surround(frame, -whole - (np.array(box.shape) - size) // 2, border, box)
+        slide(
+            box.reshape(*lead, *box.shape),
+            turns,
+            order,
+            values.reshape(*lead, *values.shape),
+        )
+        _keep(values, to)
+    elif to.dtype == frame.dtype and not np.may_share_memory(frame, to):
+        _surround(frame, -whole, beyond, to)
+    else:
+        box = np.empty(frame.shape, frame.dtype)
+        _surround(frame, -whole, beyond, box)
+        _keep(box, to)
+    if border == "constant":
+        _fill_outside(to, shift, fill_value)
+
+
+def _surround(frame: NDArray[Any], start: Ints, border: str, box: NDArray[Any]) -> None:
+    """Write the part of a frame that starts there, and what lies beyond its border."""
+    stop = start + box.shape
+    to, part, sources = [], [], []
+    for first, last, size in zip(start, stop, frame.shape, strict=True):
+        low = min(max(first, 0), size)
+        high = max(min(last, size), low)
+        part.append(slice(low, high))
+        to.append(slice(low - first, high - first))
+        sources.append(_beyond(np.arange(first, last), size, border))
+    box[tuple(to)] = frame[tuple(part)]
+    for axis, inside in enumerate(to):
+        outside = np.delete(np.arange(box.shape[axis]), inside)
+        if len(outside) == 0:
+            continue
+        ahead: tuple[Any, ...] = (slice(None),) * axis
+        strip = frame[(*ahead, sources[axis][outside], *part[axis + 1 :])]
+        for other in range(axis):
+            strip = np.take(strip, sources[other], axis=other)
+        box[(*ahead, outside, *to[axis + 1 :])] = strip
+
+
+def _beyond(points: Ints, size: int, border: str) -> Ints:
+    """Return which pixel of a frame is seen at points that may lie beyond it."""
+    if border == "nearest":
+        return np.clip(points, 0, size - 1)
+    if border == "wrap":
+        return points % size
+    period = max(2 * size - 2, 1)
+    return np.minimum(points % period, -points % period)
+
+
+def _brought_near(shift: Floats, shape: tuple[int, ...], border: str) -> Floats:
+    """Return a shift of about a frame at most that shows the same as a longer one."""
+    size = np.array(shape)
+    if border == "nearest":
+        # So far away, no spline reaches further than the border pixel.
+        return np.clip(shift, -2.0 * size - FAR, 2.0 * size + FAR)
+    period = size if border == "wrap" else np.maximum(2 * (size - 1), 1)
+    return np.where(np.abs(shift) > period, np.fmod(shift, period), shift)
+
+
+def _keep(values: NDArray[Any], to: NDArray[Any]) -> None:
+    """Copy values, rounded and clipped if they must be; they may change."""
+    kept = to.dtype
+    if kept.kind == "b" and values.dtype.kind == "f":
+        np.greater(values, 0.5, out=to)
+        return
+    if kept.kind not in "iu" or values.dtype.kind not in "iuf":
+        np.copyto(to, values, casting="unsafe")
+        return
+    info = np.iinfo(kept)
+    if values.dtype.kind in "iu":
+        own = np.iinfo(values.dtype)
+        low, high = max(info.min, own.min), min(info.max, own.max)
+        np.copyto(to, np.clip(values, low, high), casting="unsafe")
+        return
+    if values.dtype.itemsize < 4:
+        # Half floats end before most integers do.
+        values = values.astype(np.float32)
+    np.rint(values, out=values)
+    np.clip(values, info.min, info.max, out=values)
+    top = values.dtype.type(info.max)
+    if int(top) <= info.max:
+        np.copyto(to, values, casting="unsafe")
+        return
+    # The largest integer has no float, and the next one would wrap around.
+    over = values >= top
+    values[over] = 0
+    np.copyto(to, values, casting="unsafe")
+    to[over] = info.max
+
+
+def _fill_outside(image: NDArray[Any], shift: Floats, fill_value: float) -> None:
+    """Fill what no pixel of a frame covers, in place."""
+    for axis, (size, moved) in enumerate(zip(image.shape, shift, strict=True)):
+        first = int(np.clip(np.ceil(moved - 0.5 - SLACK), 0, size))
+        stop = int(np.clip(np.floor(size - 0.5 + moved + SLACK) + 1, first, size))
+        turned = np.moveaxis(image, axis, 0)
+        turned[:first] = fill_value
+        turned[stop:] = fill_value

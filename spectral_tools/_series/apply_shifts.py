@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .._sampling.move_frames import SLACK, move_frame, room_for
+from .._sampling.subpixel_moves import SLACK, move_frame, room_for
 from .._shared.arrays import Floats, Image
 from .._shared.checks import as_coordinates, as_finite, as_shape, image_dtype
 from .._shared.workers import Workers, check_workers, spread
