@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .._sampling.shrink import shrunk
+from .._sampling.downsample import shrunk
 from .._shared.arrays import Floats
 from .._shared.checks import as_shift, check_positive, image_dtype
 from .._shared.workers import Workers

@@ -6,9 +6,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._shared.arrays import Float, Floats, Ints
 from .._shared.compiled import compiled
+from .._shared.ndimage import distance_transform_edt
+from .._shared.sparse import sparse_rows
 
-__all__ = ["count_levels", "halve", "halved"]
+__all__ = ["count_levels", "halve", "halved", "shrunk"]
+
+
+# The low-pass falls as a raised cosine from `MIDDLE` * (1 - `ROLL`) to `MIDDLE` * (1 +
+# `ROLL`), in units of the highest frequency that the new pixels can show: a steeper one
+# rings more at edges.
+MIDDLE, ROLL = 0.9, 0.8
+# So many new pixels to each side are mixed: beyond, weights are below 1e-3.
+REACH = 4
+# A new pixel is known where this share of its area is.
+KNOWN = 0.5
 
 
 def halved(length: int) -> int:
@@ -55,3 +68,97 @@ def _halve_planes(image: NDArray[Any], out: NDArray[Any], whole: bool) -> None:
                             count += 1
                 mean = total / count if count else np.nan
                 out[plane, row, col] = np.rint(mean) if whole else mean
+
+
+def shrunk(image: NDArray[Float], scale: Floats, counts: list[int]) -> NDArray[Float]:
+    """Return an image with fewer pixels along the axes that shrink.
+
+    Parameters
+    ----------
+    image : ndarray of shape (*shape, channels)
+        The image. Pixels that are not finite in some channel are missing.
+    scale : ndarray of shape (ndim,)
+        New pixels for each pixel, below 1 where the image shrinks.
+    counts : list of int
+        New pixels along each axis; the middle stays in the middle.
+
+    Returns
+    -------
+    ndarray
+        The image, NaN where most of what a new pixel covers is missing.
+    """
+    known = np.asarray(np.isfinite(image).all(axis=-1))
+    share = known.astype(image.dtype)
+    if not known.all():
+        image = np.where(known[..., np.newaxis], image, 0)
+        if known.any():
+            nearest = distance_transform_edt(
+                ~known, return_distances=False, return_indices=True
+            )
+            image = image[tuple(nearest)]
+    for axis in np.flatnonzero(scale < 1).tolist():
+        size, count = image.shape[axis], counts[axis]
+        middles = (np.arange(count) - (count - 1) / 2) / scale[axis] + (size - 1) / 2
+        image = _mixed(image, axis, *_low_pass(middles, float(scale[axis]), size))
+        if not known.all():
+            share = _mixed(share, axis, *_areas(middles, float(scale[axis]), size))
+    if not known.all():
+        image[share < KNOWN] = np.nan
+    return image
+
+
+def _mixed(
+    image: NDArray[Float], axis: int, numbers: Ints, weights: Floats
+) -> NDArray[Float]:
+    """Return weighted sums of pixels along one axis."""
+    lines = np.moveaxis(image, axis, 0)
+    rows = sparse_rows(numbers, weights.astype(image.dtype), len(lines))
+    mixed = rows @ lines.reshape(len(lines), -1)
+    return np.moveaxis(mixed.reshape(len(numbers), *lines.shape[1:]), 0, axis)
+
+
+def _low_pass(middles: Floats, scale: float, size: int) -> tuple[Ints, Floats]:
+    """Return which pixels make each new one, and their weights, which add up to 1.
+
+    Beyond its border the image goes on as its point reflection there, so that a ramp
+    stays a ramp.
+    """
+    near = _pixels_near(middles, REACH / scale)
+    away = (near - middles[:, None]) * scale
+    # As many to either side, or ramps would lean.
+    weights = np.where(np.abs(away) <= REACH, _raised_cosine(away), 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    border = np.clip(near, 0, size - 1)
+    outside = border != near
+    mirrored = np.clip(2 * border - near, 0, size - 1)
+    numbers = np.concatenate([mirrored, border], axis=1)
+    return numbers, np.concatenate(
+        [np.where(outside, -weights, weights), np.where(outside, 2 * weights, 0)],
+        axis=1,
+    )
+
+
+def _areas(middles: Floats, scale: float, size: int) -> tuple[Ints, Floats]:
+    """Return which pixels each new one covers, and how much of it each of them is."""
+    half = 0.5 / scale
+    near = _pixels_near(middles, half + 1)
+    away = np.abs(near - middles[:, None])
+    weights = np.clip(half + 0.5 - away, 0, 1)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.clip(near, 0, size - 1), weights
+
+
+def _pixels_near(middles: Floats, reach: float) -> Ints:
+    """Return the pixels within a reach of each of many places."""
+    first = np.ceil(middles - reach).astype(np.intp)
+    return first[:, None] + np.arange(int(2 * reach) + 1)
+
+
+def _raised_cosine(away: Floats) -> Floats:
+    """Return the low-pass at distances in new pixels."""
+    unit = MIDDLE * away
+    ahead = 1 - (2 * ROLL * unit) ** 2
+    # Where both parts of the fraction vanish, their slopes tell.
+    pole = np.abs(ahead) < 1e-9
+    roll = np.cos(np.pi * ROLL * unit) / np.where(pole, 1, ahead)
+    return np.asarray(np.sinc(unit) * np.where(pole, np.pi / 4, roll))
