@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.checks import as_matrix, as_shape, check_affine, image_dtype
 from .._shared.workers import Workers, check_workers
-from .._transforms.map_fields import affine_and_field
-from .._transforms.point_maps import TransformEstimate, map_of
+from .._transforms.point_maps import TransformEstimate, affine_and_field, map_of
 from .canvas import make_plan
 from .stores import write_blocks
 

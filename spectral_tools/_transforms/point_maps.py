@@ -14,6 +14,7 @@ from .._shared.arrays import Floats, Ints
 __all__ = [
     "PointMap",
     "TransformEstimate",
+    "affine_and_field",
     "bend_powers",
     "bend_terms",
     "inverse_points",
@@ -21,13 +22,16 @@ __all__ = [
     "map_of",
     "map_points",
     "map_slopes",
-    "tangent",
     "unit_directions",
 ]
 
 
 # Newton's steps, and when a point has arrived, in pixels.
 STEPS, ARRIVED = 20, 1e-6
+
+
+# Points that are mapped at once.
+AT_ONCE = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -253,3 +257,25 @@ def _slopes(change: PointMap, points: Floats) -> Floats:
 def homogeneous(points: Floats) -> Floats:
     """Return points with a one behind their coordinates."""
     return np.hstack([points, np.ones((len(points), 1))])
+
+
+def affine_and_field(
+    change: PointMap, shape: tuple[int, ...]
+) -> tuple[Floats, Floats | None]:
+    """Return the affine part of a map, and what else it does at reference pixels.
+
+    The field is None if there is nothing else, and NaN where the reference shows
+    nothing of the moving image.
+    """
+    ndim = len(change.center)
+    last = np.eye(ndim + 1)[-1]
+    if not len(change.powers) and np.array_equal(change.matrix[-1], last):
+        return change.matrix, None
+    matrix = tangent(change)
+    pixels = np.moveaxis(np.indices(shape, dtype=np.float64), 0, -1).reshape(-1, ndim)
+    field = np.empty_like(pixels)
+    for first in range(0, len(pixels), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        moving = inverse_points(change, pixels[part])
+        field[part] = pixels[part] - moving @ matrix[:-1, :-1].T - matrix[:-1, -1]
+    return matrix, field.reshape(*shape, ndim)
