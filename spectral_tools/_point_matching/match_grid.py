@@ -22,9 +22,8 @@ from .._shared.checks import (
 )
 from .._shared.outcomes import Outcome
 from .._shared.workers import Workers, check_workers, spread
-from .._transforms.fields.bspline_fit import FieldFit, Springs
+from .._transforms.fields.bspline_fit import FieldFit, Springs, row_variances
 from .._transforms.fields.bspline_grid import ControlGrid, control_grid, field_at_pixels
-from .._transforms.fields.field_variances import row_variances
 from .._transforms.fields.fit_displacement import (
     count_windows,
     field_at_points,

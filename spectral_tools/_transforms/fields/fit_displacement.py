@@ -24,12 +24,12 @@ from ..matrices import apply_transform
 from .bspline_fit import (
     FieldFit,
     Springs,
+    knot_variances,
     solve_springs,
     springs_of,
 )
 from .bspline_grid import ControlGrid, control_grid, field_at_pixels, shares_at
 from .displacement import jacobian_determinant
-from .field_variances import knot_variances
 from .vector_outliers import fits_neighbours
 
 __all__ = [
