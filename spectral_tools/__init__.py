@@ -31,7 +31,7 @@ from ._matching.orientation.match_orientation import (
     OrientationEstimate,
     match_orientation,
 )
-from ._matching.shifts import ShiftEstimate, phase_correlate
+from ._matching.phase_correlate import ShiftEstimate, phase_correlate
 from ._placement.affine import solve_affine
 from ._placement.grid_links import grid_links, grid_positions, overlapping_links
 from ._placement.loop_closures import LoopClosures, loop_closures
