@@ -8,9 +8,9 @@ from scipy import ndimage
 from skimage import io
 
 import spectral_tools as spt
+from spectral_tools._matching.orientation.match_orientation import match_sketches
 from spectral_tools._matching.orientation.pose_fit import fit_pose
 from spectral_tools._matching.orientation.pose_images import make_sketch
-from spectral_tools._matching.orientation.pose_match import match_sketches
 from spectral_tools._matching.orientation.pose_search import Range
 from spectral_tools._matching.orientation.pose_sheets import make_sheet
 

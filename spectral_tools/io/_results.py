@@ -16,7 +16,7 @@ import numpy as np
 
 from .._evaluation.simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
 from .._matching.match_tiles import TileMatches
-from .._matching.orientation.pose_match import OrientationEstimate
+from .._matching.orientation.match_orientation import OrientationEstimate
 from .._matching.phase_correlate import ShiftEstimate
 from .._placement.loop_closures import LoopClosures
 from .._placement.place_tiles import TilePlacement

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._matching.orientation.match_orientation import (
+    OrientationEstimate,
+    match_sketches,
+)
 from ..._matching.orientation.pose_images import Sketch, make_sketch
-from ..._matching.orientation.pose_match import OrientationEstimate, match_sketches
 from ..._matching.orientation.pose_search import Range, shrinking
 from ..._point_matching.window_grid import Windows, match_windows, window_pass
 from ..._rendering.warp import warp_image
