@@ -10,9 +10,8 @@ from skimage import io
 import spectral_tools as spt
 from spectral_tools._matching.orientation.match_orientation import match_sketches
 from spectral_tools._matching.orientation.pose_fit import fit_pose
-from spectral_tools._matching.orientation.pose_images import make_sketch
+from spectral_tools._matching.orientation.pose_images import make_sheet, make_sketch
 from spectral_tools._matching.orientation.pose_search import Range
-from spectral_tools._matching.orientation.pose_sheets import make_sheet
 
 
 def pose(angle, scale=1.0, shift=(0, 0), *, mirrored=False, shape=(128, 128), to=None):

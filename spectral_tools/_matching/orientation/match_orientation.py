@@ -12,10 +12,9 @@ from ..._shared.arrays import Floats
 from ..._shared.checks import as_finite, as_image, as_valid, check_fraction
 from ..._shared.outcomes import Outcome
 from .pose_fit import PoseFit, fit_pose
-from .pose_images import Sketch, make_sketch
+from .pose_images import Sheet, Sketch, make_sheet, make_sketch
 from .pose_rivals import corners_apart, periods_away, slid_along, standing_by
 from .pose_search import Place, Range, find_places, shrinking, suggest_turns
-from .pose_sheets import Sheet, make_sheet
 
 __all__ = ["OrientationEstimate", "match_orientation", "match_sketches"]
 

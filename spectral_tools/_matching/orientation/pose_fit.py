@@ -10,8 +10,8 @@ from ..._shared.arrays import Floats, Plane
 from ..._shared.fft import fftfreq, forward_pair, inverse, rfftfreq
 from ..._spectral.phase_fit_kernels import ring_sums, smooth_coherence
 from ..._spectral.ring_kernels import FAINT, ring_edges, whiten_modes
+from .pose_images import Sheet, faded_pair
 from .pose_kernels import pose_sums
-from .pose_sheets import Sheet, faded_pair
 
 __all__ = ["PoseFit", "fit_pose", "pose_matrix", "travel"]
 

@@ -7,9 +7,8 @@ import numpy as np
 from ..._shared.arrays import Floats
 from ..ambiguity import periodic_copies
 from .pose_fit import PoseFit, fit_pose, pose_matrix, travel
-from .pose_images import Sketch
+from .pose_images import Sheet, Sketch, lay_over
 from .pose_search import Place, shrinking
-from .pose_sheets import Sheet, lay_over
 
 __all__ = ["corners_apart", "far_apart", "periods_away", "slid_along", "standing_by"]
 
