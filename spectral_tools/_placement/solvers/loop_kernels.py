@@ -5,15 +5,23 @@ Neighbours of a tile are listed in ascending order, parallel links one by one:
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..._shared.arrays import Bytes, Floats, Ints64
 from ..._shared.compiled import compiled
 
-__all__ = ["list_loops", "name_suspects"]
+__all__ = ["find_loops", "list_loops", "longer_loops", "name_suspects"]
 
 
 # False links settle one after the other only where they crowd.
 ROUNDS = 100
+
+Loops = tuple[Ints64, Bytes, Ints64]
+
+# Loops of up to this many links are looked at.
+LONGEST = 6
+# No link owns more loops than this, as many as it has in a dense network.
+OWNED = 6
 
 
 @compiled
@@ -224,3 +232,237 @@ def name_suspects(
         if not _settle(loops, left, precision, limit, places, blame):
             break
     return blame
+
+
+def find_loops(pairs: Ints64) -> Loops:
+    """Return links, signs and lengths of triangles, squares and some longer loops.
+
+    Each link joins `pairs` of nodes, the lower number first, and no two join the
+    same; its sign is that with which its offset enters the sum around a loop.
+    """
+    ends = np.concatenate([pairs, pairs[:, ::-1]])
+    order = np.lexsort((ends[:, 1], ends[:, 0]))
+    nodes = np.arange(pairs.max(initial=-1) + 2)
+    starts = np.searchsorted(ends[order, 0], nodes)
+    return _short_loops(pairs, starts, ends[order, 1], order % max(len(pairs), 1))
+
+
+@compiled
+def _adjacent(  # pragma: no cover
+    starts: Ints64, ends: Ints64, names: Ints64, node0: int, node1: int
+) -> int:
+    """Return the link between two nodes, or -1; neighbours are sorted."""
+    low, high = starts[node0], starts[node0 + 1]
+    while low < high:
+        middle = (low + high) // 2
+        if ends[middle] < node1:
+            low = middle + 1
+        else:
+            high = middle
+    if low < starts[node0 + 1] and ends[low] == node1:
+        return int(names[low])
+    return -1
+
+
+@compiled
+def _tables() -> Loops:  # pragma: no cover
+    """Return empty tables of links, signs and lengths of loops."""
+    return (
+        np.full((1024, LONGEST), -1),
+        np.zeros((1024, LONGEST), np.int8),
+        np.zeros(1024, np.int64),
+    )
+
+
+@compiled
+def _room(loops: Loops, found: int) -> Loops:  # pragma: no cover
+    """Return tables with room for the loops that one more link can own."""
+    links, signs, lengths = loops
+    if found + OWNED <= len(links):
+        return loops
+    wider = np.full((2 * len(links), LONGEST), -1)
+    wider[:found] = links[:found]
+    signs_wider = np.zeros(wider.shape, np.int8)
+    signs_wider[:found] = signs[:found]
+    longer = np.zeros(len(wider), np.int64)
+    longer[:found] = lengths[:found]
+    return wider, signs_wider, longer
+
+
+@compiled
+def _write(  # pragma: no cover
+    loops: Loops, found: int, held: Ints64, walk: Ints64, steps: Ints64
+) -> None:
+    """Write the loop along the nodes of `walk`, by the links `steps`."""
+    links, signs, lengths = loops
+    size = len(steps)
+    for place in range(size):
+        links[found, place] = steps[place]
+        signs[found, place] = 1 if walk[place] < walk[(place + 1) % size] else -1
+        held[steps[place]] += 1
+    lengths[found] = size
+
+
+@compiled
+def _own_loops(  # pragma: no cover
+    loops: Loops,
+    found: int,
+    held: Ints64,
+    link: int,
+    pair: Ints64,
+    graph: tuple[Ints64, Ints64, Ints64],
+) -> int:
+    """Write triangles and squares in which no link has a lower number."""
+    starts, ends, names = graph
+    first, last = pair
+    limit = found + OWNED
+    for a in range(starts[last], starts[last + 1]):
+        node, one = ends[a], names[a]
+        if one <= link or found == limit:
+            continue
+        two = _adjacent(starts, ends, names, node, first)
+        if two > link:
+            walk, steps = np.array([first, last, node]), np.array([link, one, two])
+            _write(loops, found, held, walk, steps)
+            found += 1
+    for a in range(starts[last], starts[last + 1]):
+        node, one = ends[a], names[a]
+        if one <= link or node == first:
+            continue
+        for b in range(starts[first], starts[first + 1]):
+            other, three = ends[b], names[b]
+            if three <= link or other in (node, last) or found == limit:
+                continue
+            two = _adjacent(starts, ends, names, node, other)
+            if two > link:
+                walk = np.array([first, last, node, other])
+                _write(loops, found, held, walk, np.array([link, one, two, three]))
+                found += 1
+    return found
+
+
+@compiled
+def _shortest_way(  # pragma: no cover
+    link: int, pair: Ints64, graph: tuple[Ints64, Ints64, Ints64], tables: Ints64
+) -> tuple[Ints64, Ints64]:
+    """Return nodes and links of the shortest loop through a link, if short enough.
+
+    The rows of `tables` are depth (-1, and so it is left), way, parent and queue.
+    """
+    starts, ends, names = graph
+    depth, way, parent, queue = tables
+    first, last = pair
+    queue[0], depth[last] = last, 0
+    head, tail = 0, 1
+    while head < tail and depth[first] < 0 and depth[queue[head]] < LONGEST - 1:
+        node = queue[head]
+        head += 1
+        for a in range(starts[node], starts[node + 1]):
+            other = ends[a]
+            if depth[other] < 0 and names[a] != link:
+                depth[other] = depth[node] + 1
+                parent[other], way[other] = node, names[a]
+                queue[tail] = other
+                tail += 1
+    size = max(depth[first], 0) + 1
+    walk, steps = np.full(size, first), np.full(size, link)
+    # Backwards, from the first node to the last, and home by the link itself.
+    for place in range(size - 1):
+        steps[place] = way[walk[place]]
+        walk[place + 1] = parent[walk[place]]
+    for a in range(tail):
+        depth[queue[a]] = -1
+    return walk, steps
+
+
+@compiled
+def _short_loops(  # pragma: no cover
+    pairs: Ints64, starts: Ints64, ends: Ints64, names: Ints64
+) -> Loops:
+    """Return the loops of a graph with sorted neighbours.
+
+    Those with more than four links only through links that no shorter loop holds.
+    """
+    graph = (starts, ends, names)
+    held = np.zeros(len(pairs), np.int64)
+    loops = _tables()
+    found = 0
+    for link in range(len(pairs)):
+        loops = _room(loops, found)
+        found = _own_loops(loops, found, held, link, pairs[link], graph)
+    tables = np.zeros((4, len(starts) - 1), np.int64)
+    tables[0] = -1
+    for link in range(len(pairs)):
+        if held[link] == 0:
+            walk, steps = _shortest_way(link, pairs[link], graph, tables)
+            if len(walk) > 2:
+                loops = _room(loops, found)
+                _write(loops, found, held, walk, steps)
+                found += 1
+    return loops[0][:found], loops[1][:found], loops[2][:found]
+
+
+@compiled
+def longer_loops(
+    loops: Loops, doubtful: NDArray[np.bool_]
+) -> Loops:  # pragma: no cover
+    """Return loops around each two that share one doubtful link, which they avoid."""
+    links, _, lengths = loops
+    starts = np.zeros(len(doubtful) + 1, np.int64)
+    for loop in range(len(links)):
+        for place in range(lengths[loop]):
+            starts[links[loop, place] + 1] += doubtful[links[loop, place]]
+    starts = np.cumsum(starts)
+    holders = np.zeros(starts[-1], np.int64)
+    at = starts[:-1].copy()
+    for loop in range(len(links)):
+        for place in range(lengths[loop]):
+            link = links[loop, place]
+            if doubtful[link]:
+                holders[at[link]] = loop
+                at[link] += 1
+    found = 0
+    merged = _tables()
+    for link in range(len(doubtful)):
+        limit = found + OWNED
+        merged = _room(merged, found)
+        for a in range(starts[link], starts[link + 1]):
+            for b in range(a + 1, starts[link + 1]):
+                if found < limit:
+                    found += _merge(loops, holders[a], holders[b], link, merged, found)
+    return merged[0][:found], merged[1][:found], merged[2][:found]
+
+
+@compiled
+def _merge(  # pragma: no cover
+    loops: Loops, loop0: int, loop1: int, shared: int, merged: Loops, found: int
+) -> int:
+    """Write the loop that is left of two without the one link they share.
+
+    Returns how many were written: none if it is too long, too short to be new, or
+    if they share more.
+    """
+    links, signs, lengths = loops
+    size = lengths[loop0] + lengths[loop1] - 2
+    if size <= 4 or size > LONGEST:
+        return 0
+    sign0, sign1 = 1, 1
+    for a in range(lengths[loop0]):
+        for b in range(lengths[loop1]):
+            if links[loop0, a] == links[loop1, b]:
+                if links[loop0, a] != shared:
+                    return 0
+                sign0, sign1 = signs[loop0, a], signs[loop1, b]
+    place = 0
+    for a in range(lengths[loop0]):
+        if links[loop0, a] != shared:
+            merged[0][found, place] = links[loop0, a]
+            merged[1][found, place] = signs[loop0, a]
+            place += 1
+    for b in range(lengths[loop1]):
+        if links[loop1, b] != shared:
+            merged[0][found, place] = links[loop1, b]
+            merged[1][found, place] = -signs[loop1, b] * sign0 * sign1
+            place += 1
+    merged[2][found] = size
+    return 1

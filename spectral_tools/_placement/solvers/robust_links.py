@@ -15,8 +15,8 @@ from ..._shared.statistics import (
     near_and_far,
     option_odds,
 )
-from .cycle_kernels import find_loops, longer_loops
 from .link_beliefs import closing_choices, rank_offsets, weigh_choices
+from .loop_kernels import find_loops, longer_loops
 from .translations import (
     Network,
     Relaxation,
