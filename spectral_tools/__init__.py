@@ -32,7 +32,6 @@ from ._matching.orientation.match_orientation import (
     match_orientation,
 )
 from ._matching.phase_correlate import ShiftEstimate, phase_correlate
-from ._placement.affine import solve_affine
 from ._placement.grid_links import grid_links, grid_positions, overlapping_links
 from ._placement.loop_closures import LoopClosures, loop_closures
 from ._placement.place_tiles import TilePlacement, place_tiles
@@ -42,7 +41,7 @@ from ._placement.report import (
     placement_report,
     seam_residuals,
 )
-from ._placement.solve_tiles import Placement, solve_rigid
+from ._placement.solve_tiles import Placement, solve_affine, solve_rigid
 from ._placement.stage_model import StageModel
 from ._placement.uncertainty import offset_covariance, position_covariance
 from ._point_matching.control_points import find_control_points, refine_points

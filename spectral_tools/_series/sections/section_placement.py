@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._placement.affine import solve_affine
-from ..._placement.solve_tiles import solve_rigid
+from ..._placement.solve_tiles import solve_affine, solve_rigid
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.outcomes import Outcome
 from ..._shared.sparse import connected_groups
