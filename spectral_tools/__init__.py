@@ -49,10 +49,10 @@ from ._point_matching.match_grid import match_grid
 from ._point_matching.refine_pair import PointMatches, refine_pair
 from ._rendering.composite import Composite, warp_composite
 from ._rendering.composite_blocks import composite_blocks
-from ._rendering.composite_bounds import composite_bounds
 from ._rendering.illumination.gains import Gains, solve_gains
 from ._rendering.illumination.shading import Shading, apply_shading, estimate_shading
 from ._rendering.lazy_composite import lazy_composite
+from ._rendering.plan import composite_bounds
 from ._rendering.resample import Resampled, resample
 from ._rendering.warp import warp_image
 from ._series.align_series import SeriesAlignment, align_series

@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
 import spectral_tools as spt
-from spectral_tools._rendering import canvas
+from spectral_tools._rendering import plan
 
 BLENDS = ["maximum", "minimum", "first", "last", "seam", "multiband"]
 
@@ -65,7 +65,7 @@ def test_some_tile_must_be_there():
 @pytest.mark.parametrize("blend", BLENDS)
 def test_regions_leave_no_trace(tiles, matrices, blend, monkeypatch):
     whole = spt.warp_composite(tiles, matrices, blend=blend)
-    monkeypatch.setitem(canvas.REGION, 2, (1, 77, 90))
+    monkeypatch.setitem(plan.REGION, 2, (1, 77, 90))
     pieced = spt.warp_composite(tiles, matrices, blend=blend)
     threads = spt.warp_composite(tiles, matrices, blend=blend, workers=2)
     # 3e-5: coordinates are counted from another pixel, in single precision.

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
 from spectral_tools._matching import match_tiles
-from spectral_tools._rendering import canvas
+from spectral_tools._rendering import plan
 from spectral_tools._shared.compiled import compiled
 
 GRID, SIDE = (3, 3), 128
@@ -225,8 +225,8 @@ def test_rendering_into_a_store_outlives_a_worker(made, stored, client, tmp_path
 @pytest.fixture
 def small_regions(monkeypatch):
     """The plan tells workers how large its regions are."""
-    monkeypatch.setattr(canvas, "REGION", {2: (1, 32, 48)})
-    monkeypatch.setattr(canvas, "BLOCK", {2: (1, 8, 48)})
+    monkeypatch.setattr(plan, "REGION", {2: (1, 32, 48)})
+    monkeypatch.setattr(plan, "BLOCK", {2: (1, 8, 48)})
 
 
 @pytest.mark.usefixtures("client", "small_regions")

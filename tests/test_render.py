@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools._rendering import canvas
+from spectral_tools._rendering import plan
 
 BLENDS = ["feather", "mean", "nearest", "maximum", "minimum", "first", "last"]
 ORDERS = [0, 1, 3, 5]
@@ -391,7 +391,7 @@ def test_many_channels_are_rendered_like_separate_images(
 
 def test_regions_of_many_channels_leave_no_trace(tiles, matrices, monkeypatch):
     stacks = [np.stack([tile] * 20, axis=-1) for tile in tiles]
-    monkeypatch.setattr(canvas, "MANY", 0.02)
+    monkeypatch.setattr(plan, "MANY", 0.02)
     mosaic = spt.warp_composite(stacks, matrices, channel_axis=2)
     plain = spt.warp_composite(tiles, matrices)
     # 1e-5: coordinates are counted from another pixel.
@@ -491,7 +491,7 @@ def test_coverage_counts_the_tiles():
 @pytest.mark.parametrize("blend", BLENDS)
 def test_workers_agree_to_the_last_bit(tiles, matrices, blend, workers, monkeypatch):
     # Small regions, so that there are many of them.
-    monkeypatch.setitem(canvas.REGION, 2, (1, 16, 32))
+    monkeypatch.setitem(plan.REGION, 2, (1, 16, 32))
     alone = spt.warp_composite(tiles, matrices, blend=blend)
     together = spt.warp_composite(tiles, matrices, blend=blend, workers=workers)
     assert_array_equal(together.image, alone.image)
@@ -507,8 +507,8 @@ def test_workers_may_be_the_map_of_a_pool(tiles, matrices):
 @pytest.mark.parametrize("blend", BLENDS)
 def test_regions_and_blocks_leave_no_trace(tiles, matrices, blend, monkeypatch):
     whole = spt.warp_composite(tiles, matrices, blend=blend)
-    monkeypatch.setitem(canvas.REGION, 2, (1, 16, 23))
-    monkeypatch.setitem(canvas.BLOCK, 2, (1, 7, 11))
+    monkeypatch.setitem(plan.REGION, 2, (1, 16, 23))
+    monkeypatch.setitem(plan.BLOCK, 2, (1, 7, 11))
     pieced = spt.warp_composite(tiles, matrices, blend=blend)
     # 1e-5: coordinates are counted from another pixel.
     assert_allclose(pieced.image, whole.image, rtol=0, atol=1e-5)

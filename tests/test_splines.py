@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 import spectral_tools as spt
-from spectral_tools._rendering import canvas
+from spectral_tools._rendering import plan
 
 
 def textures(rng, size, cutoff, shift):
@@ -123,7 +123,7 @@ def test_regions_leave_no_trace_in_splines(rng, order, shear, dtype, monkeypatch
     options = {"order": order, "dtype": np.float64 if dtype == np.float64 else "f4"}
     matrices = [matrix_of((0.3, 0.6), shear)]
     whole = spt.warp_composite([tile], matrices, **options).image
-    monkeypatch.setitem(canvas.REGION, 2, (1, 20, 33))
+    monkeypatch.setitem(plan.REGION, 2, (1, 20, 33))
     pieced = spt.warp_composite([tile], matrices, **options).image
     # What the prefilter leaves out is below the precision of the computation.
     assert_allclose(
@@ -138,7 +138,7 @@ def test_regions_leave_no_trace_around_holes(rng, order, monkeypatch):
     tile[30:45, 20:60] = np.nan
     matrices = [matrix_of((0.3123, 0.6789), 0.1017)]
     whole = spt.warp_composite([tile], matrices, order=order)
-    monkeypatch.setitem(canvas.REGION, 2, (1, 20, 33))
+    monkeypatch.setitem(plan.REGION, 2, (1, 20, 33))
     pieced = spt.warp_composite([tile], matrices, order=order)
     assert np.isfinite(whole.image).all()
     assert_array_equal(pieced.coverage, whole.coverage)
@@ -168,7 +168,7 @@ def test_small_tiles_have_splines_too(order, shape):
 
 @pytest.mark.parametrize("order", [3, 5])
 def test_workers_agree_on_splines_to_the_last_bit(rng, order, monkeypatch):
-    monkeypatch.setitem(canvas.REGION, 2, (1, 16, 32))
+    monkeypatch.setitem(plan.REGION, 2, (1, 16, 32))
     tiles = rng.random((3, 40, 50)).astype(np.float32)
     matrices = [matrix_of((0.3, 9.2 * n), 0.02 * n) for n in range(3)]
     alone = spt.warp_composite(tiles, matrices, order=order)

@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools._rendering import canvas
+from spectral_tools._rendering import plan
 from spectral_tools._rendering.warp import warp_image
 
 TILTED = np.array([[0.99, 0.1, 3.3], [-0.1, 0.99, 4.4], [0, 0, 1]])
@@ -73,7 +73,7 @@ def test_channels_are_warped_like_images(rng, channel_axis, order):
 
 @pytest.mark.parametrize("workers", [2, map])
 def test_workers_agree_to_the_last_bit(image, rng, workers, monkeypatch):
-    monkeypatch.setitem(canvas.REGION, 2, (1, 16, 32))
+    monkeypatch.setitem(plan.REGION, 2, (1, 16, 32))
     field = rng.normal(0, 2, (60, 70, 2))
     options = {"displacement": field, "order": 3}
     alone = warp_image(image, TILTED, **options)

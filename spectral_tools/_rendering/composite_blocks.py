@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.checks import as_shape
 from .._shared.workers import Workers, check_workers
-from .canvas import Valid, make_plan
+from .plan import Valid, make_plan
 from .regions import regions_of, render_regions
 
 __all__ = ["composite_blocks"]

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.arrays import Ints, StackEntry
-from .canvas import REGION, Valid, make_plan
-from .plan import Plan, cut_up, tiles_near
+from .plan import REGION, Plan, Valid, cut_up, make_plan, tiles_near
 from .regions import Region, blocks_of, render_alone
 from .thin import Key, Part, cut_part, needs_of
 from .tile_inputs import Tile

@@ -1,26 +1,47 @@
 """What is rendered where, and the pieces of tiles that it takes."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.arrays import Float, Floats, Ints
 from .._shared.cache import Bounded
-from .blends import FEATHER
-from .sample_kernels import add_shifted, add_warped
-from .tile_inputs import Tile
+from .._shared.checks import (
+    as_positions,
+    check_affine,
+    check_not_negative,
+    check_positive,
+    image_dtype,
+)
+from .blends import FEATHER, FIRST, LAST, MAXIMUM, MEAN, MINIMUM, NEAREST
+from .sample_kernels import SLACK, add_shifted, add_warped
+from .tile_inputs import (
+    Tile,
+    entries,
+    extent_of,
+    masks_of,
+    matrices_of,
+    place,
+    spatial_shapes,
+)
 from .tile_reading import Piece, box_slices, lines_of, read_piece, source_of
 
 __all__ = [
     "MINIMAL_SEAM",
     "MULTIBAND",
+    "REGION",
     "Plan",
+    "Valid",
     "add_channels",
-    "add_piece",
+    "composite_bounds",
     "cut_up",
+    "make_plan",
     "pieces_of",
     "sample_piece",
     "tiles_near",
@@ -29,6 +50,40 @@ __all__ = [
 
 # Blends that are more than a rule for each pixel; the others are those of the kernels.
 MULTIBAND, MINIMAL_SEAM = -1, -2
+
+Valid = Sequence[ArrayLike | None] | ArrayLike | None
+
+BLENDS = {
+    "feather": FEATHER,
+    "mean": MEAN,
+    "nearest": NEAREST,
+    "maximum": MAXIMUM,
+    "minimum": MINIMUM,
+    "first": FIRST,
+    "last": LAST,
+    "seam": MINIMAL_SEAM,
+    "multiband": MULTIBAND,
+}
+# Seams of these have a width.
+WITH_SEAMS = ("nearest", "seam")
+# So many maps of overlaps are kept while a mosaic is rendered; each has up to 65,536
+# cells of 4 bytes.
+MAPS = 1000
+ORDERS = (0, 1, 3, 5)
+# A canvas with more pixels than this, and so many times more than its tiles have,
+# is taken for a mistake.
+LARGE, EMPTY = 1e9, 1e4
+
+# Strategy: the canvas is cut into regions and those into blocks, by rules that do
+# not know who works on them; this is why results do not depend on `workers`. A
+# region is what a thread renders at a time and for which tiles are read. A block is
+# so small that the blend and its weight stay in the cache, and only finished pixels
+# leave it. Inside, every array has the axes (planes, rows, cols): a flat image is
+# one plane.
+# With more channels than MANY, regions are smaller, and need as much memory.
+MANY = 8
+REGION = {2: (1, 1024, 1024), 3: (16, 256, 256)}
+BLOCK = {2: (1, 128, 1024), 3: (2, 64, 256)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,3 +232,239 @@ def sample_piece(
     weights.fill(0)
     count = np.zeros(values.shape, np.int32)
     add_piece(plan, piece, block, channel, FEATHER, values, weights, count)
+
+
+def make_plan(
+    tiles: Sequence[ArrayLike | None] | ArrayLike,
+    matrices: ArrayLike,
+    *,
+    bounds: ArrayLike | str | None,
+    scale: float,
+    blend: str,
+    order: int,
+    valid: Valid,
+    channel_axis: int | None,
+    fill_value: float,
+    dtype: DTypeLike | None,
+    seam_width: float = 0.0,
+    field: NDArray[Any] | None = None,
+) -> Plan:
+    """Check the arguments of a rendering, and lay the tiles out."""
+    check_positive(scale, "scale")
+    check_choice(blend, tuple(BLENDS), "blend")
+    check_not_negative(seam_width, "seam_width")
+    if seam_width and blend not in WITH_SEAMS:
+        message = (
+            f"`seam_width` must be 0 unless `blend` is one of {WITH_SEAMS}; "
+            f"got {seam_width} for {blend!r}."
+        )
+        raise ValueError(message)
+    check_choice(order, ORDERS, "order")
+    images = entries(tiles, "tiles")
+    there = [n for n, image in enumerate(images) if image is not None]
+    maps = matrices_of(matrices, there, len(images))
+    check_affine(maps, "matrices")
+    ndim = maps.shape[1] - 1
+    axis = _channel_position(channel_axis, ndim)
+    present = [images[n] for n in there]
+    shapes, channels = spatial_shapes(present, ndim, axis)
+    masks = masks_of(valid, shapes, there, len(images))
+    kept, computed = _dtypes(present, dtype)
+    _check_fill(fill_value, kept, computed)
+
+    origin, shape = _canvas(maps, shapes, bounds, scale, there)
+    placed = place(
+        present, masks, maps, shapes, origin, scale, order, field is not None
+    )
+    return Plan(
+        tiles=placed,
+        boxes=np.stack([tile.box for tile in placed]),
+        field=field,
+        ndim=ndim,
+        origin=origin,
+        shape=shape,
+        channel_axis=axis,
+        channels=channels,
+        blend=BLENDS[blend],
+        seam_width=float(seam_width),
+        tile_pixels=float(
+            np.median(np.abs(np.linalg.det(maps)) ** (-1 / ndim)) / scale
+        ),
+        maps=Bounded(MAPS),
+        fill_value=fill_value,
+        limits=_limits(kept, computed),
+        kept=kept,
+        computed=computed,
+        counted=np.min_scalar_type(len(present)),
+        region=_sides(REGION[ndim], scale * min(1.0, MANY / channels) ** (1 / ndim)),
+        block=_sides(BLOCK[ndim], scale),
+    )
+
+
+def check_choice(value: Any, choices: tuple[Any, ...], name: str) -> None:
+    """Raise unless `value` is one of some."""
+    if value not in choices:
+        message = f"`{name}` must be one of {choices}; got {value!r}."
+        raise ValueError(message)
+
+
+def _check_fill(value: float, kept: np.dtype[Any], computed: np.dtype[Any]) -> None:
+    low, high = _limits(kept, computed)
+    fits = kept.kind == "f" or (low <= value <= high and value % 1 == 0)
+    if not fits:
+        message = f"`fill_value` must be representable in {kept}; got {value}."
+        raise ValueError(message)
+
+
+def _limits(kept: np.dtype[Any], computed: np.dtype[Any]) -> tuple[float, float]:
+    """Return the range of an integer dtype, in floats that do not exceed it."""
+    if kept.kind not in "iu":
+        return 0.0, 1.0
+    info = np.iinfo(kept)
+    high = computed.type(info.max)
+    if int(high) > info.max:
+        high = np.nextafter(high, computed.type(0))
+    return float(info.min), float(high)
+
+
+def _dtypes(
+    images: list[Any], dtype: DTypeLike | None
+) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the dtypes of the result and of the computation."""
+    common = np.result_type(*{image.dtype for image in images})
+    kept = common if dtype is None else np.dtype(dtype)
+    image_dtype(common, "tiles")
+    image_dtype(kept, "dtype")
+    return kept, image_dtype(np.result_type(common, kept), "dtype")
+
+
+def _channel_position(channel_axis: int | None, ndim: int) -> int | None:
+    if channel_axis is None:
+        return None
+    if not -ndim - 1 <= channel_axis <= ndim:
+        message = (
+            f"`channel_axis` must be between {-ndim - 1} and {ndim}; "
+            f"got {channel_axis}."
+        )
+        raise ValueError(message)
+    return channel_axis % (ndim + 1)
+
+
+def _canvas(
+    maps: Floats,
+    shapes: Ints,
+    bounds: ArrayLike | str | None,
+    scale: float,
+    there: list[int],
+) -> tuple[Floats, Ints]:
+    """Return the origin and the shape of the result."""
+    ndim = shapes.shape[1]
+    if bounds is None or isinstance(bounds, str):
+        check_choice(bounds or "union", ("union", "intersection"), "bounds")
+        low, high = extent_of(maps, shapes)
+        if bounds == "intersection":
+            origin, stop = _shared(low, high)
+        else:
+            origin = np.ceil(low.min(axis=0)) + 0.0  # never -0
+            stop = np.maximum(np.floor(high.max(axis=0)), origin) + 1
+            _check_size((stop - origin) * scale, low, high, shapes, there)
+    else:
+        origin, stop = as_positions(bounds, "bounds", count=2, ndim=ndim)
+        if not (origin < stop).all():
+            message = f"`bounds` must stop after they start; got {origin} to {stop}."
+            raise ValueError(message)
+    shape = np.ceil((stop - origin) * scale - SLACK).astype(np.intp)
+    return origin.copy(), np.maximum(shape, 1)
+
+
+def _shared(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """Return the rectangle that all tiles share."""
+    origin = np.ceil(low.max(axis=0)) + 0.0
+    stop = np.floor(high.min(axis=0)) + 1
+    if not (origin < stop).all():
+        message = (
+            "`bounds` must leave a pixel; "
+            "got 'intersection' for tiles that share no rectangle."
+        )
+        raise ValueError(message)
+    return origin, stop
+
+
+def _check_size(
+    sides: Floats, low: Floats, high: Floats, shapes: Ints, there: list[int]
+) -> None:
+    """Raise if tiles lie so far apart that the canvas would be all but empty."""
+    if sides.prod() < max(LARGE, EMPTY * shapes.prod(axis=1).sum()):
+        return
+    middle = (low + high) / 2
+    away = np.abs(middle - np.median(middle, axis=0)).max(axis=1)
+    message = (
+        "`matrices` must keep tiles together, or `bounds` be given; got a mosaic "
+        f"of {sides} pixels, in which tile {there[int(away.argmax())]} lies "
+        f"{away.max():.0f} from the middle."
+    )
+    raise ValueError(message)
+
+
+def _sides(sides: tuple[int, int, int], scale: float) -> Ints:
+    """Return the sides of a region or block that bound what is read for it."""
+    return np.maximum(np.array(sides) * min(1.0, scale), 1).astype(np.intp)
+
+
+def composite_bounds(
+    tiles: Sequence[ArrayLike | None] | ArrayLike,
+    matrices: ArrayLike,
+    *,
+    bounds: str = "union",
+    channel_axis: int | None = None,
+) -> NDArray[np.float64]:
+    """Return the first and the stop point of a mosaic; no tile is read.
+
+    Their difference is the shape of the mosaic, at scale 1: what a store needs to
+    be made. The first point is the origin of the mosaic. Given as `bounds` to any
+    function that renders, they stand for what they were found from.
+
+    Parameters
+    ----------
+    tiles : sequence of array_like
+        Images, as for `warp_composite`; None for a missing one.
+    matrices : array_like of shape (n, ndim + 1, ndim + 1)
+        Homogeneous matrix of each tile, from tile to mosaic.
+    bounds : {"union", "intersection"}, optional
+        Where all tiles fit in, or the rectangle that all of them share.
+    channel_axis : int, optional
+        Axis of the channels of each tile.
+
+    Returns
+    -------
+    ndarray of shape (2, ndim)
+        First point, and the point at which the mosaic stops, like a slice: without
+        it. Whole numbers.
+
+    See Also
+    --------
+    warp_composite : Render what lies there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> tiles = [np.ones((4, 5)), np.ones((4, 5))]
+    >>> matrices = [np.eye(3), spt.translation((-2, 3))]
+    >>> spt.composite_bounds(tiles, matrices)
+    array([[-2., 0.],
+           [ 4., 8.]])
+    """
+    plan = make_plan(
+        tiles,
+        matrices,
+        bounds=bounds,
+        scale=1.0,
+        blend="first",
+        order=0,
+        valid=None,
+        channel_axis=channel_axis,
+        fill_value=0,
+        dtype=None,
+    )
+    return np.stack([plan.origin, plan.origin + plan.shape])
