@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
 from spectral_tools._rendering import canvas, lazy_composite
-from spectral_tools._rendering.thin import Part
+from spectral_tools._rendering.regions import Part
 
 da = pytest.importorskip("dask.array")
 

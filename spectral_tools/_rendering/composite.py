@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .._shared.arrays import Floats
 from .._shared.workers import Workers, check_workers
 from .plan import Valid, make_plan
-from .stores import block_sides, check_store, write_blocks
+from .regions import block_sides, check_store, write_blocks
 
 __all__ = ["Composite", "warp_composite"]
 

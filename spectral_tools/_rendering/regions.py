@@ -1,7 +1,8 @@
 """Render regions of the canvas, one after the other or by threads."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -11,23 +12,41 @@ from numpy.typing import NDArray
 
 from .._sampling.boxes import join_channels
 from .._shared.arrays import Ints
+from .._shared.checks import as_shape
 from .._shared.workers import Workers, spread
 from .blends import deliver, deliver_counts
 from .multiband import band_box, blend_bands
-from .plan import MINIMAL_SEAM, MULTIBAND, Plan, add_channels, cut_up, pieces_of
+from .plan import (
+    MINIMAL_SEAM,
+    MULTIBAND,
+    Plan,
+    add_channels,
+    cut_up,
+    pieces_of,
+    tiles_near,
+)
 from .seams import blend_seams, has_seams, seam_boxes
-from .thin import thin_plan
-from .tile_reading import NATIVE, box_slices, room_size
+from .tile_inputs import Tile
+from .tile_reading import NATIVE, box_slices, keys_of, need_of, room_size
 
 __all__ = [
+    "Part",
     "Region",
+    "block_sides",
     "blocks_of",
+    "check_store",
+    "cut_part",
+    "needs_of",
     "regions_of",
     "render_alone",
     "render_regions",
-    "takes_regions",
-    "write_regions",
+    "write_blocks",
 ]
+
+
+Key = tuple[slice, ...]
+# One array of a tile, whether it is its pixels or its mask, and its part that is read.
+Wanted = tuple[str, Any, Key]
 
 Region = tuple[Ints, Ints]
 
@@ -37,6 +56,62 @@ BATCH = 16
 # Channels that are rendered together: coordinates and weights are computed once
 # for all of them.
 GROUP = 8
+
+
+class Part:
+    """A part of an array, which is sliced by the indices of the whole."""
+
+    def __init__(self, array: Any, corner: tuple[int, ...], whole: Any) -> None:
+        self.array, self.corner = array, corner
+        self.shape, self.dtype = tuple(whole.shape), whole.dtype
+
+    def __getitem__(self, key: Key) -> Any:
+        within = []
+        for side, first, size, part in zip(
+            self.shape, self.corner, self.array.shape, key, strict=True
+        ):
+            start, stop, _ = part.indices(side)
+            if start < stop and not first <= start <= stop <= first + size:
+                message = (
+                    f"`key` must lie within {first} to {first + size}; "
+                    f"got {start} to {stop}."
+                )
+                raise ValueError(message)
+            within.append(slice(max(start - first, 0), max(stop - first, 0)))
+        return self.array[tuple(within)]
+
+
+def needs_of(plan: Plan, tile: Tile, starts: Ints, stops: Ints) -> list[Wanted]:
+    """Return what the blocks of a region read of a tile."""
+    unmoved = [np.empty((3, 0, 0, 0))] * len(starts)
+    need = need_of(tile, starts, stops, unmoved, plan.computed)
+    known, pixels = keys_of(tile, plan.channel_axis, need.first, need.stop)
+    wanted: list[Wanted] = [("pixels", tile.pixels, pixels)]
+    return wanted if tile.valid is None else [*wanted, ("valid", tile.valid, known)]
+
+
+def thin_plan(plan: Plan, starts: Ints, stops: Ints) -> Plan:
+    """Return a plan for some blocks alone, without the rest of what is in memory."""
+    if plan.field is not None:
+        return plan
+    near = tiles_near(plan, starts, stops)
+    tiles = []
+    for tile in (plan.tiles[n] for n in near):
+        cut: dict[str, Any] = {
+            name: cut_part(array, key)
+            for name, array, key in needs_of(plan, tile, starts, stops)
+            if isinstance(array, np.ndarray)
+        }
+        tiles.append(replace(tile, **cut))
+    return replace(plan, tiles=tiles, boxes=plan.boxes[near])
+
+
+def cut_part(array: NDArray[Any], key: Key) -> Part:
+    """Cut a part of an array that is in memory, without a copy."""
+    corner = tuple(
+        part.indices(side)[0] for part, side in zip(key, array.shape, strict=True)
+    )
+    return Part(array[key], corner, array)
 
 
 def regions_of(plan: Plan, sides: Ints) -> list[Region]:
@@ -222,3 +297,105 @@ def _fill_region(
             where: Any = (corner, some)
             deliver(mean, total, spans, *ends, *where)
         deliver_counts(count, spans, corner, counts)
+
+
+def check_store(
+    store: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    """Raise unless a store has a shape and can hold the values of a dtype."""
+    if not hasattr(store, "__setitem__") or not hasattr(store, "dtype"):
+        message = (
+            f"`{name}` must take slices and have a dtype; got {type(store).__name__}."
+        )
+        raise TypeError(message)
+    if tuple(store.shape) != shape:
+        message = f"`{name}` must have shape {shape}; got {tuple(store.shape)}."
+        raise ValueError(message)
+    if not np.can_cast(dtype, store.dtype):
+        message = f"`{name}` must hold {dtype}; got dtype {store.dtype}."
+        raise TypeError(message)
+    if _is_read_only(store):
+        message = f"`{name}` must be writeable; got a read-only {type(store).__name__}."
+        raise ValueError(message)
+
+
+def _is_read_only(store: Any) -> bool:
+    """Return whether a NumPy, Zarr or HDF5 array says that it cannot be written."""
+    if not getattr(getattr(store, "flags", None), "writeable", True):
+        return True
+    if getattr(store, "read_only", False) is True:
+        return True
+    return getattr(getattr(store, "file", None), "mode", "") == "r"
+
+
+def block_sides(plan: Plan, blocks: Sequence[int] | None, out: Any) -> Ints:
+    """Return the shape of the blocks: whole chunks of `out`, if it has any."""
+    if blocks is not None:
+        return np.array(as_shape(blocks, "blocks", ndim=plan.ndim), dtype=np.intp)
+    sides = plan.region[-plan.ndim :]
+    chunks = getattr(out, "chunks", None)
+    if chunks is None or len(chunks) != len(plan.image_shape):
+        return sides
+    if not all(isinstance(chunk, int) for chunk in chunks):
+        return sides
+    if plan.channel_axis is not None:
+        chunks = np.delete(chunks, plan.channel_axis)
+    return -(-sides // np.array(chunks)) * np.array(chunks)
+
+
+def write_blocks(
+    plan: Plan,
+    sides: Ints,
+    image: Any,
+    coverage: Any,
+    done: Any,
+    workers: Workers,
+    progress: bool,
+) -> None:
+    """Render all blocks that are not done, and write each before it is marked."""
+    regions = regions_of(plan, sides)
+    cells = [_cell(region, plan.ndim, sides) for region in regions]
+    if done is not None:
+        grid = tuple((-(-plan.shape // sides)).tolist())
+        check_store(done, "done", grid, np.dtype(bool))
+        marks = np.asarray(done[...], dtype=bool)
+        left = [k for k, cell in enumerate(cells) if not marks[cell]]
+        regions, cells = [regions[k] for k in left], [cells[k] for k in left]
+    for cell, _ in zip(
+        cells, _written(plan, regions, image, coverage, workers, progress), strict=True
+    ):
+        if done is not None:
+            _settle(image)
+            _settle(coverage)
+            done[cell] = True
+            _settle(done)
+
+
+def _written(
+    plan: Plan,
+    regions: list[Region],
+    image: Any,
+    coverage: Any,
+    workers: Workers,
+    progress: bool,
+) -> Iterator[None]:
+    """Write regions, and yield whenever one has been written."""
+    shown: Any = (workers, progress, "warp_composite")
+    if takes_regions(plan, image, coverage, workers):
+        yield from write_regions(plan, regions, image, coverage, *shown)
+        return
+    for inside, pixels, counts in render_regions(plan, regions, *shown):
+        image[plan.with_channels(inside)] = pixels
+        coverage[inside] = counts
+        yield
+
+
+def _cell(region: Region, ndim: int, sides: Ints) -> tuple[int, ...]:
+    return tuple((region[0][3 - ndim :] // sides).tolist())
+
+
+def _settle(store: Any) -> None:
+    """Make a store write what it still holds back."""
+    flush = getattr(store, "flush", None)
+    if flush is not None:
+        flush()

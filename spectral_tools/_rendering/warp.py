@@ -12,7 +12,7 @@ from .._shared.checks import as_matrix, as_shape, check_affine, image_dtype
 from .._shared.workers import Workers, check_workers
 from .._transforms.point_maps import TransformEstimate, affine_and_field, map_of
 from .plan import make_plan
-from .stores import write_blocks
+from .regions import write_blocks
 
 __all__ = ["warp_image"]
 
