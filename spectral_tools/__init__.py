@@ -47,8 +47,7 @@ from ._placement.uncertainty import offset_covariance, position_covariance
 from ._point_matching.control_points import find_control_points, refine_points
 from ._point_matching.match_grid import match_grid
 from ._point_matching.refine_pair import PointMatches, refine_pair
-from ._rendering.composite import Composite, warp_composite
-from ._rendering.composite_blocks import composite_blocks
+from ._rendering.composite import Composite, composite_blocks, warp_composite
 from ._rendering.illumination.gains import Gains, solve_gains
 from ._rendering.illumination.shading import Shading, apply_shading, estimate_shading
 from ._rendering.lazy_composite import lazy_composite

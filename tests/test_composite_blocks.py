@@ -8,7 +8,7 @@ import zarr
 from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools._rendering.composite_blocks import composite_blocks
+from spectral_tools._rendering.composite import composite_blocks
 
 BLOCKS = (16, 24)
 
