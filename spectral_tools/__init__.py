@@ -52,8 +52,7 @@ from ._rendering.illumination.gains import Gains, solve_gains
 from ._rendering.illumination.shading import Shading, apply_shading, estimate_shading
 from ._rendering.lazy_composite import lazy_composite
 from ._rendering.plan import composite_bounds
-from ._rendering.resample import Resampled, resample
-from ._rendering.warp import warp_image
+from ._rendering.warp import Resampled, resample, warp_image
 from ._series.align_series import SeriesAlignment, align_series
 from ._series.apply_shifts import apply_shifts, common_area, make_template
 from ._series.neighbor_mean import neighbor_mean
