@@ -34,7 +34,7 @@ from .._shared.outcomes import Outcome
 from .._spectral.correlation_surface import Peaks
 from .._spectral.spectra import RingAverage, RingCoherence
 from .._transforms.fields.fit_displacement import DisplacementFit
-from ._hdf5 import attribute, find, opened, read, told, written
+from ._files import attribute, find, opened, read, told, written
 
 __all__ = ["load_result", "save_result"]
 

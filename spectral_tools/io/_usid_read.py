@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._hdf5 import attribute, datasets, find, opened, read, told
+from ._files import attribute, datasets, find, opened, read, told
 from ._usid_tables import Table, kept_axes, on_grid
 
 __all__ = ["USIDData", "USIDEntry", "read_usid", "read_usid_tree"]

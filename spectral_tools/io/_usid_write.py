@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._shared.checks import as_finite
-from ._hdf5 import written
+from ._files import written
 
 __all__ = ["write_usid"]
 
