@@ -1,8 +1,15 @@
 """Files of other programs: what is written here opens there."""
 
 from ._itk_text import ITKTransform, format_itk, parse_itk
-from ._itk_transforms import ControlPoints, itk_matrix, itk_points, map_itk
-from ._itk_written import grid_to_itk, matrix_to_itk, points_to_itk
+from ._itk_transforms import (
+    ControlPoints,
+    grid_to_itk,
+    itk_matrix,
+    itk_points,
+    map_itk,
+    matrix_to_itk,
+    points_to_itk,
+)
 from ._mosaic_stos import MosaicFile, read_mosaic, write_mosaic
 from ._ome_tiff import write_ome_tiff
 from ._ome_zarr import write_ome_zarr
