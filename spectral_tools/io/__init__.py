@@ -10,11 +10,17 @@ from ._itk_transforms import (
     matrix_to_itk,
     points_to_itk,
 )
-from ._mosaic_stos import MosaicFile, read_mosaic, write_mosaic
+from ._mosaic_stos import (
+    MosaicFile,
+    Stos,
+    read_mosaic,
+    read_stos,
+    write_mosaic,
+    write_stos,
+)
 from ._ome_tiff import write_ome_tiff
 from ._ome_zarr import write_ome_zarr
 from ._results import load_result, save_result
-from ._stos import Stos, read_stos, write_stos
 from ._tile_folder import TileFile, TileFolder, tile_folder
 from ._tile_lists import (
     TileConfiguration,
