@@ -21,10 +21,12 @@ from ._mosaic_stos import (
 from ._ome_tiff import write_ome_tiff
 from ._ome_zarr import write_ome_zarr
 from ._results import load_result, save_result
-from ._tile_folder import TileFile, TileFolder, tile_folder
 from ._tile_lists import (
     TileConfiguration,
+    TileFile,
+    TileFolder,
     read_tile_configuration,
+    tile_folder,
     write_tile_configuration,
 )
 from ._usid_read import USIDData, USIDEntry, read_usid, read_usid_tree

@@ -4,16 +4,56 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from string import Formatter
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.checks import as_points
 from ._text_words import Words, check_names, number_text, write_text
 
-__all__ = ["TileConfiguration", "read_tile_configuration", "write_tile_configuration"]
+__all__ = [
+    "TileConfiguration",
+    "TileFile",
+    "TileFolder",
+    "read_tile_configuration",
+    "tile_folder",
+    "write_tile_configuration",
+]
+
+
+# What readers of images raise at broken files.
+TROUBLES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+# What a pattern may say, in the order of a key.
+FIELDS = ("plane", "row", "col", "index")
+# A width, such as 03d: digits with zeros before them.
+WIDTH = re.compile(r"(?:0?([1-9]))?d?")
+# No format packs pixels more than this many times.
+DENSEST = 20_000
+FREE = 1 << 24
+TIFF = (".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -180,3 +220,250 @@ def _tile(words: Words, line: str, ndim: int) -> tuple[str, str, list[float]]:
         words.fail(f"hold {ndim} coordinates", repr(parts[2]))
     position = [words.as_number(part, "a coordinate") for part in coordinates[::-1]]
     return parts[0], parts[1], position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TileFile:
+    """An image in a file that is read when it is sliced, and closed again.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is.
+    shape : tuple of int
+        Its shape, as the head of the file tells.
+    dtype : dtype
+        Its dtype.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read the file, or only a part of it if its pixels lie there as they are."""
+        with _told(self.path):
+            image = _image(self.path)
+        if (image.shape, image.dtype.newbyteorder("=")) != (self.shape, self.dtype):
+            message = f"{self.path} must be as it was, {self.shape}; got {image.shape}."
+            raise ValueError(message)
+        return np.array(image[key], self.dtype)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter(self[...])
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        """Read the whole image."""
+        if copy is False:
+            message = "`copy` must be allowed, because a file is read; got False."
+            raise ValueError(message)
+        return self[...].astype(self.dtype if dtype is None else dtype, copy=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TileFolder:
+    """The tiles of a folder, sorted by their keys.
+
+    Attributes
+    ----------
+    keys : list of int or tuple of int
+        Grid key of each tile: (row, col), (plane, row, col), or a number.
+    paths : list of Path
+        File of each.
+    tiles : list of TileFile
+        Images with a shape and a dtype, which are read when they are sliced.
+    """
+
+    keys: list[Any]
+    paths: list[Path]
+    tiles: list[TileFile]
+
+
+def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
+    """Find the tiles of a folder whose names tell where each belongs.
+
+    Parameters
+    ----------
+    folder : path_like
+        Folder of TIFF, PNG, JPEG, BMP and the like.
+    pattern : str
+        Their names, with ``{row}`` and ``{col}``, also ``{plane}``, or ``{index}``
+        alone where they stand, such as ``"tile_{row}_{col}.tif"``. A width is kept
+        to: ``{row:03d}`` is a number of 3 digits or more. Other files are left out.
+
+    Returns
+    -------
+    TileFolder
+        Keys, paths and images, sorted by key. Only the heads of files are read, no
+        file stays open, and images may go to other processes.
+
+    See Also
+    --------
+    grid_positions : Where the tiles of a full grid should be, in any order.
+
+    Notes
+    -----
+    Names that count tiles with ``{index}`` do not tell how the stage went: the
+    `order` of `grid_links`, `grid_positions` and `place_tiles` does.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> from skimage.io import imsave
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for row, col in ((0, 1), (0, 0)):
+    ...         image = np.full((4, 6), 10 * row + col, np.uint8)
+    ...         path = Path(folder) / f"tile_{row:02d}_{col}.png"
+    ...         imsave(path, image, check_contrast=False)
+    ...     found = spt.io.tile_folder(folder, "tile_{row:02d}_{col}.png")
+    ...     print(found.keys, found.tiles[1].shape, found.tiles[1][:2, :3].tolist())
+    [(0, 0), (0, 1)] (4, 6) [[1, 1, 1], [1, 1, 1]]
+    """
+    expression, fields = _expression(pattern)
+    place = Path(folder)
+    found: dict[Any, Path] = {}
+    for name in sorted(each.name for each in place.iterdir()):
+        match = expression.fullmatch(name)
+        if not match:
+            continue
+        numbers = tuple(int(match[field]) for field in fields)
+        key = numbers if len(numbers) > 1 else numbers[0]
+        if key in found:
+            message = (
+                f"`pattern` must give every file of {place} a key of its own; got "
+                f"{key} for {found[key].name} and {name}."
+            )
+            raise ValueError(message)
+        found[key] = place / name
+    if not found:
+        message = (
+            f"`pattern` must fit files of {place}; got {pattern!r}, which fits none."
+        )
+        raise ValueError(message)
+    keys = sorted(found)
+    paths = [found[key] for key in keys]
+    return TileFolder(
+        keys=keys, paths=paths, tiles=[_tile_file(path) for path in paths]
+    )
+
+
+def _expression(pattern: str) -> tuple[re.Pattern[str], list[str]]:
+    """Return what a name must look like, and its fields in the order of a key."""
+    text, seen = "", []
+    try:
+        parsed = list(Formatter().parse(pattern))
+    except ValueError as error:
+        message = (
+            f"`pattern` must be a format such as 'a_{{row}}.tif'; got {pattern!r}."
+        )
+        raise ValueError(message) from error
+    for literal, field, form, conversion in parsed:
+        text += re.escape(literal)
+        if field is None:
+            continue
+        width = WIDTH.fullmatch(form or "")
+        if field not in FIELDS or field in seen or width is None or conversion:
+            message = (
+                f"`pattern` must have each of {FIELDS} at most once, with a width such "
+                f"as 03d or none; got {pattern!r}."
+            )
+            raise ValueError(message)
+        seen.append(field)
+        least = int(width[1] or 1)
+        # Longer numbers have no zeros before them, if there is a width.
+        longer = f"|[1-9][0-9]{{{least},8}}" if width[1] else "|[0-9]{2,9}"
+        text += f"(?P<{field}>[0-9]{{{least}}}{longer})"
+    fields = [field for field in FIELDS if field in seen]
+    if fields not in (["row", "col"], ["plane", "row", "col"], ["index"]):
+        message = f"`pattern` must have row and col, or index alone; got {pattern!r}."
+        raise ValueError(message)
+    if "/" in pattern or "\\" in pattern:
+        message = f"`pattern` must name files of one folder; got {pattern!r}."
+        raise ValueError(message)
+    return re.compile(text), fields
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what readers of images raise into an error that names the file."""
+    from PIL.Image import DecompressionBombError  # noqa: PLC0415
+
+    try:
+        yield
+    except (*TROUBLES, DecompressionBombError) as error:
+        told_by = " ".join(str(error).split())[:200].rstrip(".")
+        message = f"{path} must be a readable image; got {told_by or type(error)}."
+        raise ValueError(message) from error
+
+
+def _tile_file(path: Path) -> TileFile:
+    """Return a tile, from the head of its file."""
+    with path.open("rb"), _told(path):
+        if path.suffix.lower() in TIFF:
+            import tifffile  # noqa: PLC0415
+
+            with tifffile.TiffFile(path) as file:
+                series = file.series[0]
+                shape, dtype = (
+                    tuple(series.shape),
+                    np.dtype(series.dtype).newbyteorder("="),
+                )
+        else:
+            shape, dtype = _head(path)
+    _check_size(path, shape, dtype)
+    return TileFile(path=path, shape=shape, dtype=dtype)
+
+
+def _head(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    from PIL import Image  # noqa: PLC0415
+
+    with Image.open(path) as file:
+        cols, rows = file.size
+        pixel = np.asarray(Image.new(_mode(file), (1, 1)))
+    return (rows, cols, *pixel.shape[2:]), pixel.dtype
+
+
+def _mode(file: Any) -> str:
+    """Return what an image becomes: colours, if its pixels only number them."""
+    if file.mode == "P":
+        return "RGBA" if "transparency" in file.info else "RGB"
+    return str(file.mode)
+
+
+def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise if a file is too small for the image that it says it holds."""
+    size, stored = prod(shape) * dtype.itemsize, path.stat().st_size
+    if not size or size > FREE + DENSEST * stored:
+        message = f"{path} must hold its {shape} pixels; got {stored} bytes."
+        raise ValueError(message)
+
+
+def _image(path: Path) -> NDArray[Any]:
+    """Return the image of a file, without reading more than is needed if it can be."""
+    if path.suffix.lower() not in TIFF:
+        from PIL import Image  # noqa: PLC0415
+
+        with Image.open(path) as file:
+            return np.asarray(file.convert(_mode(file)))
+    import tifffile  # noqa: PLC0415
+
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        if series.dataoffset is None:
+            return np.asarray(series.asarray())
+        kind = np.dtype(series.dtype).newbyteorder(file.byteorder)
+        offset, shape = series.dataoffset, series.shape
+    return np.memmap(path, kind, "r", offset, shape)
