@@ -3,7 +3,6 @@
 # Strategy: files want the axes (channel, plane, row, col). A source reads any part of
 # an image, whatever the order of its axes, as an array with these four; blocks that
 # come by themselves are turned into the same form.
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
@@ -11,22 +10,26 @@ from math import lcm, prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.downsample import count_levels, halved
-from .._shared.checks import as_shape, check_count
+from .._shared.arrays import Floats
+from .._shared.checks import as_finite, as_shape, as_shift, check_count
 
 __all__ = [
+    "Frame",
     "Part",
     "Source",
+    "as_channel_names",
+    "as_frame",
     "as_levels",
     "as_sides",
     "as_source",
     "bands",
     "cut",
     "parts",
-    "read",
 ]
+
 
 Box = tuple[slice, ...]
 Part = tuple[Box, NDArray[Any]]
@@ -36,6 +39,20 @@ DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
 # Parts are about so long, in pixels, where no chunks say otherwise; chunks that meet
 # only after so many pixels are not waited for.
 SIDE, LONGEST = 1024, 4096
+
+
+# What lengths are called, short and long.
+UNITS = {
+    "pm": "picometer",
+    "Å": "angstrom",
+    "nm": "nanometer",
+    "µm": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "m": "meter",
+}
+# Other ways to type the first letter: plain, and the Greek one.
+ALIASES = {"um": "µm", "\u03bcm": "µm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -267,3 +284,63 @@ def bands(source: Source, page: Box, height: int) -> Iterator[NDArray[Any]]:
         for top in range(0, ready, height):
             yield held[:, :, top : min(top + height, ready)]
         held = held[:, :, ready:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """Pixels in the world.
+
+    Attributes
+    ----------
+    pixel_size : ndarray of shape (ndim,)
+        Distance of neighbours along each axis; 1 where it is not known.
+    origin : ndarray of shape (ndim,)
+        Centre of the first pixel, in the same unit.
+    unit, long_unit : str
+        Short and long name of the unit; empty for pixels.
+    """
+
+    pixel_size: Floats
+    origin: Floats
+    unit: str
+    long_unit: str
+
+
+def as_frame(
+    ndim: int, pixel_size: ArrayLike | None, unit: str, origin: ArrayLike | None
+) -> Frame:
+    """Return the frame of an image whose origin is given in pixels."""
+    short = ALIASES.get(unit, unit)
+    if short not in UNITS:
+        message = f"`unit` must be one of {', '.join(UNITS)}; got {unit!r}."
+        raise ValueError(message)
+    size = np.ones(ndim)
+    if pixel_size is not None:
+        size = as_shift(pixel_size, ndim, "pixel_size")
+    if (size <= 0).any():
+        message = f"`pixel_size` must be greater than 0; got {size.tolist()}."
+        raise ValueError(message)
+    start = np.zeros(ndim)
+    if origin is not None:
+        start = as_finite(origin, "origin")
+    if start.shape != (ndim,):
+        message = f"`origin` must have shape ({ndim},); got {start.shape}."
+        raise ValueError(message)
+    known = pixel_size is not None
+    return Frame(
+        pixel_size=size,
+        origin=start * size,
+        unit=short if known else "",
+        long_unit=UNITS[short] if known else "",
+    )
+
+
+def as_channel_names(names: Sequence[str] | None, count: int) -> list[str]:
+    """Return one name for each channel, or none at all."""
+    if names is None:
+        return []
+    found = [names] if isinstance(names, str) else list(names)
+    if len(found) != count or not all(isinstance(name, str) for name in found):
+        message = f"`channel_names` must be {count} strings; got {names!r}."
+        raise ValueError(message)
+    return found

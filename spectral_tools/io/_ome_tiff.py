@@ -19,7 +19,10 @@ from .._sampling.downsample import halve
 from .._shared.checks import check_count
 from ._files import as_target, beside, put_in_place
 from ._image_source import (
+    Frame,
     Source,
+    as_channel_names,
+    as_frame,
     as_levels,
     as_sides,
     as_source,
@@ -27,7 +30,6 @@ from ._image_source import (
     cut,
     parts,
 )
-from ._physical import Frame, as_channel_names, as_frame
 
 __all__ = ["write_ome_tiff"]
 

@@ -14,8 +14,17 @@ from tqdm.auto import tqdm
 
 from .._sampling.downsample import halve, halved
 from ._files import as_target, beside, put_in_place
-from ._image_source import Part, Source, as_levels, as_sides, as_source, parts
-from ._physical import Frame, as_channel_names, as_frame
+from ._image_source import (
+    Frame,
+    Part,
+    Source,
+    as_channel_names,
+    as_frame,
+    as_levels,
+    as_sides,
+    as_source,
+    parts,
+)
 
 __all__ = ["write_ome_zarr"]
 
