@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools._rendering import canvas, lazy_composite
+from spectral_tools._rendering import lazy_composite, plan
 from spectral_tools._rendering.regions import Part
 
 da = pytest.importorskip("dask.array")
@@ -79,7 +79,7 @@ def test_chunks_do_not_matter(tiles, matrices, chunks, order):
         assert mosaic.chunks == wanted
 
 
-@pytest.mark.parametrize("blend", list(canvas.BLENDS))
+@pytest.mark.parametrize("blend", list(plan.BLENDS))
 def test_blends_do_not_matter(tiles, matrices, blend):
     assert_same(tiles[:3], matrices[:3], chunks=29, blend=blend)
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skimage.draw import disk
 
 import spectral_tools as spt
-from spectral_tools._rendering import canvas, seams
+from spectral_tools._rendering import plan, seams
 from spectral_tools._shared.cache import Bounded
 
 SOFT = [("nearest", 12.0), ("seam", 0.0), ("seam", 6.0)]
@@ -119,7 +119,7 @@ def test_regions_leave_no_trace(tiles, matrices, blend, width, cells, monkeypatc
     monkeypatch.setattr(seams, "CELLS", cells)
     look = {"blend": blend, "seam_width": width}
     whole = spt.warp_composite(tiles, matrices, **look)
-    monkeypatch.setitem(canvas.REGION, 2, (1, 77, 90))
+    monkeypatch.setitem(plan.REGION, 2, (1, 77, 90))
     pieced = spt.warp_composite(tiles, matrices, **look)
     threads = spt.warp_composite(tiles, matrices, workers=2, **look)
     # Coordinates are counted from another pixel, in single precision: 3e-5 of a
@@ -136,7 +136,7 @@ def elsewhere(function, items):
 
 @pytest.mark.parametrize(("blend", "width"), SOFT)
 def test_other_processes_render_the_same(tiles, matrices, blend, width, monkeypatch):
-    monkeypatch.setitem(canvas.REGION, 2, (1, 77, 90))
+    monkeypatch.setitem(plan.REGION, 2, (1, 77, 90))
     look = {"blend": blend, "seam_width": width}
     here = spt.warp_composite(tiles, matrices, **look)
     there = spt.warp_composite(tiles, matrices, workers=elsewhere, **look)
@@ -350,7 +350,7 @@ def test_tiles_on_top_of_each_other_show_the_first(rng, count):
 # What is counted
 
 
-@pytest.mark.parametrize("blend", sorted(canvas.BLENDS))
+@pytest.mark.parametrize("blend", sorted(plan.BLENDS))
 @pytest.mark.parametrize("order", [0, 1, 3])
 def test_coverage_counts_the_tiles_that_are_known_there(
     tiles, matrices, rng, blend, order
