@@ -8,12 +8,13 @@ to the reference image, and from a tile to the mosaic.
 
 from . import io, plot
 from ._evaluation.compare_transforms import TransformComparison, compare_transforms
-from ._evaluation.overlap_scores import OverlapScores, overlap_scores
 from ._evaluation.scores import (
+    OverlapScores,
     RingCorrelation,
     fourier_ring_correlation,
     mutual_information,
     normalized_cross_correlation,
+    overlap_scores,
     texture_score,
 )
 from ._evaluation.simulate import (
