@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 
 from .._matching.phase_correlate import COHERENT, ShiftEstimate, correlate_images
 from .._matching.shift_fit import ROUNDS, fit_shift
-from .._matching.window_batches import fit_windows, search_windows
-from .._matching.window_kernels import count_pixels, trim_windows
+from .._matching.window_batches import (
+    count_pixels,
+    fit_windows,
+    search_windows,
+    trim_windows,
+)
 from .._shared.arrays import Flags, Floats, Ints
 from .._shared.outcomes import Outcome
 

@@ -8,8 +8,11 @@ from scipy import ndimage
 import spectral_tools as spt
 from spectral_tools._matching.search import Search, circular_search
 from spectral_tools._matching.shift_fit import fit_shift
-from spectral_tools._matching.window_batches import fit_windows, search_windows
-from spectral_tools._matching.window_kernels import trim_windows
+from spectral_tools._matching.window_batches import (
+    fit_windows,
+    search_windows,
+    trim_windows,
+)
 
 SIDE = 224
 
