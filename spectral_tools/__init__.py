@@ -34,6 +34,7 @@ from ._matching.orientation.match_orientation import (
 )
 from ._matching.phase_correlate import ShiftEstimate, phase_correlate
 from ._placement.grid_links import grid_links, grid_positions, overlapping_links
+from ._placement.layout import StageModel
 from ._placement.loop_closures import LoopClosures, loop_closures
 from ._placement.place_tiles import TilePlacement, place_tiles
 from ._placement.report import (
@@ -43,7 +44,6 @@ from ._placement.report import (
     seam_residuals,
 )
 from ._placement.solve_tiles import Placement, solve_affine, solve_rigid
-from ._placement.stage_model import StageModel
 from ._placement.uncertainty import offset_covariance, position_covariance
 from ._point_matching.control_points import find_control_points, refine_points
 from ._point_matching.match_grid import match_grid

@@ -17,9 +17,8 @@ from .._shared.outcomes import Outcome
 from .._shared.sparse import connected_groups
 from .._shared.workers import Workers
 from .grid_links import Order
-from .layout import Layout, lay_out
+from .layout import Layout, StageModel, fit_stage, lay_out
 from .solve_tiles import Placement, solve_rigid
-from .stage_model import StageModel, fit_stage
 
 __all__ = ["TilePlacement", "place_tiles"]
 

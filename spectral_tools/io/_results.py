@@ -18,11 +18,11 @@ from .._evaluation.simulate import SimulatedPair, SimulatedSeries, SimulatedTile
 from .._matching.match_tiles import TileMatches
 from .._matching.orientation.match_orientation import OrientationEstimate
 from .._matching.phase_correlate import ShiftEstimate
+from .._placement.layout import StageModel
 from .._placement.loop_closures import LoopClosures
 from .._placement.place_tiles import TilePlacement
 from .._placement.report import PlacementReport, SeamResiduals
 from .._placement.solve_tiles import Placement
-from .._placement.stage_model import StageModel
 from .._point_matching.refine_pair import PointMatches
 from .._rendering.composite import Composite
 from .._rendering.illumination.gains import Gains

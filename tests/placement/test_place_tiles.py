@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 import spectral_tools as spt
-from spectral_tools._placement.stage_model import fit_stage
+from spectral_tools._placement.layout import fit_stage
 
 # Strips of 24 px at 20 dB are known to a hundredth or two of a pixel, and stage errors
 # make some of them narrow.
