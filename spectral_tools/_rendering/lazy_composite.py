@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .._shared.arrays import Ints, StackEntry
 from .plan import REGION, Plan, Valid, cut_up, make_plan, tiles_near
 from .regions import Key, Part, Region, blocks_of, cut_part, needs_of, render_alone
-from .tile_inputs import Tile
-from .tile_reading import box_slices
+from .tile_reading import Tile, box_slices
 
 if TYPE_CHECKING:
     import dask.array

@@ -21,16 +21,20 @@ from .._shared.checks import (
 )
 from .blends import FEATHER, FIRST, LAST, MAXIMUM, MEAN, MINIMUM, NEAREST
 from .sample_kernels import SLACK, add_shifted, add_warped
-from .tile_inputs import (
+from .tile_reading import (
+    Piece,
     Tile,
+    box_slices,
     entries,
     extent_of,
+    lines_of,
     masks_of,
     matrices_of,
     place,
+    read_piece,
+    source_of,
     spatial_shapes,
 )
-from .tile_reading import Piece, box_slices, lines_of, read_piece, source_of
 
 __all__ = [
     "MINIMAL_SEAM",

@@ -26,8 +26,7 @@ from .plan import (
     tiles_near,
 )
 from .seams import blend_seams, has_seams, seam_boxes
-from .tile_inputs import Tile
-from .tile_reading import NATIVE, box_slices, keys_of, need_of, room_size
+from .tile_reading import NATIVE, Tile, box_slices, keys_of, need_of, room_size
 
 __all__ = [
     "Part",

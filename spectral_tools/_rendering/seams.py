@@ -12,8 +12,7 @@ from .._shared.compiled import compiled
 from .._shared.ndimage import gaussian_filter
 from .blends import NEAREST, finish
 from .plan import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
-from .tile_inputs import Tile
-from .tile_reading import Piece, box_slices, read_piece
+from .tile_reading import Piece, Tile, box_slices, read_piece
 
 __all__ = ["blend_seams", "has_seams", "seam_boxes"]
 
