@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.arrays import Float, Floats, Ints
-from .._shared.cache import Bounded
 from .._shared.checks import (
     as_positions,
     check_affine,
@@ -40,6 +41,7 @@ __all__ = [
     "MINIMAL_SEAM",
     "MULTIBAND",
     "REGION",
+    "Bounded",
     "Plan",
     "Valid",
     "add_channels",
@@ -88,6 +90,33 @@ LARGE, EMPTY = 1e9, 1e4
 MANY = 8
 REGION = {2: (1, 1024, 1024), 3: (16, 256, 256)}
 BLOCK = {2: (1, 128, 1024), 3: (2, 64, 256)}
+
+
+class Bounded:
+    """The results that were asked for last, each computed by one thread only.
+
+    Copies that are sent elsewhere start empty.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._lock = Lock()
+        self._kept: OrderedDict[Hashable, tuple[Lock, list[Any]]] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type["Bounded"], tuple[int]]:
+        return Bounded, (self.most,)
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return the result that is kept for a key, or make it."""
+        with self._lock:
+            busy, result = self._kept.setdefault(key, (Lock(), []))
+            self._kept.move_to_end(key)
+            while len(self._kept) > self.most:
+                self._kept.popitem(last=False)
+        with busy:
+            if not result:
+                result.append(make())
+        return result[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

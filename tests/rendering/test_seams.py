@@ -10,7 +10,7 @@ from skimage.draw import disk
 
 import spectral_tools as spt
 from spectral_tools._rendering import plan, seams
-from spectral_tools._shared.cache import Bounded
+from spectral_tools._rendering.plan import Bounded
 
 SOFT = [("nearest", 12.0), ("seam", 0.0), ("seam", 6.0)]
 
