@@ -8,19 +8,277 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+from numpy.polynomial.legendre import legvander
 from numpy.typing import ArrayLike, NDArray
 
-from ..._shared.arrays import Float, Floats, Ints
+from ..._shared.arrays import Flags, Float, Floats, Ints
 from ..._shared.checks import as_finite, as_shape, image_dtype
 from ..._shared.workers import Workers, check_workers, spread
-from .smooth_fields import CELLS, cell_edges, fit_fields, smooth_modes
 
 __all__ = ["Shading", "apply_shading", "estimate_shading"]
+
+
+# A tile is seen through at most this many cells along an axis.
+CELLS = 64
+# Fields are polynomials up to this degree in rows and columns together.
+DEGREE = 8
+# A mode counts as far as its square exceeds this many times its variance.
+# Few tiles tell their own scatter badly: they count by so many tiles' worth less.
+DOUBT, FEW = 5.0, 12.0
+# How much of a sample may pass for a dark field, against a rough guess of it.
+LEAK = 3.0
+ROUNDS = 20
+# Where Cauchy's function halves a weight, in standard deviations, as is usual.
+TUNING = 2.385
+MAD = 1.4826
+# No tile counts as if it scattered less than this part of the usual.
+STEADIEST = 0.25
+# A flat field is nowhere lower than this.
+DARKEST = 0.02
 
 
 # All tiles together are kept as about so many cells, however many tiles there are.
 ROOM = 2_000_000
 FEWEST_CELLS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Modes:
+    """Products of polynomials: what they are in each pixel and in each cell."""
+
+    pixels: tuple[Floats, Floats]  # (rows, k), (cols, k)
+    cells: Floats  # (cells, modes)
+    areas: Floats  # (cells,), in units of their mean
+    powers: Ints  # (modes, 2) of the polynomials, lowest degree first
+    mixing: Floats  # (modes, modes): what of each polynomial is in each mode
+
+
+def cell_edges(size: int, most: int) -> Ints:
+    """Cut an axis into at most so many cells of nearly equal length."""
+    count = min(size, most)
+    return np.arange(count + 1) * size // count
+
+
+def smooth_modes(shape: tuple[int, int], edges: list[Ints]) -> Modes:
+    """Return the modes of a tile; cells hold their exact means."""
+    pixels, means = [], []
+    for size, each in zip(shape, edges, strict=True):
+        degree = min(DEGREE, len(each) - 2)
+        places = (2 * np.arange(size) + 1) / size - 1
+        values = legvander(places, degree).astype(np.float64, copy=False)
+        pixels.append(values)
+        sums = np.add.reduceat(values, each[:-1], axis=0)
+        means.append(sums / np.diff(each)[:, None])
+    powers = np.argwhere(np.ones([each.shape[1] for each in means], bool))
+    powers = powers[powers.sum(axis=1) <= DEGREE]
+    powers = powers[np.argsort(powers.sum(axis=1), kind="stable")]
+    products = means[0][:, None, powers[:, 0]] * means[1][None, :, powers[:, 1]]
+    mixing = _round_modes(shape, powers)
+    areas = np.outer(*[np.diff(each) for each in edges]).ravel()
+    return Modes(
+        pixels=(pixels[0], pixels[1]),
+        cells=products.reshape(-1, len(powers)) @ mixing,
+        areas=areas / areas.mean(),
+        powers=powers,
+        mixing=mixing,
+    )
+
+
+def _round_modes(shape: tuple[int, int], powers: Ints) -> Floats:
+    """Turn the two parabolas into a round one and what is not round.
+
+    Most lenses lose light with the square of the distance. One mode that says so
+    stands out sooner than two.
+    """
+    mixing = np.eye(len(powers))
+    both = [np.flatnonzero((powers == each).all(axis=1)) for each in ((2, 0), (0, 2))]
+    if both[0].size and both[1].size:
+        rows, cols = both[0][0], both[1][0]
+        along, across = np.square(shape) / np.hypot(*np.square(shape))
+        mixing[[rows, cols], rows] = along, across
+        mixing[[rows, cols], cols] = -across, along
+    return mixing
+
+
+def fit_fields(cells: Floats, modes: Modes, *, dark: bool) -> tuple[Floats, Floats]:
+    """Fit ``brightness * flat + dark`` to the cells of many tiles.
+
+    # Strategy: in turn, the brightness of each tile, weights that are low where a
+    # tile disagrees, and the fields. The profile at usual brightness is well known
+    # and what is added to it is not, so that these two are estimated as orthogonal
+    # regressors, each shrunk by its own uncertainty; the flat field follows.
+
+    Parameters
+    ----------
+    cells : ndarray of shape (n, rows, cols)
+        Means of cells, NaN where unknown.
+    modes : Modes
+        Of which the fields are made.
+    dark : bool
+        Whether there is a dark field to be found.
+
+    Returns
+    -------
+    flat, dark : ndarray, in the shape of a tile
+        Two smooth fields. The flat field has mean 1.
+    """
+    shape = tuple(len(each) for each in modes.pixels)
+    means = cells.reshape(len(cells), -1)
+    known = np.isfinite(means)
+    means = np.where(known, means, 0)
+    bright = np.array([_median(*each) for each in zip(means, known, strict=True)])
+    used = bright > 0
+    if np.count_nonzero(used) < 2:
+        # Nothing tells the light from a sample that is seen once.
+        return np.ones(shape), np.zeros(shape)
+    means, known, bright = means[used], known[used], bright[used]
+    seen: Flags = np.logical_or.reduce(known, axis=0)
+    means, known = means[:, seen], known[:, seen]
+    basis = _Basis(modes, seen)
+
+    flat, added = np.ones(means.shape[1]), np.zeros(means.shape[1])
+    flat_part = added_part = np.zeros(len(modes.powers))
+    for _ in range(ROUNDS):
+        weights = _weights(means, known, bright, flat, added)
+        profile, noise, extra, extra_noise, ratio = _regress(means, bright, weights)
+        flat_part = basis.shrunk(profile, noise)
+        if dark:
+            doubt = basis.leak(noise, bright)
+            added_part = basis.shrunk(extra, extra_noise, doubt)
+            flat_part = flat_part - ratio * added_part
+        flat = basis.cells @ flat_part
+        level = flat.mean()
+        flat = np.maximum(flat / level, DARKEST)
+        added = basis.cells @ added_part
+        shift = added.mean()
+        added, added_part = added - shift * flat, added_part - shift * flat_part / level
+        # Weights of relative errors, as they are those of the field.
+        relative = weights * flat * flat
+        bright = (relative * (means - added) / flat).sum(axis=1) / relative.sum(axis=1)
+        bright = np.maximum(bright, 0)
+    field = _field(modes, flat_part)
+    field = np.maximum(field / field.mean(), DARKEST)
+    field /= field.mean()
+    rest = _field(modes, added_part)
+    return field, _most_uniform(field, rest, float(bright.min()))
+
+
+class _Basis:
+    """The modes in the cells that are seen, and how to shrink a field to them."""
+
+    def __init__(self, modes: Modes, seen: Flags) -> None:
+        self.cells = modes.cells[seen]
+        self.degree = modes.powers.sum(axis=1)
+        # Cells count by their areas, or a field that is even would have slopes.
+        self.root = np.sqrt(modes.areas[seen])
+        upper = np.linalg.qr(self.root[:, None] * self.cells, mode="r")
+        # A mode that the cells seen cannot tell from lower ones is left out.
+        clear = np.abs(np.diag(upper)) > 1e-6 * np.sqrt(len(self.cells))
+        self.cells = self.cells * clear[: self.cells.shape[1]]
+        self.unit, self.upper = np.linalg.qr(self.root[:, None] * self.cells[:, clear])
+        self.clear = clear
+
+    def variances(self, noise: Floats) -> Floats:
+        """Return the variance of each mode by what the tiles contribute to it.
+
+        Modes of one degree have one variance, which few tiles tell better together.
+        """
+        single = (((noise * self.root) @ self.unit) ** 2).sum(axis=0)
+        degree = self.degree[self.clear]
+        pooled = np.bincount(degree, single) / np.maximum(np.bincount(degree), 1)
+        return pooled[degree] * len(noise) / (len(noise) - 1)
+
+    def leak(self, noise: Floats, bright: Floats) -> Floats:
+        """Return how much of the sample may pass for a dark field, squared.
+
+        Where the sample is bright, so is the tile: this too makes the profile of
+        tiles depend on their brightness, as far as that is not the lamp's.
+        """
+        sample = self.variances(noise) * len(noise) / len(self.unit)
+        usual = bright.mean()
+        lamp = max(float(np.var(bright / usual)), np.finfo(float).tiny)
+        return len(self.unit) * (LEAK * usual * sample / lamp) ** 2
+
+    def shrunk(self, field: Floats, noise: Floats, doubt: float | Floats = 0) -> Floats:
+        """Return the modes of a field, each reduced by what may be chance.
+
+        `noise` is what each tile contributes, `doubt` a variance beside that.
+        """
+        found = self.unit.T @ (self.root * field)
+        doubt = DOUBT * (1 + FEW / len(noise)) * (self.variances(noise) + doubt)
+        doubt[0] = 0
+        square = np.maximum(found * found, np.finfo(float).tiny)
+        kept = found * np.maximum(1 - doubt / square, 0)
+        parts = np.zeros(len(self.degree))
+        parts[self.clear] = np.linalg.solve(self.upper, kept)
+        return parts
+
+
+def _median(values: Floats, known: Flags) -> float:
+    return float(np.median(values[known])) if known.any() else 0.0
+
+
+def _weights(
+    means: Floats, known: Flags, bright: Floats, flat: Floats, added: Floats
+) -> Floats:
+    """Return inverse variances, less where a tile is far from what is expected."""
+    miss = (means - bright[:, None] * flat - added) / flat
+    scatter = np.array(
+        [_median(*each) for each in zip(np.abs(miss), known, strict=True)]
+    )
+    share = MAD * scatter / np.maximum(bright, np.finfo(float).tiny)
+    usual = max(
+        float(
+            np.median(
+                share[bright > 0],
+            )
+        ),
+        1e-9,
+    )
+    scale = np.maximum(share, STEADIEST * usual) * bright
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = known / (scale[:, None] ** 2 + (miss / TUNING) ** 2)
+    return np.where(bright[:, None] > 0, weights, 0) / (flat * flat)
+
+
+def _regress(
+    means: Floats, bright: Floats, weights: Floats
+) -> tuple[Floats, Floats, Floats, Floats, float]:
+    """Regress each cell on brightness, and on what a constant adds to that.
+
+    Returns the two coefficients, each with what every tile contributes to its error,
+    and what part of the first is due to the second.
+    """
+    level = bright[:, None]
+    first = (weights * level * level).sum(axis=0)
+    first = np.maximum(first, np.finfo(float).tiny)
+    profile = (weights * level * means).sum(axis=0) / first
+    ratio = (weights * level).sum(axis=0) / first
+    apart = 1 - level * ratio
+    second = np.maximum((weights * apart * apart).sum(axis=0), np.finfo(float).tiny)
+    extra = (weights * apart * means).sum(axis=0) / second
+    noise = weights * level * (means - level * profile) / first
+    rest = means - level * profile - apart * extra
+    extra_noise = weights * apart * rest / second
+    return profile, noise, extra, extra_noise, float(np.median(ratio))
+
+
+def _field(modes: Modes, parts: Floats) -> Floats:
+    """Return a field in all pixels of a tile."""
+    rows, cols = modes.pixels
+    table = np.zeros((rows.shape[1], cols.shape[1]))
+    table[tuple(modes.powers.T)] = modes.mixing @ parts
+    return rows @ table @ cols.T
+
+
+def _most_uniform(flat: Floats, added: Floats, most: float) -> Floats:
+    """Add as much of the flat field as makes a dark field most uniform."""
+    uneven = flat - flat.mean()
+    power = float((uneven * uneven).sum())
+    if power == 0 or not added.any():
+        return added
+    pedestal = float(np.clip(-(uneven * added).sum() / power, 0, most))
+    return added + pedestal * flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
