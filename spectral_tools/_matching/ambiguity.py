@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._sampling.overlaps import overlap_block
+from .._sampling.boxes import overlap_block
 from .._shared.fft import forward, inverse
 from .._spectral.peaks import local_maxima
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._sampling.overlaps import cut_mask, lag_bounds, reachable_parts
+from .._sampling.boxes import cut_mask, lag_bounds, reachable_parts
 from .._shared.arrays import unstacked
 from .._shared.checks import (
     as_shift,

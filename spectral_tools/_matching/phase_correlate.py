@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._sampling.overlaps import cut_mask, lag_bounds, overlap_block, reachable_parts
+from .._sampling.boxes import cut_mask, lag_bounds, overlap_block, reachable_parts
 from .._shared.checks import (
     as_image,
     as_shift,

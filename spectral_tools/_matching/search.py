@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .._sampling.overlaps import overlap_block
+from .._sampling.boxes import overlap_block
 from .._shared.arrays import Floats, Ints, Volume
 from .._shared.fft import fast_shape, forward_pair, inverse
 from .._spectral.peaks import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .._sampling.overlaps import overlap_block
+from .._sampling.boxes import overlap_block
 from .._shared.fft import fast_shape, forward_pair, frequencies
 from .._spectral.phase_fit_kernels import fit_step, ring_sums
 from .._spectral.ring_kernels import flatten_modes, ring_edges

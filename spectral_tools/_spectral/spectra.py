@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._sampling.overlaps import overlap_block
+from .._sampling.boxes import overlap_block
 from .._shared.arrays import Float
 from .._shared.checks import (
     as_finite_image,

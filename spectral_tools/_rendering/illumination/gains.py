@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..._placement.grid_links import overlapping_links
-from ..._sampling.overlaps import overlap_block
+from ..._sampling.boxes import overlap_block
 from ..._shared.arrays import Floats, Ints
 from ..._shared.checks import as_matrices, check_affine, image_dtype
 from ..._shared.link_arguments import number_links
