@@ -33,13 +33,15 @@ from .._transforms.point_maps import TransformEstimate
 from .refine_pair import PointMatches
 from .structure_match import (
     BELIEVED,
+    FINEST,
     Lattice,
+    Structure,
     StructureMatch,
     lattice_of,
     match_structures,
     no_match,
+    structure_of,
 )
-from .structure_tensor import FINEST, Structure, structure_of
 from .window_grid import halved
 
 __all__ = ["find_control_points", "refine_points"]

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import gaussian_filter
 
 import spectral_tools as spt
-from spectral_tools._point_matching.structure_tensor import structure_of
+from spectral_tools._point_matching.structure_match import structure_of
 
 SHAPE = (260, 280)
 OFFSET = np.array([11.0, -7.0])

@@ -8,12 +8,12 @@ from scipy import ndimage
 from spectral_tools._point_matching import structure_match
 from spectral_tools._point_matching.structure_match import (
     RIM,
+    Structure,
     _shifted,
     cut,
     lattice_of,
     match_structures,
 )
-from spectral_tools._point_matching.structure_tensor import Structure
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ PLACES = [(0, 0), (5.25, 31.7), (28.4, 10.9), (40, 60)]
 
 @pytest.fixture(autouse=True)
 def small_regions(monkeypatch):
-    monkeypatch.setattr(canvas, "REGION", REGION)
+    monkeypatch.setattr(plan, "REGION", REGION)
     monkeypatch.setattr(lazy_composite, "REGION", REGION)
-    monkeypatch.setattr(canvas, "BLOCK", BLOCK)
+    monkeypatch.setattr(plan, "BLOCK", BLOCK)
 
 
 @pytest.fixture(autouse=True)
