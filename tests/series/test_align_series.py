@@ -13,7 +13,7 @@ from scipy import ndimage
 
 import spectral_tools as spt
 from spectral_tools._series import frame_links
-from spectral_tools._series.random_walk import complete_walk
+from spectral_tools._series.align_series import complete_walk
 
 
 def movie(truth, *, shape=(96, 112), noise=0.3, rng=0, **kwargs):
