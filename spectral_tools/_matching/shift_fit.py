@@ -10,8 +10,7 @@ from .._sampling.boxes import overlap_block
 from .._shared.fft import fast_shape, forward_pair, frequencies
 from .._spectral.phase_fit_kernels import fit_step, ring_sums
 from .._spectral.ring_kernels import flatten_modes, ring_edges
-from .._spectral.taper_leakage import rim_slopes
-from .._spectral.tapers import fade, fade_masked, short_axes, taper_width
+from .._spectral.tapers import fade, fade_masked, rim_slopes, short_axes, taper_width
 
 __all__ = [
     "FARTHEST",

@@ -19,8 +19,7 @@ from .._spectral.ring_kernels import (
     taper_block,
     whiten_modes,
 )
-from .._spectral.taper_leakage import rim_slopes
-from .._spectral.tapers import short_axes, taper_width
+from .._spectral.tapers import rim_slopes, short_axes, taper_width
 from .phase_correlate import ALONE, CERTAIN, RIVALS, SPARSE
 from .search import chance_of_places, place_side
 from .shift_fit import (

@@ -11,7 +11,7 @@ import numpy as np
 from .._shared.arrays import Flags, Floats, Spectrum
 from .._shared.compiled import compiled
 from .ring_kernels import FAINT, mark_runs
-from .taper_leakage import OWN, rim_shares, trust_rings
+from .tapers import OWN, rim_shares, trust_rings
 
 __all__ = ["fit_step", "halves_apart", "ring_sums", "smooth_coherence"]
 

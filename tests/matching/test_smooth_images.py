@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 import spectral_tools as spt
 from spectral_tools._matching.shift_fit import fit_shift
 from spectral_tools._spectral.phase_fit_kernels import halves_apart
-from spectral_tools._spectral.taper_leakage import rim_shares, rim_slopes, trust_rings
+from spectral_tools._spectral.tapers import rim_shares, rim_slopes, trust_rings
 
 MARGIN = 64
 
