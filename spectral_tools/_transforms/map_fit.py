@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._shared.arrays import Floats, Ints
+from .matrices import rotations
 from .point_maps import (
     PointMap,
     bend_powers,
@@ -14,7 +15,6 @@ from .point_maps import (
     map_points,
     map_slopes,
 )
-from .rotations import rotations
 
 __all__ = [
     "Family",

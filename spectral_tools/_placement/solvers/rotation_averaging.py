@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Floats
 from ..._shared.sparse import factorized_blocks
-from ..._transforms.rotations import nearest_rotations
+from ..._transforms.matrices import nearest_rotations
 from .normal_equations import Pairs, PointLinks, sum_rows
 
 __all__ = ["synchronised"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..._shared.arrays import Flags, Floats
 from ..._shared.sparse import factorized_blocks
 from ..._shared.statistics import find_consensus, outlier_test, suspicious
-from ..._transforms.rotations import nearest_rotations, rotations
+from ..._transforms.matrices import nearest_rotations, rotations
 from .normal_equations import (
     LEAST_STIFFNESS,
     USUAL_STIFFNESS,

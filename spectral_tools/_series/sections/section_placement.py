@@ -11,8 +11,13 @@ from ..._placement.solve_tiles import solve_affine, solve_rigid
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.outcomes import Outcome
 from ..._shared.sparse import connected_groups
-from ..._transforms.matrices import apply_transform, points_apart, translation
-from ..._transforms.rotations import nearest_rotations, rotations
+from ..._transforms.matrices import (
+    apply_transform,
+    nearest_rotations,
+    points_apart,
+    rotations,
+    translation,
+)
 
 __all__ = ["PlacedSections", "StackPoints", "hands_of", "place_sections"]
 
