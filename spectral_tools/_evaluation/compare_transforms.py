@@ -13,8 +13,7 @@ from .._rendering.warp import warp_image
 from .._shared.arrays import Floats
 from .._shared.checks import as_image, as_points, check_same_shape
 from .._shared.link_arguments import as_link_weights
-from .._transforms.degenerate_points import why_undetermined
-from .._transforms.estimate_transform import estimate_transform
+from .._transforms.estimate_transform import estimate_transform, why_undetermined
 from .._transforms.map_fit import Family, Model, family_of
 from .._transforms.point_maps import TransformEstimate
 from .scores import mutual_information, normalized_cross_correlation
