@@ -33,8 +33,11 @@ from ..._transforms.fields.bspline_grid import (
     shares_at,
 )
 from ..._transforms.fields.displacement import jacobian_determinant
-from ..._transforms.fields.fit_displacement import count_windows, field_at_points
-from ..._transforms.fields.vector_outliers import fits_neighbours
+from ..._transforms.fields.fit_displacement import (
+    count_windows,
+    field_at_points,
+    fits_neighbours,
+)
 
 __all__ = ["MeshRelaxation", "relax_meshes"]
 
