@@ -103,7 +103,7 @@ class Bounded:
         self._lock = Lock()
         self._kept: OrderedDict[Hashable, tuple[Lock, list[Any]]] = OrderedDict()
 
-    def __reduce__(self) -> tuple[type["Bounded"], tuple[int]]:
+    def __reduce__(self) -> tuple[type[Bounded], tuple[int]]:
         return Bounded, (self.most,)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:

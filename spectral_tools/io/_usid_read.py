@@ -59,7 +59,7 @@ class Table:
         labels: list[str],
         units: list[str],
         where: str,
-    ) -> "Table":
+    ) -> Table:
         """Make sense of tables of shape (n, n_dims), or say what is wrong."""
         if values.dtype.kind not in "iuf" or indices.dtype.kind not in "iuf":
             message = f"{where} must hold real numbers; got {indices.dtype}."
