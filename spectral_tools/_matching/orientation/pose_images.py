@@ -39,7 +39,7 @@ TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0
 # stays where the window is. So what is coarser than this, in pixels, is taken off before;
 # that is uncertain within a margin of the border.
 FINE, MARGIN = 1.0, 1.5
-MARGIN = smooth_margin(FINE)
+SMOOTH_MARGIN = smooth_margin(FINE)
 
 
 # Rays in half a turn, and the step of the angle and of the logarithm of the frequency.
@@ -78,8 +78,8 @@ def make_sheet(
     pad = spline_margin(order, pixels.dtype)
     box = np.pad(pixels, pad, mode="reflect")
     prefilter(box[np.newaxis], order)
-    sharp = _sharpen(np.pad(pixels, MARGIN, mode="reflect"))[
-        MARGIN:-MARGIN, MARGIN:-MARGIN
+    sharp = _sharpen(np.pad(pixels, SMOOTH_MARGIN, mode="reflect"))[
+        SMOOTH_MARGIN:-SMOOTH_MARGIN, SMOOTH_MARGIN:-SMOOTH_MARGIN
     ]
     depth = np.empty((0, 0), np.float32)
     if valid is not None:
@@ -102,16 +102,19 @@ def faded_pair(
     rows, cols = high - low
     side = math.sqrt(float(rows * cols))
     width = min(max(TAPER_FRACTION * side, TAPER_WIDTH), min(rows, cols) / 3)
-    window = np.zeros((rows + 2 * MARGIN, cols + 2 * MARGIN), np.float32)
-    inner = (slice(MARGIN, MARGIN + rows), slice(MARGIN, MARGIN + cols))
+    window = np.zeros((rows + 2 * SMOOTH_MARGIN, cols + 2 * SMOOTH_MARGIN), np.float32)
+    inner = (
+        slice(SMOOTH_MARGIN, SMOOTH_MARGIN + rows),
+        slice(SMOOTH_MARGIN, SMOOTH_MARGIN + cols),
+    )
     window[inner] = _window(still, low, high, width)
     inward: Floats = np.linalg.inv(matrix).astype(np.float64, copy=False)
     size = math.sqrt(abs(float(np.linalg.det(inward))))
     values = np.empty_like(window)
     sample_turned(
         turned.box, turned.pad, ORDER, inward[:2, :2].copy(),
-        inward[:2, :2] @ (low - MARGIN) + inward[:2, 2],
-        turned.depth, width * size, MARGIN * size, 2 * MARGIN * size, values, window,
+        inward[:2, :2] @ (low - SMOOTH_MARGIN) + inward[:2, 2],
+        turned.depth, width * size, MARGIN * size, 2 * SMOOTH_MARGIN * size, values, window,
     )  # fmt: skip
     window = window[inner]
     total = max(float(window.sum(dtype=np.float64)), 1e-30)
@@ -157,7 +160,7 @@ def _window(
 
 
 def _sharpen(pixels: Plane) -> Plane:
-    """Take off what is coarse; right from `MARGIN` pixels within the image on."""
+    """Take off what is coarse; right from `SMOOTH_MARGIN` pixels within the image on."""
     coarse = smooth(pixels[np.newaxis], np.array([0.0, FINE, FINE]))[0]
     return pixels - coarse
 
