@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import pickle
 import signal
@@ -13,7 +12,6 @@ from numpy.testing import assert_array_equal
 import spectral_tools as spt
 from spectral_tools._matching import match_tiles
 from spectral_tools._rendering import plan
-from spectral_tools._shared.compiled import compiled
 
 GRID, SIDE = (3, 3), 128
 
@@ -129,32 +127,6 @@ def test_a_region_of_tiles_in_memory_carries_what_lies_below(made, tiles):
     assert_array_equal(found.image, wanted.image)
     # No region sees more than four tiles of its own size; and 1 kB for each.
     assert max(sizes) < 4 * (66 * 66 * tiles.itemsize + 1000)
-
-
-# Compiled kernels
-
-
-def test_processes_that_compile_at_once_keep_their_code_apart(tmp_path):
-    """The one writes its code while the other is between its index and its code."""
-    path = tmp_path / "kernel_for_a_test.py"
-    path.write_text("def twice(values):\n    return values + values\n")
-    spec = importlib.util.spec_from_file_location("kernel_for_a_test", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    first, second, third = (compiled(module.twice) for _ in range(3))
-    files = first._cache._cache_file
-    held_back = []
-    save = files._save_data
-    files._save_data = lambda *arguments: held_back.append(arguments)
-    first(np.ones(3, np.float32))
-    # The second process looked before the first one wrote.
-    second._cache._cache_file._load_index = dict
-    second(np.ones(3, np.float64))
-    for arguments in held_back:
-        save(*arguments)
-    values = np.array([1.5, 2.5, 3.5])
-    assert_array_equal(third(values), 2 * values)
-    assert sum(third.stats.cache_hits.values()) == 1
 
 
 # On a cluster
