@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import update_wrapper
 from hashlib import sha256
 from inspect import CO_GENERATOR, CO_VARARGS
 from pathlib import Path
@@ -28,17 +29,7 @@ from types import BuiltinFunctionType, CodeType, ModuleType, NoneType
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import numba
 import numpy as np
-
-try:
-    import llvmlite
-    from numba.core.compiler import CompileResult
-    from numba.core.serialize import dumps
-
-    CACHES = hasattr(CompileResult, "_reduce") and hasattr(CompileResult, "_rebuild")
-except ImportError:  # these are inner names of numba, which may change
-    CACHES = False
 
 __all__ = ["compiled"]
 
@@ -75,12 +66,63 @@ KNOWN = {"builtins", "math", "numpy"}
 
 
 def compiled(function: Function) -> Function:
-    """Compile a kernel with the settings of the house."""
-    kernel: Function = numba.njit(**OPTIONS)(function)
-    # There is nothing to cache where compiling is switched off.
-    if CACHES and hasattr(kernel, "_cache"):
-        kernel._cache = KernelCache(kernel)
+    """Compile a kernel with the settings of the house, once it is called."""
+    kernel: Any = Kernel(function)
     return kernel
+
+
+class Kernel:
+    """A function that is compiled when it or a kernel that calls it is first called.
+
+    Numba is not imported before: that takes a good part of importing this package.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        update_wrapper(self, function)
+        self.py_func = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.dispatcher(*arguments)
+
+    def __reduce__(self) -> str:
+        """Travel by name, as functions do."""
+        return self.py_func.__qualname__
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba sees where a kernel calls another."""
+        return self.dispatcher._numba_type_
+
+    @property
+    def dispatcher(self) -> Any:
+        """What numba makes of the function, with the cache of the house."""
+        made = self.__dict__.get("_made")
+        if made is None:
+            # Threads that come here at once go on with the same.
+            made = self.__dict__.setdefault("_made", self._dispatcher())
+        return made
+
+    def _dispatcher(self) -> Any:
+        made = _numba().njit(**OPTIONS)(self.py_func)
+        # There is nothing to cache where compiling is switched off.
+        if hasattr(made, "_cache") and _can_cache():
+            made._cache = KernelCache(self)
+        return made
+
+
+def _numba() -> Any:
+    import numba  # noqa: PLC0415
+
+    return numba
+
+
+def _can_cache() -> bool:
+    """Tell whether numba has the inner names that code is written and read with."""
+    try:
+        inner = _numba().core.compiler.CompileResult, _numba().core.serialize.dumps
+    except AttributeError:
+        return False
+    return hasattr(inner[0], "_reduce") and hasattr(inner[0], "_rebuild")
 
 
 class KernelCache:
@@ -93,7 +135,7 @@ class KernelCache:
 
     cache_path = None
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
     def load_overload(self, signature: Any, target: Any) -> Any:
@@ -103,7 +145,8 @@ class KernelCache:
         for folder in _folders():
             data = _read(folder / name)
             if data is not None:
-                return CompileResult._rebuild(target, *pickle.loads(data))
+                result = _numba().core.compiler.CompileResult
+                return result._rebuild(target, *pickle.loads(data))
         return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
@@ -111,7 +154,7 @@ class KernelCache:
         if result.lifted or result.library.has_dynamic_globals:
             return
         name = self._file_name(signature, result.codegen)
-        data = dumps(result._reduce())
+        data = _numba().core.serialize.dumps(result._reduce())
         for folder in _folders():
             if _write(folder / name, data):
                 _prune(folder)
@@ -129,7 +172,7 @@ class KernelCache:
             *_dependencies(self._kernel, []),
         ):
             digest.update(f"{len(part)} {part}".encode())
-        return f"{self._kernel.__name__}-{digest.hexdigest()[:40]}{SUFFIX}"
+        return f"{self._kernel.py_func.__name__}-{digest.hexdigest()[:40]}{SUFFIX}"
 
 
 # What machine code depends on
@@ -137,10 +180,14 @@ class KernelCache:
 
 def _versions() -> Iterator[Any]:
     """Yield what every kernel is compiled by."""
+    import llvmlite  # noqa: PLC0415
+
     yield sys.implementation.cache_tag, getattr(sys, "abiflags", "")
-    yield numba.__version__, llvmlite.__version__, np.__version__
+    yield _numba().__version__, llvmlite.__version__, np.__version__
+    for option, value in OPTIONS.items():
+        yield option, sorted(value) if isinstance(value, set) else value
     for name in SETTINGS:
-        yield getattr(numba.config, name, None)
+        yield name, getattr(_numba().config, name, None)
 
 
 def _of_types(types: Iterable[Any]) -> Iterator[str]:
@@ -154,7 +201,7 @@ def _of_types(types: Iterable[Any]) -> Iterator[str]:
 
 def _dependencies(value: Any, met: list[int]) -> Iterator[str]:
     """Yield all that machine code can take from a value that a kernel names."""
-    if hasattr(value, "py_func"):
+    if isinstance(value, Kernel):
         if id(value) in met:
             yield f"kernel {met.index(id(value))}"
         else:
@@ -177,12 +224,10 @@ def _dependencies(value: Any, met: list[int]) -> Iterator[str]:
         yield _known_name(value)
 
 
-def _of_kernel(kernel: Any, met: list[int]) -> Iterator[str]:
+def _of_kernel(kernel: Kernel, met: list[int]) -> Iterator[str]:
     function = kernel.py_func
     # Code is loaded into the module that it was compiled for.
     yield f"{function.__module__}.{function.__qualname__}"
-    for option, value in sorted(kernel.targetoptions.items()):
-        yield f"{option}={sorted(value) if isinstance(value, set) else value}"
     for code in _codes(function.__code__):
         yield from _of_code(code, function.__doc__)
         for name in code.co_names:
@@ -261,7 +306,7 @@ def _folders() -> Iterator[Path]:
 def _wanted_folders() -> Iterator[Path]:
     """Yield where a cache may lie: where users say, with theirs, with what passes."""
     package = f"{__name__.partition('.')[0]}-kernels"
-    named = getattr(numba.config, "CACHE_DIR", "")
+    named = getattr(_numba().config, "CACHE_DIR", "")
     if named:
         yield Path(named) / package
     caches = _user_caches()

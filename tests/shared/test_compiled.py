@@ -1,9 +1,11 @@
 import cProfile
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -41,7 +43,7 @@ def twice_scaled(value):
 }
 CALL = """
 from house.caller import twice_scaled
-print(twice_scaled(1.5), sum(twice_scaled.stats.cache_hits.values()))
+print(twice_scaled(1.5), sum(twice_scaled.dispatcher.stats.cache_hits.values()))
 """
 
 NEEDS_USERS = pytest.mark.skipif(
@@ -101,7 +103,7 @@ def kernel(body, **names):
 
 
 def hits(kernel):
-    return sum(kernel.stats.cache_hits.values())
+    return sum(kernel.dispatcher.stats.cache_hits.values())
 
 
 @pytest.fixture
@@ -109,6 +111,48 @@ def cache(tmp_path, monkeypatch):
     """An empty cache of which this process knows alone."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     return tmp_path / "spectral_tools-kernels"
+
+
+# When it is made
+
+
+@compiled
+def count_down(number):
+    return 0 if number < 1 else count_down(number - 1)
+
+
+def test_numba_is_imported_at_the_first_call(package):
+    """It takes longer to import than most of the package."""
+    code = (
+        "import sys; from house.caller import twice_scaled; print('numba' in sys.modules)"
+        "; print(twice_scaled(1.5)); print('numba' in sys.modules)"
+    )
+    assert run(package, code) == ["False", "6.0", "True"]
+
+
+def test_importing_the_package_compiles_nothing():
+    code = "import sys, spectral_tools; print('numba' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(spt.__file__).parents[1],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "False\n"
+
+
+def test_kernels_travel_by_name():
+    assert pickle.loads(pickle.dumps(count_down)) is count_down
+
+
+@pytest.mark.usefixtures("cache")
+def test_threads_that_call_at_once_compile_once():
+    look = kernel("value + 1")
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(look, [1.0] * 8)) == {2.0}
+        assert len(set(pool.map(lambda _: id(look.dispatcher), range(8)))) == 1
+    assert sum(look.dispatcher.stats.cache_misses.values()) == 1
 
 
 # Never stale
@@ -171,11 +215,6 @@ def test_other_values_make_other_code(one, other):
 
     assert name(one) == name(one)
     assert name(one) != name(other)
-
-
-@compiled
-def count_down(number):
-    return 0 if number < 1 else count_down(number - 1)
 
 
 def test_a_kernel_that_calls_itself_is_told_once():
@@ -397,5 +436,5 @@ del CompileResult.{missing}
 
 
 def test_compiling_can_be_switched_off(package):
-    code = CALL.replace(", sum(twice_scaled.stats.cache_hits.values())", "")
+    code = CALL.replace(", sum(twice_scaled.dispatcher.stats.cache_hits.values())", "")
     assert run(package, code, NUMBA_DISABLE_JIT="1") == ["6.0"]
