@@ -4,73 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 from math import isfinite, prod
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 import h5py
 import numpy as np
 
-from .._evaluation.simulate import SimulatedPair, SimulatedSeries, SimulatedTiles
-from .._matching.match_tiles import TileMatches
-from .._matching.orientation.match_orientation import OrientationEstimate
-from .._matching.phase_correlate import ShiftEstimate
-from .._placement.layout import StageModel
-from .._placement.loop_closures import LoopClosures
-from .._placement.place_tiles import TilePlacement
-from .._placement.report import PlacementReport, SeamResiduals
-from .._placement.solve_tiles import Placement
-from .._point_matching.refine_pair import PointMatches
-from .._rendering.composite import Composite
-from .._rendering.illumination.gains import Gains
-from .._rendering.illumination.shading import Shading
-from .._series.align_series import SeriesAlignment
-from .._series.sections.align_stack import StackAlignment
-from .._series.sections.relax_meshes import MeshRelaxation
 from .._shared.outcomes import Outcome
-from .._spectral.correlation_surface import Peaks
-from .._spectral.spectra import RingAverage, RingCoherence
-from .._transforms.fields.fit_displacement import DisplacementFit
 from ._files import attribute, find, opened, read, told, written
 
 __all__ = ["load_result", "save_result"]
 
 FORMAT = "spectral_tools result"
 VERSION = 1
-#: Nothing else is ever made of a file.
-RESULTS: dict[str, type[Any]] = {
-    each.__name__: each
-    for each in (
-        Composite,
-        DisplacementFit,
-        Gains,
-        LoopClosures,
-        MeshRelaxation,
-        OrientationEstimate,
-        Peaks,
-        Placement,
-        PlacementReport,
-        PointMatches,
-        RingAverage,
-        RingCoherence,
-        SeamResiduals,
-        SeriesAlignment,
-        Shading,
-        ShiftEstimate,
-        SimulatedPair,
-        SimulatedSeries,
-        SimulatedTiles,
-        StackAlignment,
-        StageModel,
-        TileMatches,
-        TilePlacement,
-    )
-}
 # Python takes integers apart that are longer, which takes long.
 LARGEST = 1 << 63
+# Numbers of any kind, and records of them.
+ARRAYS = "biufcV"
+NUMBER = re.compile("[<>|][biufc][0-9]+")
 
 
 def save_result(path: str | os.PathLike[str], result: Any) -> None:
@@ -83,8 +40,8 @@ def save_result(path: str | os.PathLike[str], result: Any) -> None:
     path : path_like
         HDF5 file to write, by custom ending in ``.h5``.
     result : dataclass
-        What a function of this package returned, such as `TileMatches`,
-        `PointMatches`, `ShiftEstimate`, `Placement` or `StackAlignment`.
+        What a function of this package or of `io` returned, such as `TileMatches`,
+        `ShiftEstimate`, `Placement`, `TransformEstimate` or `StackAlignment`.
 
     See Also
     --------
@@ -93,7 +50,7 @@ def save_result(path: str | os.PathLike[str], result: Any) -> None:
     Notes
     -----
     Every array is a dataset of its name, which other programs read too. Outcomes are
-    stored as words, and labels as JSON: strings, numbers, and tuples of them.
+    stored as words, and texts and labels as JSON: strings, numbers, and tuples of them.
 
     Examples
     --------
@@ -108,7 +65,7 @@ def save_result(path: str | os.PathLike[str], result: Any) -> None:
     >>> again.labels, bool((again.matrices == placement.matrices).all())
     (['a', 'b'], True)
     """
-    if RESULTS.get(type(result).__name__) is not type(result):
+    if _class(type(result).__name__) is not type(result):
         message = f"`result` must be a result of this package; got {type(result)}."
         raise TypeError(message)
     with written(path) as file:
@@ -157,32 +114,51 @@ def load_result(path: str | os.PathLike[str]) -> Any:
         if not isinstance(version, np.integer) or version != VERSION:
             message = f"{source} must be of version {VERSION}; got {version!r:.40}."
             raise ValueError(message)
-        return _result(file, source)
+        return _result(file, source, object, set())
+
+
+def _class(name: Any) -> Any:
+    """Return the public dataclass of a name, or None: nothing else is made of a file."""
+    # By its name, because it is above all others; it is complete when this is called.
+    package = import_module(__name__.partition(".")[0])
+    for door in (package, package.io):
+        if name in door.__all__ and is_dataclass(getattr(door, name)):
+            return getattr(door, name)
+    return None
 
 
 def _put(group: Any, result: Any) -> None:
     group.attrs["class"] = np.bytes_(type(result).__name__)
     for field in fields(result):
-        value = getattr(result, field.name)
-        if is_dataclass(value):
-            _put(group.create_group(field.name), value)
-            continue
-        kind, stored = _stored(value, field.name)
-        item = group.create_dataset(field.name, data=stored)
-        item.attrs["kind"] = np.bytes_(kind)
-        if kind == "label array":
-            item.attrs["shape"] = np.array(value.shape, np.int64)
+        _put_value(group, field.name, getattr(result, field.name), field.name)
+
+
+def _put_value(group: Any, key: str, value: Any, name: str) -> None:
+    if is_dataclass(value):
+        _put(group.create_group(key), value)
+        return
+    if isinstance(value, list) and any(map(_is_large, value)):
+        items = group.create_group(key)
+        items.attrs["kind"] = np.bytes_("list")
+        for k, each in enumerate(value):
+            _put_value(items, str(k), each, name)
+        return
+    kind, stored = _stored(value, name)
+    item = group.create_dataset(key, data=stored)
+    item.attrs["kind"] = np.bytes_(kind)
+    if kind == "label array":
+        item.attrs["shape"] = np.array(value.shape, np.int64)
+
+
+def _is_large(value: Any) -> bool:
+    """Tell whether an item of a list is more than a label."""
+    return isinstance(value, np.ndarray | Path) or is_dataclass(value)
 
 
 def _stored(value: Any, name: str) -> tuple[str, Any]:
     """Return what kind of value it is, and what goes into the file."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        return "array", value
-    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        if all(isinstance(each, Outcome) for each in value.flat):
-            words = [str(each.value) for each in value.flat]
-            return "outcomes", np.array(words, "S").reshape(value.shape)
-        return "label array", _json(value.flat, name)
+    if isinstance(value, np.ndarray):
+        return _stored_array(value, name)
     if isinstance(value, Outcome):
         return "outcome", np.bytes_(value.value)
     if isinstance(value, bool | np.bool_):
@@ -191,6 +167,12 @@ def _stored(value: Any, name: str) -> tuple[str, Any]:
         return "int", np.int64(int(value))
     if isinstance(value, Real):
         return "float", np.float64(value)
+    if isinstance(value, str):
+        return "text", _json([str(value)], name)
+    if isinstance(value, Path):
+        return "path", _json([str(value)], name)
+    if isinstance(value, np.dtype) and NUMBER.fullmatch(value.str):
+        return "dtype", _json([value.str], name)
     if isinstance(value, range):
         return "range", np.array([value.start, value.stop, value.step], np.int64)
     if isinstance(value, list | tuple):
@@ -200,6 +182,18 @@ def _stored(value: Any, name: str) -> tuple[str, Any]:
         f"`result.{name}` must be an array, a number or labels; got {type(value)}."
     )
     raise TypeError(message)
+
+
+def _stored_array(value: Any, name: str) -> tuple[str, Any]:
+    if value.dtype.kind in ARRAYS and not value.dtype.hasobject:
+        return "array", value
+    if value.dtype.kind != "O":
+        message = f"`result.{name}` must hold numbers or labels; got {value.dtype}."
+        raise TypeError(message)
+    if all(isinstance(each, Outcome) for each in value.flat):
+        words = [str(each.value) for each in value.flat]
+        return "outcomes", np.array(words, "S").reshape(value.shape)
+    return "label array", _json(value.flat, name)
 
 
 def _json(labels: Iterable[Any], name: str) -> Any:
@@ -220,38 +214,60 @@ def _label(label: Any, name: str) -> Any:
     raise TypeError(message)
 
 
-def _result(group: Any, where: str, wanted: Any = None) -> Any:
+def _result(group: Any, where: str, wanted: Any, seen: set[int]) -> Any:
     """Make the result that a group holds."""
     name = attribute(group, "class", where)
-    made = RESULTS.get(name) if isinstance(name, str) else None
-    if made is None or (wanted is not None and not issubclass(made, wanted)):
+    made = _class(name) if isinstance(name, str) else None
+    if made is None or not issubclass(made, wanted):
         message = f"{where} must hold a result of a known kind; got {name!r:.60}."
         raise ValueError(message)
-    values = {}
-    for field in fields(made):
-        place = f"{where}:{field.name}"
-        item = find(group, field.name, place)
-        nested = is_dataclass(field.type)
-        is_right = isinstance(item, h5py.Group if nested else h5py.Dataset)
-        if not is_right:
-            message = f"{place} must be a group or a dataset; got the other."
-            raise ValueError(message)
-        if nested:
-            values[field.name] = _result(item, place, field.type)
-            continue
-        kind = attribute(item, "kind", place)
-        value = _value(item, kind, place)
-        if not _fits(value, field.type):
-            message = f"{place} must be as a {name} has it; got {kind} {value!r:.60}."
-            raise ValueError(message)
-        values[field.name] = value
-    return made(**values)
+    return made(
+        **{
+            field: _member(group, field, hint, f"{where}:{field}", name, seen)
+            for field, hint in get_type_hints(made).items()
+        }
+    )
+
+
+def _member(
+    group: Any, key: str, hint: Any, where: str, owner: str, seen: set[int]
+) -> Any:
+    """Return a value of a group, which is what a field is declared to be."""
+    item = find(group, key, where)
+    with told(where):
+        place = h5py.h5o.get_info(item.id).addr
+    if place in seen:
+        # A small file could name a large array any number of times.
+        message = f"{where} must be a value of its own; got one that was there before."
+        raise ValueError(message)
+    seen.add(place)
+    nested, listed = is_dataclass(hint), get_origin(hint) is list
+    is_group = isinstance(item, h5py.Group)
+    if is_group if not (nested or listed) else nested and not is_group:
+        message = f"{where} must be a group or a dataset; got the other."
+        raise ValueError(message)
+    if nested:
+        return _result(item, where, hint, seen)
+    kind = attribute(item, "kind", where)
+    if is_group:
+        [each] = get_args(hint)
+        with told(where):
+            count = len(item)
+        return [
+            _member(item, str(k), each, f"{where}/{k}", owner, seen)
+            for k in range(count)
+        ]
+    value = _value(item, kind, where)
+    if not _fits(value, hint):
+        message = f"{where} must be as a {owner} has it; got {kind} {value!r:.60}."
+        raise ValueError(message)
+    return value
 
 
 def _value(item: Any, kind: Any, where: str) -> Any:
     """Return the value of a dataset, by what kind it says it is."""
     array = read(item, where)
-    if kind == "array" and array.dtype.kind in "biufc":
+    if kind == "array" and array.dtype.kind in ARRAYS:
         return array
     if kind in ("bool", "int", "float") and array.shape == ():
         numbers = {"bool": bool, "int": int, "float": float}
@@ -283,9 +299,20 @@ def _of_text(item: Any, array: Any, kind: str, where: str) -> Any:
             words[0], object_pairs_hook=_refused, parse_constant=_refused
         )
         labels = [_tuples(label) for label in listed]
+        if kind in ("text", "path", "dtype"):
+            return _word(labels, kind)
     if kind == "label array":
         return _label_array(labels, attribute(item, "shape", where), where)
     return labels if kind == "list of labels" else tuple(labels)
+
+
+def _word(labels: list[Any], kind: str) -> Any:
+    """Return a text, or what it names."""
+    [word] = labels
+    if not isinstance(word, str) or (kind == "dtype" and not NUMBER.fullmatch(word)):
+        message = f"A {kind} must be a text; got {word!r:.60}."
+        raise ValueError(message)
+    return {"text": str, "path": Path, "dtype": np.dtype}[kind](word)
 
 
 def _refused(found: Any) -> None:
@@ -309,14 +336,19 @@ def _tuples(label: Any) -> Any:
     return tuple(map(_tuples, label)) if isinstance(label, list) else label
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def _fits(value: Any, hint: Any) -> bool:
     """Tell whether a value is what a field is declared to be."""
-    if get_origin(annotation) is np.ndarray:
-        [number] = get_args(get_args(annotation)[1])
-        if not isinstance(value, np.ndarray):
-            return False
-        kind = get_origin(number) or number
-        return kind is Any or issubclass(value.dtype.type, kind)
-    if get_origin(annotation) is Sequence:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Any:
+        return True
+    if kind is Sequence:
         return isinstance(value, list | tuple | range)
-    return isinstance(value, annotation)
+    if not isinstance(value, kind):
+        return False
+    if kind is np.ndarray:
+        [number] = get_args(inner[1])
+        number = get_origin(number) or number
+        return number is Any or issubclass(value.dtype.type, number)
+    if kind is tuple and inner[-1] is not ...:
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    return kind not in (list, tuple) or all(_fits(each, inner[0]) for each in value)
