@@ -6,6 +6,8 @@ pixel is at the origin. Every shift and every matrix leads from the moving image
 to the reference image, and from a tile to the mosaic.
 """
 
+import sys
+
 from . import io, plot
 from ._evaluation.compare_transforms import TransformComparison, compare_transforms
 from ._evaluation.scores import (
@@ -59,7 +61,7 @@ from ._series.apply_shifts import apply_shifts, common_area, make_template
 from ._series.neighbor_mean import neighbor_mean
 from ._series.sections.align_stack import StackAlignment, align_stack
 from ._series.sections.relax_meshes import MeshRelaxation, relax_meshes
-from ._shared.outcomes import Outcome
+from ._shared.results import Outcome, show_as_written
 from ._spectral.correlation_surface import (
     Peaks,
     correlation_surface,
@@ -200,3 +202,5 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+show_as_written(sys.modules[__name__], io, plot)

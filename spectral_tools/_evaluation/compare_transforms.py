@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -13,6 +12,7 @@ from .._rendering.warp import warp_image
 from .._shared.arrays import Floats
 from .._shared.checks import as_image, as_points, check_same_shape
 from .._shared.link_arguments import as_link_weights
+from .._shared.results import result
 from .._transforms.estimate_transform import estimate_transform, why_undetermined
 from .._transforms.map_fit import Family, Model, family_of
 from .._transforms.point_maps import TransformEstimate
@@ -29,7 +29,7 @@ ENOUGH = 2
 EXACT = 1e-6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class TransformComparison:
     """What several models make of the same points; prints as a table.
 

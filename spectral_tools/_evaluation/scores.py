@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from .._shared.checks import (
     check_not_negative,
     check_same_shape,
 )
+from .._shared.results import result
 from .._spectral.spectra import power_spectrum, ring_coherence
 from .._transforms.matrices import apply_transform, translation
 
@@ -47,7 +47,7 @@ SURE = 4.0
 CLEANEST = 1 - 1e-6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class RingCorrelation:
     """Fourier ring correlation (in 3-D: shell) of two images of the same thing.
 
@@ -398,7 +398,7 @@ def _crossing(frequency: Floats, above: Floats) -> float:
     return max(1 / float(found), 2.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class OverlapScores:
     """How well each two linked tiles agree where they overlap.
 

@@ -6,7 +6,6 @@ They differ from real ones in that every answer is known to the last digit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +20,7 @@ from .._shared.checks import (
     check_not_negative,
 )
 from .._shared.ndimage import affine_transform, spline_filter
+from .._shared.results import result
 
 __all__ = [
     "SimulatedPair",
@@ -151,7 +151,7 @@ def add_camera(
         images += noise_sigma * rng.standard_normal(images.shape)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class SimulatedTiles:
     """Tiles of a grid, where the stage says they are, and where they are.
 
@@ -186,7 +186,7 @@ class SimulatedTiles:
     shading: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class SimulatedPair:
     """Two pictures of one scene, and the shift between them.
 
@@ -204,7 +204,7 @@ class SimulatedPair:
     shift: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class SimulatedSeries:
     """Pictures of one moving scene, and the shift of each.
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._shared.checks import as_image, image_dtype
 from .._shared.fft import fftfreq, forward, inverse, rfftfreq
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome
 from .._shared.sparse import connected_groups
 from .phase_correlate import ShiftEstimate
 

@@ -21,7 +21,7 @@ from .._shared.checks import (
     image_dtype,
 )
 from .._shared.link_arguments import Links, listed_positions, number_links
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome, result
 from .._shared.workers import Workers, check_workers, spread
 from .fixed_pattern import Job, match_without_pattern, steady_pattern
 from .phase_correlate import ShiftEstimate, correlate_images
@@ -32,7 +32,7 @@ __all__ = ["TileMatches", "label_pairs", "match_tiles"]
 MOST_TASKS = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class TileMatches:
     """What the links between tiles say, one row for each link.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .._shared.checks import (
     check_whitening,
 )
 from .._shared.ndimage import distance_transform_edt, gaussian_filter
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome, result
 from .._spectral.ring_kernels import halve_volume
 from .ambiguity import repeats_itself
 from .search import (
@@ -69,7 +69,7 @@ SEEN = 0.5
 SPARSE = 5e-3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class ShiftEstimate:
     """A shift and how far it can be trusted.
 

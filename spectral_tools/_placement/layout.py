@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from .._shared.arrays import Flags, Floats, Ints
 from .._shared.checks import as_shape, as_shift
 from .._shared.link_arguments import Links, listed_positions, number_links
+from .._shared.results import result
 from .grid_links import Order, grid_links, grid_positions, overlapping_links
 
 __all__ = ["Layout", "StageModel", "fit_stage", "lay_out"]
@@ -127,7 +128,7 @@ def _on_grid(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class StageModel:
     """How a stage moves, as the links tell it.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammainccinv
@@ -16,6 +14,7 @@ from .._shared.link_arguments import (
     as_link_weights,
     number_links,
 )
+from .._shared.results import result
 from .solvers.loop_kernels import list_loops, name_suspects
 
 __all__ = ["LoopClosures", "loop_closures"]
@@ -30,7 +29,7 @@ ROUNDING = 1e-6
 HONEST = 0.25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class LoopClosures:
     """Short loops of links, how well they close, and who is to blame.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .._matching.match_tiles import TileMatches, label_pairs, match_tiles
 from .._shared.arrays import Flags, Floats, Ints, unstacked
 from .._shared.link_arguments import Links, tile_outcomes
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome, result
 from .._shared.sparse import connected_groups
 from .._shared.workers import Workers
 from .grid_links import Order
@@ -158,7 +158,7 @@ def _step_covariance(stage: StageModel, steps: Floats) -> Floats:
     return np.asarray(spread[:, :, np.newaxis] * np.eye(len(stage.sigma)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class TilePlacement(Placement):
     """Where each tile belongs, what the links say, and how the stage moves.
 

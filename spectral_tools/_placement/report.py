@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from .._shared.arrays import Floats
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome, result
 from .solve_tiles import Placement
 
 __all__ = [
@@ -27,7 +25,7 @@ ROWS = 5
 LISTED = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class SeamResiduals:
     """How far linked points are apart in the mosaic.
 
@@ -45,7 +43,7 @@ class SeamResiduals:
     sigma: Floats
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class PlacementReport:
     """What is good and what is not about a placement; prints as a short text.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from .._shared.link_arguments import (
     residual_variance,
     tile_outcomes,
 )
+from .._shared.results import result
 from .._shared.sparse import connected_groups
 from .._transforms.matrices import points_apart
 from .solvers.affines import solve_sheets
@@ -40,7 +40,7 @@ IMPOSSIBLE = 50.0
 MODELS = ("affine", "similarity")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class Placement:
     """Where each tile belongs, and which links say so.
 

@@ -24,7 +24,7 @@ from .._shared.checks import (
     check_same_ndim,
     check_same_shape,
 )
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome
 from .._shared.workers import Workers, check_workers, spread
 from .._transforms.estimate_transform import estimate_transform
 from .._transforms.map_fit import Model, family_of

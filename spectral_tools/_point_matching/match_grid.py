@@ -20,7 +20,7 @@ from .._shared.checks import (
     check_same_ndim,
     check_whitening,
 )
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome
 from .._shared.workers import Workers, check_workers, spread
 from .._transforms.fields.bspline_fit import FieldFit, Springs, row_variances
 from .._transforms.fields.bspline_grid import ControlGrid, control_grid, field_at_pixels

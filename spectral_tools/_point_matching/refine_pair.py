@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from .._shared.checks import (
     check_same_shape,
     check_whitening,
 )
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome, result
 
 __all__ = ["PointMatches", "refine_pair"]
 
@@ -27,7 +26,7 @@ __all__ = ["PointMatches", "refine_pair"]
 WINDOW_OVERLAP = 0.25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class PointMatches:
     """Pairs of points that show the same thing, and how far they can be trusted.
 

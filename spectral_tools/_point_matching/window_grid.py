@@ -16,7 +16,7 @@ from .._matching.window_batches import (
     trim_windows,
 )
 from .._shared.arrays import Flags, Floats, Ints
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome
 
 __all__ = [
     "Batch",

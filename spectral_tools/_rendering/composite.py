@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.arrays import Floats
 from .._shared.checks import as_shape
+from .._shared.results import result
 from .._shared.workers import Workers, check_workers
 from .plan import Valid, make_plan
 from .regions import block_sides, check_store, regions_of, render_regions, write_blocks
@@ -21,7 +21,7 @@ __all__ = ["Composite", "composite_blocks", "warp_composite"]
 Block = tuple[tuple[slice, ...], NDArray[Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class Composite:
     """An image made of placed tiles, and where it lies.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from .._shared.checks import (
     check_positive,
     image_dtype,
 )
+from .._shared.results import result
 from .._shared.workers import Workers, check_workers
 from .._transforms.point_maps import TransformEstimate, affine_and_field, map_of
 from .plan import make_plan
@@ -161,7 +161,7 @@ def _as_field(displacement: ArrayLike, ndim: int) -> NDArray[np.floating[Any]]:
     return field
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class Resampled:
     """An image with pixels of another size, and where its points went.
 

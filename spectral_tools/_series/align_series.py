@@ -13,7 +13,7 @@ from .._matching.phase_correlate import ShiftEstimate
 from .._shared.arrays import Floats
 from .._shared.checks import check_positive
 from .._shared.compiled import compiled
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome, result
 from .._shared.workers import Workers, check_workers
 from .arguments import SeriesInputs, check_series
 from .frame_links import match_along, match_to
@@ -121,7 +121,7 @@ def _typical_step(shifts: Floats, known: NDArray[np.bool_]) -> float:
     return float(np.sqrt(np.mean(steps**2)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class SeriesAlignment:
     """Where each frame of a series lies, and how far that can be trusted.
 

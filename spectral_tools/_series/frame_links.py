@@ -9,7 +9,7 @@ from .._matching.phase_correlate import ShiftEstimate
 from .._placement.solve_tiles import Placement, solve_rigid
 from .._placement.uncertainty import position_covariance
 from .._shared.arrays import Floats, Ints, Volume
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome
 from .._shared.sparse import connected_groups
 from .._shared.workers import Workers
 from .arguments import SeriesInputs

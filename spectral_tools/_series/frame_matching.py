@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._matching.phase_correlate import ShiftEstimate, mend_holes
 from .._shared.arrays import Floats, Ints, Volume
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome
 from .._shared.workers import Workers, spread
 from .frames import Frames
 from .template.frame_noise import Noise

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Flags, Floats
 from .checks import as_points, as_positions, as_shift, check_positive
-from .outcomes import Outcome
+from .results import Outcome
 from .sparse import connected_groups
 
 __all__ = [

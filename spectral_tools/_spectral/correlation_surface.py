@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from .._shared.checks import (
     check_whitening,
 )
 from .._shared.fft import fast_shape, forward, inverse
+from .._shared.results import result
 from .peaks import box_table, local_maxima, score_lags
 from .whitening import whiten_images
 
@@ -31,7 +31,7 @@ LEAST_OVERLAP = 16.0
 NO_SCORE = -1e8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class Peaks:
     """The highest local maxima of a surface, best first.
 

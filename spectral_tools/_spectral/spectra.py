@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -20,6 +19,7 @@ from .._shared.checks import (
     check_same_ndim,
 )
 from .._shared.fft import fftfreq, forward, rfftfreq
+from .._shared.results import result
 from .phase_fit_kernels import smooth_coherence
 from .ring_kernels import edge_taper, ring_edges
 
@@ -40,7 +40,7 @@ RING_MODES, RING_SHARE, SLACK = 12.0, 0.1, 2.0
 LEAST_SIDE = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class RingAverage:
     """Means over rings (in 3-D: shells) of the same frequency.
 
@@ -59,7 +59,7 @@ class RingAverage:
     count: NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class RingCoherence:
     """What two images have in common, ring by ring.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._shared.arrays import Floats, Ints
+from .._shared.results import result
 
 __all__ = [
     "PointMap",
@@ -34,7 +34,7 @@ STEPS, ARRIVED = 20, 1e-6
 AT_ONCE = 200_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class TransformEstimate:
     """A transform between two images, and how far it can be trusted.
 

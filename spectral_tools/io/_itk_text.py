@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite
+from .._shared.results import result
 from ._text_words import Words, number_text
 
 __all__ = [
@@ -42,7 +41,7 @@ COUNTS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class ITKTransform:
     """A transform as ITK writes it: a name and two lists of numbers.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite, as_matrix, as_point, as_points, as_shape
+from .._shared.results import result
 from .._transforms.matrices import apply_transform, swap_xy_matrix
 from ._itk_text import (
     AFFINE,
@@ -60,7 +60,7 @@ LOOK_UP = 16
 SAME = 1e-9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class ControlPoints:
     """Points of two images that belong together.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite
+from .._shared.results import result
 from ._itk_text import ITKTransform, format_itk, is_known, read_transform
 from ._text_words import Words, check_names, number_text, write_text
 
@@ -27,7 +27,7 @@ __all__ = [
 MASKS = "two_user_supplied_masks:"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class MosaicFile:
     """Tiles and where they lie in a mosaic.
 
@@ -212,7 +212,7 @@ def quoted(name: str) -> bool:
     return len(name) > 2 and name[0] == name[-1] == '"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class Stos:
     """How a moving image lies on a reference image.
 

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import h5py
 import numpy as np
 
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome
 from ._files import attribute, find, opened, read, told, written
 
 __all__ = ["load_result", "save_result"]

@@ -8,7 +8,6 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from string import Formatter
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.checks import as_points
+from .._shared.results import result
 from ._text_words import Words, check_names, number_text, write_text
 
 __all__ = [
@@ -56,7 +56,7 @@ FREE = 1 << 24
 TIFF = (".tif", ".tiff")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class TileConfiguration:
     """Tiles and their positions.
 
@@ -222,7 +222,7 @@ def _tile(words: Words, line: str, ndim: int) -> tuple[str, str, list[float]]:
     return parts[0], parts[1], position
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class TileFile:
     """An image in a file that is read when it is sliced, and closed again.
 
@@ -270,7 +270,7 @@ class TileFile:
         return self[...].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class TileFolder:
     """The tiles of a folder, sorted by their keys.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._shared.arrays import Ints
+from .._shared.results import result
 from ._files import attribute, datasets, find, opened, read, told
 
 __all__ = ["USIDData", "USIDEntry", "read_usid", "read_usid_tree"]
@@ -180,7 +181,7 @@ def _coordinates(
     return table.reshape(shape)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class USIDEntry:
     """A main dataset of a file.
 
@@ -202,7 +203,7 @@ class USIDEntry:
     units: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class USIDData:
     """A main dataset as an array with named axes.
 

@@ -15,7 +15,7 @@ from .._placement.solve_tiles import Placement
 from .._placement.uncertainty import position_covariance
 from .._shared.arrays import Floats
 from .._shared.checks import as_points
-from .._shared.outcomes import Outcome
+from .._shared.results import Outcome
 from ._style import (
     INK,
     PALE,

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..._shared.arrays import Floats
 from ..._shared.checks import as_finite, as_image, as_valid, check_fraction
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome, result
 from ..ambiguity import periodic_copies
 from .pose_fit import PoseFit, fit_pose, pose_matrix, travel
 from .pose_images import Sheet, Sketch, lay_over, make_sheet, make_sketch
@@ -246,7 +246,7 @@ def _as_range(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class OrientationEstimate:
     """How one image lies in another, and how far that can be trusted.
 

@@ -15,6 +15,7 @@ from ..._sampling.boxes import overlap_block
 from ..._shared.arrays import Floats, Ints
 from ..._shared.checks import as_matrices, check_affine, image_dtype
 from ..._shared.link_arguments import number_links
+from ..._shared.results import result
 from ..._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
 from ..._shared.workers import Workers, check_workers, spread
 
@@ -215,7 +216,7 @@ def _compare_contrasts(cells: Floats) -> tuple[float, float]:
     return float(np.log(slope)), variance
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class Gains:
     """What makes tiles equally bright: ``gain * tile + offset``.
 

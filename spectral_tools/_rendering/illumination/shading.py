@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..._shared.arrays import Flags, Float, Floats, Ints
 from ..._shared.checks import as_finite, as_shape, image_dtype
+from ..._shared.results import result
 from ..._shared.workers import Workers, check_workers, spread
 
 __all__ = ["Shading", "apply_shading", "estimate_shading"]
@@ -281,7 +282,7 @@ def _most_uniform(flat: Floats, added: Floats, most: float) -> Floats:
     return added + pedestal * flat
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class Shading:
     """How a camera and its lamp change every picture: ``flat * scene + dark``.
 

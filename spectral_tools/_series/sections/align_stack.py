@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ..._matching.orientation.pose_search import Range
 from ..._shared.arrays import Flags, Floats, Ints, unstacked
 from ..._shared.checks import as_image, as_valid, check_count, check_positive
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome, result
 from ..._shared.sparse import connected_groups
 from ..._shared.workers import Workers, check_workers, spread
 from .section_matching import (
@@ -38,7 +37,7 @@ FURTHER = 3
 MOST_ANGLES, STEP = 16, math.radians(2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class StackAlignment:
     """Where each section of a stack lies, and what says so.
 

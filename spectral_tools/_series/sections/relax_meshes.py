@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from ..._shared.link_arguments import (
     find_tiles,
     number_links,
 )
+from ..._shared.results import result
 from ..._shared.sparse import sparse_rows
 from ..._transforms.fields.bspline_fit import FieldFit, solve_springs, springs_of
 from ..._transforms.fields.bspline_grid import (
@@ -51,7 +51,7 @@ ROUNDS, STEPS = 3, 12
 CELLS, FINEST = 12, 8.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class MeshRelaxation:
     """How each section of a stack is bent, and which matches say so.
 

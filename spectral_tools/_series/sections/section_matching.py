@@ -18,7 +18,7 @@ from ..._matching.orientation.pose_search import Range, shrinking
 from ..._point_matching.window_grid import Windows, match_windows, window_pass
 from ..._rendering.warp import warp_image
 from ..._shared.arrays import Flags, Floats
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome
 from ..._transforms.matrices import apply_transform
 
 __all__ = [

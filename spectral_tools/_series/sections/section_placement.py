@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..._placement.solve_tiles import solve_affine, solve_rigid
 from ..._shared.arrays import Flags, Floats, Ints
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome
 from ..._shared.sparse import connected_groups
 from ..._transforms.matrices import (
     apply_transform,

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..._matching.phase_correlate import BELIEVED, ShiftEstimate
 from ..._shared.arrays import Flags, Floats, Volume
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome
 from .frame_noise import Noise, measure_noise
 from .image_fit import Overlay, OverlayFit, even_light, fit_overlay, lay_out
 from .mean_image import MeanCanvas

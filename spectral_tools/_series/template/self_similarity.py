@@ -8,7 +8,7 @@ import numpy as np
 from ..._matching.phase_correlate import ShiftEstimate
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, inverse
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome
 from ..._spectral.peaks import local_maxima
 from .frame_noise import Noise, radii
 from .image_fit import Rings, filter_picture, weigh_rings

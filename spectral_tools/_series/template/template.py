@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..._matching.phase_correlate import ShiftEstimate
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fftfreq, forward, inverse, rfftfreq
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome
 from .frame_noise import Noise, measure_noise, ring_powers
 from .image_fit import lay_out
 from .joint_alignment import Sample, believed, no_sample, settle_template

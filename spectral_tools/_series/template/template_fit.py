@@ -8,7 +8,7 @@ import numpy as np
 from ..._matching.phase_correlate import BELIEVED, ShiftEstimate, correlate_images
 from ..._matching.shift_fit import fit_shift
 from ..._shared.arrays import Flags, Floats, Ints, Volume
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome
 from .frame_noise import measure_noise
 from .image_fit import Overlay, OverlayFit, fit_overlay, lay_out
 from .template_search import (

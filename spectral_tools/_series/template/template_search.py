@@ -10,7 +10,7 @@ from ..._matching.phase_correlate import BELIEVED, ShiftEstimate
 from ..._matching.search import chance_level
 from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, frequencies, inverse
-from ..._shared.outcomes import Outcome
+from ..._shared.results import Outcome
 from ..._spectral.peaks import circular_peaks, parabola_tops
 from ..._spectral.ring_kernels import edge_taper, taper_block, whiten_modes
 from ..._spectral.tapers import taper_width

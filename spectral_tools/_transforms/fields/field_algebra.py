@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +15,7 @@ from ..._shared.checks import (
     check_fraction,
     check_positive,
 )
+from ..._shared.results import result
 from .displacement import FieldSpline, as_displacement
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 AT_ONCE = 500_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class FlattenedDisplacement:
     """A rigid motion, and what bends beside it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +18,7 @@ from ..._shared.checks import (
     check_same_shape,
 )
 from ..._shared.link_arguments import as_link_weights
+from ..._shared.results import result
 from ..._shared.sparse import sparse_rows
 from ..matrices import apply_transform
 from .bspline_fit import FieldFit, Springs, knot_variances, solve_springs, springs_of
@@ -102,7 +102,7 @@ def fits_neighbours(points: Floats, values: Floats) -> NDArray[np.bool_]:
     return np.asarray(miss <= TOLERANCE * np.maximum(usual[:, 0], least))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@result
 class DisplacementFit:
     """A displacement field, and how far it can be trusted.
 
