@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from .._shared.results import Outcome
 from ._files import attribute, find, opened, read, told, written
@@ -26,7 +27,9 @@ VERSION = 1
 # Python takes integers apart that are longer, which takes long.
 LARGEST = 1 << 63
 # Numbers of any kind, and records of them.
-ARRAYS = "biufcV"
+KINDS = "biufcV"
+# What fields are declared to be that are arrays.
+ARRAY = get_origin(NDArray[Any])
 NUMBER = re.compile("[<>|][biufc][0-9]+")
 
 
@@ -185,7 +188,7 @@ def _stored(value: Any, name: str) -> tuple[str, Any]:
 
 
 def _stored_array(value: Any, name: str) -> tuple[str, Any]:
-    if value.dtype.kind in ARRAYS and not value.dtype.hasobject:
+    if value.dtype.kind in KINDS and not value.dtype.hasobject:
         return "array", value
     if value.dtype.kind != "O":
         message = f"`result.{name}` must hold numbers or labels; got {value.dtype}."
@@ -267,7 +270,7 @@ def _member(
 def _value(item: Any, kind: Any, where: str) -> Any:
     """Return the value of a dataset, by what kind it says it is."""
     array = read(item, where)
-    if kind == "array" and array.dtype.kind in ARRAYS:
+    if kind == "array" and array.dtype.kind in KINDS:
         return array
     if kind in ("bool", "int", "float") and array.shape == ():
         numbers = {"bool": bool, "int": int, "float": float}
@@ -343,12 +346,16 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if kind is Sequence:
         return isinstance(value, list | tuple | range)
+    if kind is ARRAY:
+        # The last part is a dtype, or the number itself in later versions of NumPy.
+        number = inner[-1]
+        [number] = get_args(number) if get_origin(number) is np.dtype else [number]
+        number = get_origin(number) or number
+        if not isinstance(value, np.ndarray):
+            return False
+        return number is Any or issubclass(value.dtype.type, number)
     if not isinstance(value, kind):
         return False
-    if kind is np.ndarray:
-        [number] = get_args(inner[1])
-        number = get_origin(number) or number
-        return number is Any or issubclass(value.dtype.type, number)
     if kind is tuple and inner[-1] is not ...:
         return len(value) == len(inner) and all(map(_fits, value, inner))
     return kind not in (list, tuple) or all(_fits(each, inner[0]) for each in value)
