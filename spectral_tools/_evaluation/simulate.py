@@ -382,8 +382,8 @@ def simulate_pair(
     >>> import spectral_tools as spt
     >>> scene = spt.gaussian_texture((100, 100), rng=1)
     >>> pair = spt.simulate_pair(scene, (64, 64), (5, -7))
-    >>> pair.shift
-    array([ 5., -7.])
+    >>> pair
+    SimulatedPair(reference=(64, 64), moving=(64, 64), shift=[5, -7])
     >>> np.allclose(pair.reference[5:, :-7], pair.moving[:-5, 7:])
     True
     """
@@ -446,8 +446,8 @@ def simulate_series(
     >>> scene = spt.gaussian_texture((100, 100), rng=1)
     >>> drift = np.arange(9)[:, None] * (0.5, 0)
     >>> series = spt.simulate_series(scene, drift, (64, 64))
-    >>> series.frames.shape
-    (9, 64, 64)
+    >>> series
+    SimulatedSeries(frames=(9, 64, 64), shifts=(9, 2))
     >>> np.allclose(series.frames[0, 4:], series.frames[8, :-4])
     True
     """

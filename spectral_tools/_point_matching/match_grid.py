@@ -188,8 +188,10 @@ def match_grid(
     >>> stretch = spt.translation((0, 0)) + np.diag((0, 0.05, 0))
     >>> reference = spt.warp_image(moving, stretch, order=5)
     >>> found = spt.match_grid(reference, moving, size=64)
-    >>> found.outcome.shape
-    (5, 8)
+    >>> found
+    PointMatches(reference_points=(5, 8, 2), moving_points=(5, 8, 2),
+        covariance=(5, 8, 2, 2), correlation=(5, 8), false_alarm=(5, 8),
+        outcome=[40 matched], steps=(5, 8))
     >>> (found.reference_points - found.moving_points)[2, :, 1].round(1)
     array([ 1.1,  2.3,  3.8,  5.3,  6.8,  8.4,  9.9, 11. ])
     """

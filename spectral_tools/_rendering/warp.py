@@ -239,8 +239,8 @@ def resample(
     >>> import numpy as np
     >>> import spectral_tools as spt
     >>> small = spt.resample(np.full((100, 80), 7.0), 6.5, 13)
-    >>> small.image.shape
-    (50, 40)
+    >>> small
+    Resampled(image=(50, 40), matrix=[[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
     >>> spt.apply_transform(small.matrix, [(0, 0), (98, 78)])
     array([[-0.25, -0.25],
            [48.75, 38.75]])

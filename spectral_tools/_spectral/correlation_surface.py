@@ -213,12 +213,8 @@ def find_peaks(surface: ArrayLike, *, count: int = 3, distance: float = 3) -> Pe
     >>> import spectral_tools as spt
     >>> surface = np.zeros((20, 30))
     >>> surface[4, 5], surface[4, 6], surface[15, 20] = 2, 1, 3
-    >>> peaks = spt.find_peaks(surface, count=2)
-    >>> peaks.indices
-    array([[15, 20],
-           [ 4,  5]])
-    >>> peaks.heights
-    array([3., 2.])
+    >>> spt.find_peaks(surface, count=2)
+    Peaks(indices=[[15, 20], [4, 5]], heights=[3, 2])
     """
     array = as_finite_image(surface, "surface")
     check_count(count, "count")

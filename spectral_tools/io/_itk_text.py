@@ -83,8 +83,9 @@ def parse_itk(text: str) -> ITKTransform:
     >>> import spectral_tools as spt
     >>> text = "Rigid2DTransform_double_2_2 vp 3 0.0 5.0 7.5 fp 2 64.0 64.0"
     >>> transform = spt.io.parse_itk(text)
-    >>> transform.fixed_parameters
-    array([64., 64.])
+    >>> transform
+    ITKTransform(name='Rigid2DTransform_double_2_2', parameters=[0, 5, 7.5],
+        fixed_parameters=[64, 64])
     >>> spt.io.format_itk(transform) == text
     True
     """

@@ -82,8 +82,9 @@ def read_mosaic(path: str | os.PathLike[str], *, outside: bool = False) -> Mosai
     ...     path = Path(folder) / "1.mosaic"
     ...     spt.io.write_mosaic(path, ["a.png", "b.png"], transforms)
     ...     found = spt.io.read_mosaic(path)
-    >>> found.names
-    ['a.png', 'b.png']
+    >>> found
+    MosaicFile(names=['a.png', 'b.png'], transforms=[ITKTransform, ITKTransform],
+        pixel_spacing=1, standard_mask=False)
     >>> spt.io.itk_matrix(found.transforms[1])[:2, 2]
     array([ 0.  , 90.25])
     """
