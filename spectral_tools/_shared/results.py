@@ -44,10 +44,8 @@ MEANINGS = {
     "Links": "ArrayLike | Sequence[tuple[Hashable, Hashable]]",
     "Method": "Literal['thin_plate', 'piecewise_affine']",
     "Model": "str",  # One of more than there is room for.
-    "Numbers": "NDArray[np.intp]",
     "Order": "Literal['rows', 'columns', 'snake', 'columns-snake']",
     "Outside": "Literal['nan', 'nearest', 'affine']",
-    "Pairs": "NDArray[np.intp]",
     "Positions": "ArrayLike | Mapping[Any, ArrayLike]",
     "Seed": "int | np.random.Generator | None",
     "Valid": "Sequence[ArrayLike | None] | ArrayLike | None",
