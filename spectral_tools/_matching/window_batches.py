@@ -156,8 +156,7 @@ def whiten_windows(
         one, other = spectra[w, 0], spectra[w, 1]
         gain, limit = ring_whitening(one, other, freq0, freq1, freq2, edges, 1.0, 1.0)
         for i in range(2):
-            own, most = gain[:, i].copy(), limit[:, i].copy()
-            whiten_modes(spectra[w, i], freq0, freq1, freq2, edges, own, most)
+            whiten_modes(spectra[w, i], freq0, freq1, freq2, edges, gain[i], limit[i])
         for p in range(one.shape[0]):
             for r in range(one.shape[1]):
                 for c in range(one.shape[2]):

@@ -3,6 +3,9 @@
 Every kernel works on three axes; a 2-D image is a volume of one plane. A
 spectrum is the half that `scipy.fft.rfftn` returns; modes whose mirror image is
 stored too (the first column, and the last of an even axis) count half.
+
+Small sums and fills are written as loops: a call of NumPy, a power or a slice that is
+assigned to takes longer to compile than the loop, and the first user waits for it.
 """
 
 import math
@@ -25,6 +28,7 @@ __all__ = [
     "ring_whitening",
     "taper_block",
     "whiten_modes",
+    "whole_lines",
 ]
 
 
@@ -41,15 +45,14 @@ LINE_LIMIT = 2.5
 @compiled
 def edge_taper(size: int, width: float, shift: float) -> Floats:
     """Return weights that fall to zero over `width` px at both ends, moved by `shift`."""
-    weights = np.ones(size)
-    if size == 1:
-        return weights
+    weights = np.empty(size)
     for index in range(size):
+        weight = 1.0
         depth = min(index - shift + 0.5, size - 0.5 - index + shift) / width
-        if depth <= 0:
-            weights[index] = 0.0
-        elif depth < 1:
-            weights[index] = math.sin(0.5 * math.pi * depth) ** 2
+        if depth < 1 and size > 1:
+            rise = math.sin(0.5 * math.pi * max(depth, 0.0))
+            weight = rise * rise
+        weights[index] = weight
     return weights
 
 
@@ -64,19 +67,25 @@ def taper_block(
     out: AnyArray,
 ) -> None:
     """Write a tapered block of `image`, less its weighted mean, into `out`."""
-    columns = taper2.astype(np.float32)
-    total = 0.0
+    columns = np.empty(shape[2], np.float32)
+    sum0 = sum1 = sum2 = total = 0.0
+    for c in range(shape[2]):
+        columns[c] = taper2[c]
+        sum2 += taper2[c]
+    for r in range(shape[1]):
+        sum1 += taper1[r]
     for p in range(shape[0]):
+        sum0 += taper0[p]
         for r in range(shape[1]):
-            line = image[start[0] + p, start[1] + r, start[2] : start[2] + shape[2]]
+            line = image[start[0] + p, start[1] + r, start[2] :]
             partial = np.float32(0)
             for c in range(shape[2]):
                 partial += columns[c] * line[c]
             total += taper0[p] * taper1[r] * partial
-    mean = np.float32(total / (taper0.sum() * taper1.sum() * taper2.sum()))
+    mean = np.float32(total / (sum0 * sum1 * sum2))
     for p in range(shape[0]):
         for r in range(shape[1]):
-            line = image[start[0] + p, start[1] + r, start[2] : start[2] + shape[2]]
+            line = image[start[0] + p, start[1] + r, start[2] :]
             row = out[p, r]
             weight = np.float32(taper0[p] * taper1[r])
             for c in range(shape[2]):
@@ -101,27 +110,33 @@ def fade_blocks(
     slopes `gain`. Returns the sum of the product of the two windows,
     that of its square, and how steep the first is on each axis.
     """
-    sums = np.ones(5)
-    a0 = edge_taper(block[0], width[0], 0.5 * fraction[0])
-    a1 = edge_taper(block[1], width[1], 0.5 * fraction[1])
-    a2 = edge_taper(block[2], width[2], 0.5 * fraction[2])
-    b0 = edge_taper(block[0], width[0], -0.5 * fraction[0])
-    b1 = edge_taper(block[1], width[1], -0.5 * fraction[1])
-    b2 = edge_taper(block[2], width[2], -0.5 * fraction[2])
-    for axis, (one, other) in enumerate(((a0, b0), (a1, b1), (a2, b2))):
-        product = one * other
-        sums[0] *= product.sum()
-        sums[1] *= (product * product).sum()
-        slope = 0.0
-        for index in range(1, len(one)):
-            slope += (one[index] - one[index - 1]) ** 2
-        sums[2 + axis] = slope / max((one * one).sum(), 1e-30)
-        for index in range(len(one)):
-            half = 0.5 * gain[axis] * (index - 0.5 * (len(one) - 1))
-            one[index] *= 1 + half
-            other[index] *= 1 - half
-    taper_block(first, start0, block, a0, a1, a2, canvas[0])
-    taper_block(second, start1, block, b0, b1, b2, canvas[1])
+    sums = np.empty(5)
+    sums[0] = sums[1] = 1.0
+    longest = max(block[0], block[1], block[2])
+    tapers = np.empty((2, 3, longest))
+    for axis in range(3):
+        size = block[axis]
+        shift = 0.5 * fraction[axis]
+        one = edge_taper(size, width[axis], shift)
+        other = edge_taper(size, width[axis], -shift)
+        common = squares = slope = own = before = 0.0
+        for index in range(size):
+            product = one[index] * other[index]
+            common += product
+            squares += product * product
+            step = one[index] - before if index else 0.0
+            before = one[index]
+            slope += step * step
+            own += before * before
+            half = 0.5 * gain[axis] * (index - 0.5 * (size - 1))
+            tapers[0, axis, index] = before * (1 + half)
+            tapers[1, axis, index] = other[index] * (1 - half)
+        sums[0] *= common
+        sums[1] *= squares
+        sums[2 + axis] = slope / max(own, 1e-30)
+    one, other = tapers[0], tapers[1]
+    taper_block(first, start0, block, one[0], one[1], one[2], canvas[0])
+    taper_block(second, start1, block, other[0], other[1], other[2], canvas[1])
     return sums
 
 
@@ -167,7 +182,7 @@ def ring_edges(
         # Modes of a half plane or half space between two frequencies; the
         # corners beyond 0.5 hold less than this, which errs towards more rings.
         if axes == 3:
-            count = modes * 4 / 3 * math.pi * (high**3 - low**3)
+            count = modes * 4 / 3 * math.pi * (high * high * high - low * low * low)
         elif axes == 2:
             count = modes * math.pi * (high * high - low * low)
         else:
@@ -223,7 +238,7 @@ def ring_power(
     pitch = freq2[1] if columns > 1 else 1.0
     power0 = np.empty(columns, np.float32)
     power1 = np.empty(columns, np.float32)
-    stops = np.full(len(edges), columns)
+    stops = whole_lines(len(edges), columns)
     for p in range(first.shape[0]):
         for r in range(p % step, first.shape[1], step):
             a = first[p, r]
@@ -232,7 +247,7 @@ def ring_power(
                 power0[c] = a[c].real * a[c].real + a[c].imag * a[c].imag
                 power1[c] = b[c].real * b[c].real + b[c].imag * b[c].imag
             start = 0
-            base = freq0[p] ** 2 + freq1[r] ** 2
+            base = freq0[p] * freq0[p] + freq1[r] * freq1[r]
             for ring in range(mark_runs(edges, base, pitch, stops), len(edges)):
                 stop = stops[ring]
                 cap0, cap1 = np.float32(cap[ring, 0]), np.float32(cap[ring, 1])
@@ -264,44 +279,72 @@ def ring_whitening(
     The weight of a cross-spectrum that tells a match from none is S / (S + N)**2;
     each image takes its root. The sum is the measured power of a ring; the
     noise N is the lowest level that the power falls to. The images fill the given
-    shares of what the spectra are transforms of.
+    shares of what the spectra are transforms of. Both results have a row for each image.
     """
     rings = len(edges)
-    cap = np.full((rings, 2), np.inf)
-    power = np.zeros((rings, 2))
-    table = np.zeros((rings, 3))
-    for step in (2, 1):
+    cap = np.empty((rings, 2))
+    for ring in range(rings):
+        cap[ring, 0] = cap[ring, 1] = np.inf
+    table = cap
+    for step in range(2, 0, -1):
         table = ring_power(first, second, freq0, freq1, freq2, edges, cap, step)
         for ring in range(rings):
             for i in range(2):
-                power[ring, i] = table[ring, 1 + i] / max(table[ring, 0], 1.0)
-                cap[ring, i] = CAP * power[ring, i]
-    count = table[:, 0].copy()
-    gain, limit = np.ones((rings, 2)), np.empty((rings, 2))
+                cap[ring, i] = CAP * (table[ring, 1 + i] / max(table[ring, 0], 1.0))
+    gain, limit = np.empty((2, rings)), np.empty((2, rings))
+    power = np.empty((2, rings))
+    count = np.empty(rings)
+    modes = 0.0
+    for ring in range(rings):
+        count[ring] = table[ring, 0]
+        modes += count[ring]
     for i in range(2):
-        power[:, i] += FAINT * (table[:, 1 + i].sum() / count.sum()) + 1e-30
-        noise = _floor(power[:, i].copy(), count)
+        total = 0.0
+        for ring in range(rings):
+            total += table[ring, 1 + i]
+        faint = FAINT * (total / modes) + 1e-30
+        for ring in range(rings):
+            power[i, ring] = table[ring, 1 + i] / max(count[ring], 1.0) + faint
+        noise = _floor(power[i], count, 0.2 * modes)
         root = LINE_LIMIT / math.sqrt(share0 if i == 0 else share1)
         for ring in range(rings):
-            level = power[ring, i]
-            # Both images take the geometric mean of their signals.
-            common = math.sqrt(math.sqrt(max(level - noise, 0.02 * level)))
-            gain[ring, 0] *= common
-            limit[ring, i] = root * math.sqrt(level)
-    gain[:, 1] = gain[:, 0]
-    return gain / power, limit
+            level = power[i, ring]
+            limit[i, ring] = root * math.sqrt(level)
+            gain[i, ring] = math.sqrt(math.sqrt(max(level - noise, 0.02 * level)))
+    for ring in range(rings):
+        # Both images take the geometric mean of their signals.
+        common = gain[0, ring] * gain[1, ring]
+        gain[0, ring] = common / power[0, ring]
+        gain[1, ring] = common / power[1, ring]
+    return gain, limit
 
 
 @compiled
-def _floor(power: Floats, count: Floats) -> float:
-    """Return the level below which a fifth of the modes lie."""
-    order = np.argsort(power)
-    least, below = 0.2 * count.sum(), 0.0
-    for ring in order:
-        below += count[ring]
-        if below >= least:
-            return power[ring]
-    return power[order[-1]]
+def whole_lines(rings: int, columns: int) -> Ints:
+    """Return where rings end in a line, before `mark_runs` has looked at one."""
+    stops = np.empty(rings, np.int64)
+    for ring in range(rings):
+        stops[ring] = columns
+    return stops
+
+
+@compiled
+def _floor(power: Floats, count: Floats, least: float) -> float:
+    """Return the lowest level below or at which there are `least` modes."""
+    level, below = -np.inf, 0.0
+    while below < least:
+        # Few rings hold a fifth of the modes: looking for each is faster than sorting.
+        following = np.inf
+        for ring in range(len(power)):
+            if level < power[ring] < following:
+                following = power[ring]
+        if following == np.inf:
+            break
+        level = following
+        for ring in range(len(power)):
+            if power[ring] == level:
+                below += count[ring]
+    return level
 
 
 @compiled
@@ -319,12 +362,12 @@ def whiten_modes(
     pitch = freq2[1] if columns > 1 else 1.0
     factor = np.empty(columns, np.float32)
     most = np.empty(columns, np.float32)
-    stops = np.full(len(edges), columns)
+    stops = whole_lines(len(edges), columns)
     for p in range(spectrum.shape[0]):
         for r in range(spectrum.shape[1]):
             line = spectrum[p, r]
             start = 0
-            base = freq0[p] ** 2 + freq1[r] ** 2
+            base = freq0[p] * freq0[p] + freq1[r] * freq1[r]
             for ring in range(mark_runs(edges, base, pitch, stops), len(edges)):
                 for c in range(start, stops[ring]):
                     factor[c] = gain[ring]

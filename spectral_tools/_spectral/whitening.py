@@ -67,7 +67,7 @@ def whiten_spectra(
     edges, gain, limit = ring_gains(samples, shape, sizes)
     freqs = frequencies(shape)
     for index, spectrum in enumerate(spectra):
-        whiten_modes(spectrum, *freqs, edges, gain[:, index], limit[:, index])
+        whiten_modes(spectrum, *freqs, edges, gain[index], limit[index])
 
 
 def ring_gains(
