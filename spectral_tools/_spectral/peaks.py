@@ -185,18 +185,23 @@ def circular_peaks(surface: AnyArray, floor: float) -> tuple[Ints, NDArray[np.fl
 def parabola_tops(surface: AnyArray, indices: Ints, periodic: bool) -> Floats:
     """Return the offset of the top of a parabola through the neighbours of peaks."""
     offsets = np.zeros(indices.shape)
+    heights = np.empty(3)
     for row in range(len(indices)):
         for axis in range(3):
             size = surface.shape[axis]
             here = indices[row, axis]
             if size < 3 or (not periodic and (here == 0 or here == size - 1)):
                 continue
-            at = indices[row].copy()
-            at[axis] = (here - 1) % size
-            left = np.float64(surface[at[0], at[1], at[2]])
-            at[axis] = (here + 1) % size
-            right = np.float64(surface[at[0], at[1], at[2]])
-            top = np.float64(surface[indices[row, 0], indices[row, 1], indices[row, 2]])
+            for n in range(3):
+                p, r, c = indices[row, 0], indices[row, 1], indices[row, 2]
+                at = (here + n - 1) % size
+                p, r, c = (
+                    (at if axis == 0 else p),
+                    (at if axis == 1 else r),
+                    (at if axis == 2 else c),
+                )
+                heights[n] = surface[p, r, c]
+            left, top, right = heights[0], heights[1], heights[2]
             bend = left - 2 * top + right
             if bend < 0 and min(left, right) > -1e8:
                 offsets[row, axis] = min(max(0.5 * (left - right) / bend, -0.5), 0.5)
@@ -212,20 +217,52 @@ def chance_level(
     The tail of the chance maxima falls like a normal law, exp(-h**2 / 2 s**2);
     its scale s is measured on those that exceed a high level, and is returned too.
     """
-    square = np.sort(np.square(chance.astype(np.float64)))[::-1]
-    total = len(square)
+    total = len(chance)
     if total == 0:
         return 1.0, 1.0
     if total < 8:
-        return 1.0, max(math.sqrt(square.mean()), 1e-9)
+        power = 0.0
+        for n in range(total):
+            power += np.float64(chance[n]) * np.float64(chance[n])
+        return 1.0, max(math.sqrt(power / total), 1e-9)
     kept = int(min(max(0.1 * total, 6), 200))
-    level = square[kept]
+    best = _largest_squares(chance, kept + 1)
+    level, over = best[0], 0.0
+    for n in range(1, kept + 1):
+        over += best[n]
     # The error of the mean of few excesses is put on the safe side.
-    excess = (square[:kept].mean() - level) * (1 + 2 / math.sqrt(kept))
+    excess = (over / kept - level) * (1 + 2 / math.sqrt(kept))
     sigma = math.sqrt(max(excess / 2, 1e-18))
     if height * height > level:
         expected = trials * kept / total
         expected *= math.exp(max(-(height * height - level) / excess, -700.0))
     else:
-        expected = trials * (square > height * height).mean()
+        higher = 0
+        for n in range(total):
+            if np.float64(chance[n]) * np.float64(chance[n]) > height * height:
+                higher += 1
+        expected = trials * (higher / total)
     return max(-math.expm1(-expected), FAINTEST), sigma
+
+
+@compiled
+def _largest_squares(values: NDArray[np.floating[Any]], count: int) -> Floats:
+    """Return the largest squares of many values, the least of them first."""
+    # A heap: its first entry is the least, and an entry is at most its two children.
+    heap = np.empty(count)
+    for n in range(count):
+        heap[n] = -1.0
+    for n in range(len(values)):
+        square = np.float64(values[n]) * np.float64(values[n])
+        if not square > heap[0]:
+            continue
+        at, child = 0, 1
+        while child < count:
+            if child + 1 < count and heap[child + 1] < heap[child]:
+                child += 1
+            if heap[child] >= square:
+                break
+            heap[at] = heap[child]
+            at, child = child, 2 * child + 1
+        heap[at] = square
+    return heap
