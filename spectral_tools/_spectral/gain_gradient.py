@@ -24,9 +24,14 @@ MOST = 0.8
 
 
 @compiled
-def _cell_edges(size: int, cells: int) -> Ints:
-    """Return where cells begin and end, so that turned images have turned cells."""
-    return (2 * np.arange(cells + 1) * size + cells) // (2 * cells)
+def _cell_edges(block: Ints, cells: Ints) -> Ints:
+    """Return where cells begin on each axis, so that turned images have turned cells."""
+    edges = np.empty((3, CELLS + 1), np.int64)
+    for axis in range(3):
+        for cell in range(cells[axis] + 1):
+            twice = 2 * cell * block[axis] + cells[axis]
+            edges[axis, cell] = twice // (2 * cells[axis])
+    return edges
 
 
 @compiled
@@ -41,28 +46,26 @@ def _cell_moments(
     """Return the number of pixels of each cell, the covariance, and both powers."""
     total = cells[0] * cells[1] * cells[2]
     sums = np.zeros((total, 6))
-    edges = _cell_edges(block[2], cells[2])
-    planes = np.searchsorted(
-        _cell_edges(block[0], cells[0])[1:], np.arange(block[0]), "right"
-    )
-    rows = np.searchsorted(
-        _cell_edges(block[1], cells[1])[1:], np.arange(block[1]), "right"
-    )
+    edges = _cell_edges(block, cells)
+    plane = 0
     for p in range(block[0]):
+        plane += 1 if p == edges[0, plane + 1] else 0
+        line = 0
         for r in range(block[1]):
-            a = first[start0[0] + p, start0[1] + r, start0[2] : start0[2] + block[2]]
-            b = second[start1[0] + p, start1[1] + r, start1[2] : start1[2] + block[2]]
-            row = planes[p] * cells[1] + rows[r]
+            line += 1 if r == edges[1, line + 1] else 0
+            row = plane * cells[1] + line
+            a = first[start0[0] + p, start0[1] + r, start0[2] :]
+            b = second[start1[0] + p, start1[1] + r, start1[2] :]
             for k in range(cells[2]):
                 s0 = s1 = s00 = s01 = s11 = np.float32(0)
-                for c in range(edges[k], edges[k + 1]):
+                for c in range(edges[2, k], edges[2, k + 1]):
                     s0 += a[c]
                     s1 += b[c]
                     s00 += a[c] * a[c]
                     s01 += a[c] * b[c]
                     s11 += b[c] * b[c]
                 cell = sums[row * cells[2] + k]
-                cell[0] += edges[k + 1] - edges[k]
+                cell[0] += edges[2, k + 1] - edges[2, k]
                 cell[1] += s0
                 cell[2] += s1
                 cell[3] += s01
@@ -79,63 +82,66 @@ def _cell_moments(
 
 
 @compiled
-def _inverted(matrix: Floats) -> Floats:
-    """Return the inverse of a small positive definite matrix, or zeros."""
-    size = len(matrix)
-    work = matrix.copy()
-    inverse = np.eye(size)
-    for i in range(size):
-        pivot = work[i, i]
-        if not pivot > 1e-9 * matrix[i, i]:
-            return np.zeros((size, size))
-        for j in range(size):
-            work[i, j] /= pivot
-            inverse[i, j] /= pivot
-        for k in range(size):
-            factor = work[k, i]
-            if k != i:
-                for j in range(size):
-                    work[k, j] -= factor * work[i, j]
-                    inverse[k, j] -= factor * inverse[i, j]
-    return inverse
-
-
-@compiled
-def _plane(moments: Floats, of: int, design: Floats) -> tuple[Floats, Floats]:
+def _fit_plane(moments: Floats, of: int, design: Floats, told: Floats) -> None:
     """Fit a plane to the multiples of one image that the other is in each cell.
 
     Noise is taken to be the same everywhere, and as strong in both images beside
-    their signals: it is what their correlation lacks. Returns the slopes over
+    their signals: it is what their correlation lacks. Writes the slopes over
     the middle, and their variances.
     """
     total, number = design.shape
-    common, power = moments[:, 1], moments[:, of]
-    likeness = common.sum() / math.sqrt(moments[:, 2].sum() * moments[:, 3].sum())
-    noise = (1 - min(max(likeness, 0.0), 1.0)) * power.sum() / moments[:, 0].sum()
-    signal = power - noise * moments[:, 0]
-    normal = np.zeros((number, number))
-    pull = np.zeros(number)
+    for i in range(number):
+        told[0, i], told[1, i] = 0.0, 1.0
+    count = common = power0 = power1 = 0.0
     for cell in range(total):
+        count += moments[cell, 0]
+        common += moments[cell, 1]
+        power0 += moments[cell, 2]
+        power1 += moments[cell, 3]
+    likeness = common / math.sqrt(power0 * power1)
+    noise = 1 - min(max(likeness, 0.0), 1.0)
+    noise *= (power0 if of == 2 else power1) / count
+    # Normal equations, and what becomes their inverse beside them.
+    normal = np.zeros((number, 2 * number))
+    pull, plane, diagonal = np.zeros(number), np.zeros(number), np.zeros(number)
+    for cell in range(total):
+        power = moments[cell, of]
+        signal = power - noise * moments[cell, 0]
         for i in range(number):
-            here = design[cell, i] * signal[cell] / power[cell]
-            pull[i] += here * common[cell]
+            here = design[cell, i] * signal / power
+            pull[i] += here * moments[cell, 1]
             for j in range(number):
-                normal[i, j] += here * signal[cell] * design[cell, j]
-    inverse = _inverted(normal)
-    plane = np.zeros(number)
+                normal[i, j] += here * signal * design[cell, j]
+    for i in range(number):
+        normal[i, number + i] = 1.0
+        diagonal[i] = normal[i, i]
+    for i in range(number):
+        pivot = normal[i, i]
+        if not pivot > 1e-9 * diagonal[i]:
+            return
+        for j in range(2 * number):
+            normal[i, j] /= pivot
+        for k in range(number):
+            factor = normal[k, i] if k != i else 0.0
+            for j in range(2 * number):
+                normal[k, j] -= factor * normal[i, j]
     for i in range(number):
         for j in range(number):
-            plane[i] += inverse[i, j] * pull[j]
+            plane[i] += normal[i, number + j] * pull[j]
     scatter = 0.0
     for cell in range(total):
-        miss = common[cell]
+        miss = moments[cell, 1]
+        signal = moments[cell, of] - noise * moments[cell, 0]
         for i in range(number):
-            miss -= signal[cell] * design[cell, i] * plane[i]
-        scatter += miss * miss / power[cell]
+            miss -= signal * design[cell, i] * plane[i]
+        scatter += miss * miss / moments[cell, of]
     scatter /= total - number
-    if plane[0] <= 0 or plane[0] ** 2 < CLEAR**2 * scatter * inverse[0, 0]:
-        return np.zeros(number), np.ones(number)
-    return plane / plane[0], scatter * np.diag(inverse) / plane[0] ** 2
+    middle = plane[0] * plane[0]
+    if plane[0] <= 0 or middle < CLEAR * CLEAR * scatter * normal[0, number]:
+        return
+    for i in range(number):
+        told[0, i] = plane[i] / plane[0]
+        told[1, i] = scatter * normal[i, number + i] / middle
 
 
 @compiled
@@ -150,33 +156,38 @@ def gain_slopes(
     would tilt the plane by is taken off.
     """
     slopes = np.zeros(3)
-    cells = np.ones(3, np.intp)
+    cells = np.empty(3, np.int64)
+    number = 1
     for axis in range(3):
+        cells[axis] = 1
         if block[axis] >= FEWEST * CELL:
             cells[axis] = min(block[axis] // CELL, CELLS)
-    number = 1 + int((cells > 1).sum())
+            number += 1
     total = cells[0] * cells[1] * cells[2]
     if total < number + 2:
         return slopes
     moments = _cell_moments(first, second, start0, start1, block, cells)
-    if moments[:, 2:].min() <= 0:
-        return slopes
-    design = np.ones((total, number))
-    axes = np.zeros(number, np.intp)
+    for cell in range(total):
+        if moments[cell, 2] <= 0 or moments[cell, 3] <= 0:
+            return slopes
+    design = np.empty((total, number))
+    axes = np.empty(number, np.int64)
     column, step = 1, 1
     for axis in range(2, -1, -1):
         if cells[axis] > 1:
             axes[column] = axis
             for cell in range(total):
                 place = cell // step % cells[axis]
+                design[cell, 0] = 1.0
                 design[cell, column] = (place + 0.5) / cells[axis] - 0.5
             column += 1
         step *= cells[axis]
-    one, variance0 = _plane(moments, 2, design)
-    other, variance1 = _plane(moments, 3, design)
+    one, other = np.empty((2, number)), np.empty((2, number))
+    for of in range(2, 4):
+        _fit_plane(moments, of, design, one if of == 2 else other)
     for column in range(1, number):
-        slope = 0.5 * (one[column] - other[column])
-        doubt = DOUBT * DOUBT * 0.5 * (variance0[column] + variance1[column])
+        slope = 0.5 * (one[0, column] - other[0, column])
+        doubt = DOUBT * DOUBT * 0.5 * (one[1, column] + other[1, column])
         if slope * slope > doubt:
             slope *= 1 - doubt / (slope * slope)
             slope = min(max(slope, -2 * MOST), 2 * MOST)
