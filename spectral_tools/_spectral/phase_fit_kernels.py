@@ -10,8 +10,8 @@ import numpy as np
 
 from .._shared.arrays import Flags, Floats, Spectrum
 from .._shared.compiled import compiled
-from .ring_kernels import FAINT, mark_runs
-from .tapers import OWN, rim_shares, trust_rings
+from .ring_kernels import FAINT, mark_runs, whole_lines
+from .tapers import rim_shares, trust_rings
 
 __all__ = ["fit_step", "halves_apart", "ring_sums", "smooth_coherence"]
 
@@ -34,12 +34,15 @@ STEADY = 0.7
 def ring_shifts(
     table: Floats, power: Floats, smooth: Floats, share: float, active: Flags
 ) -> tuple[Floats, Floats]:
-    """Return the shift that each ring tells alone, and its variance per axis."""
+    """Return the shift that each ring tells alone (3 rows), and its variance per axis."""
     rings = len(power)
-    told = np.zeros((rings, 3))
-    variance = np.full(rings, np.inf)
-    axes = active.sum()
+    told = np.zeros((3, rings))
+    variance = np.empty(rings)
+    axes = 0
+    for i in range(3):
+        axes += active[i]
     for ring in range(rings):
+        variance[ring] = np.inf
         g = smooth[ring]
         if g <= 0:
             continue
@@ -47,9 +50,9 @@ def ring_shifts(
         curve = spread = 0.0
         for i in range(3):
             if active[i]:
-                at = 0 if i == 0 else (3 if i == 1 else 5)
+                at = i * (7 - i) // 2
                 own = tilt * table[ring, 7 + at]
-                told[ring, i] = -table[ring, 4 + i] / max(own, 1e-300)
+                told[i, ring] = -table[ring, 4 + i] / max(own, 1e-300)
                 curve += own
                 spread += table[ring, 13 + at]
         if curve > 0:
@@ -63,23 +66,23 @@ def ring_shifts(
 def _middle(values: Floats, weights: Floats) -> float:
     """Return the weighted median of a few values."""
     count = len(values)
-    order = np.arange(count)
-    for i in range(1, count):
-        entry = order[i]
-        j = i
+    order = np.empty(count, np.int64)
+    half = 0.0
+    for entry in range(count):
+        half += 0.5 * weights[entry]
+        j = entry
         while j > 0 and values[order[j - 1]] > values[entry]:
             order[j] = order[j - 1]
             j -= 1
         order[j] = entry
-    half = 0.0
-    for i in range(count):
-        half += 0.5 * weights[i]
     total = 0.0
+    at = 0
     for i in range(count):
-        total += weights[order[i]]
+        at = order[i]
+        total += weights[at]
         if total >= half:
-            return values[order[i]]
-    return values[order[count - 1]]
+            break
+    return values[at]
 
 
 @compiled
@@ -93,9 +96,8 @@ def disagreement(told: Floats, variance: Floats, scale: Floats, active: Flags) -
     """
     rings = len(variance)
     axes = 0
-    square = np.zeros(rings)
-    trust = np.zeros(rings)
-    even = np.zeros(rings)
+    square, trust, even = np.zeros(rings), np.zeros(rings), np.zeros(rings)
+    scaled = np.empty(rings)
     used = 0
     for ring in range(rings):
         if variance[ring] < np.inf:
@@ -107,59 +109,67 @@ def disagreement(told: Floats, variance: Floats, scale: Floats, active: Flags) -
     for i in range(3):
         if active[i]:
             axes += 1
-            middle = _middle(told[:, i], trust)
+            middle = _middle(told[i], trust)
             for ring in range(rings):
-                square[ring] += (told[ring, i] - middle) ** 2
+                off = told[i, ring] - middle
+                square[ring] += off * off
     expected = 0.455 if axes == 1 else (0.693 if axes == 2 else 0.789)
     top = 0.0
     for ring in range(rings):
         square[ring] /= axes
+        scaled[ring] = square[ring] * trust[ring]
         if even[ring] > 0:
             top = max(top, square[ring] / scale[ring])
-    if _middle(square * trust, even) < expected * (1 + 5 / math.sqrt(used)):
-        return 0.0
-    low, high = 0.0, top / expected
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        if _middle(square / (variance + middle * scale), even) > expected:
+    least = expected * (1 + 5 / math.sqrt(used))
+    low = middle = 0.0
+    high = top / expected
+    # Once for no disagreement, and then halving what it may be.
+    for _ in range(41):
+        above = _middle(scaled, even) > (expected if middle > 0 else least)
+        if above:
             low = middle
-        else:
+        elif middle > 0:
             high = middle
+        else:
+            return 0.0
+        middle = 0.5 * (low + high)
+        for ring in range(rings):
+            scaled[ring] = square[ring] / (variance[ring] + middle * scale[ring])
     return 0.5 * (low + high)
 
 
 @compiled
 def halves_apart(
-    told: Floats, variance: Floats, weight: Floats, active: Flags
-) -> Floats:
-    """Return half of what coarse and fine detail differ by, beyond chance, per axis.
+    told: Floats, variance: Floats, weight: Floats, active: Flags, apart: Floats
+) -> None:
+    """Write half of what coarse and fine detail differ by, beyond chance, per axis.
 
     Each half has the same weight. Where noise is faint what remains is an error of
     the model, which grows with the frequency: what bending leaves, or aliasing, or
     edges.
     """
     rings = len(weight)
-    total = weight.sum()
-    means = np.zeros((2, 3))
-    errors = np.zeros(2)
-    sums = np.zeros(2)
+    total = 0.0
     for ring in range(rings):
-        if weight[ring] > 0:
-            half = 0 if 2 * sums[0] < total else 1
-            sums[half] += weight[ring]
-            errors[half] += weight[ring] ** 2 * variance[ring]
+        total += weight[ring]
+    # The weight of each half, its error, and its mean along the axes.
+    sums = np.zeros((2, 5))
+    for ring in range(rings):
+        own = weight[ring]
+        if own > 0:
+            half = 0 if 2 * sums[0, 0] < total else 1
+            sums[half, 0] += own
+            sums[half, 1] += own * own * variance[ring]
             for i in range(3):
-                means[half, i] += weight[ring] * told[ring, i]
-    apart = np.zeros(3)
-    if sums[1] <= 0:
-        return apart
-    chance = errors[0] / sums[0] ** 2 + errors[1] / sums[1] ** 2
+                sums[half, 2 + i] += own * told[i, ring]
+    coarse, fine = sums[0, 0], sums[1, 0]
+    chance = sums[0, 1] / (coarse * coarse) + sums[1, 1] / (fine * fine)
     for i in range(3):
-        if active[i]:
-            gap = means[1, i] / sums[1] - means[0, i] / sums[0]
+        apart[i] = 0.0
+        if active[i] and fine > 0:
+            gap = sums[1, 2 + i] / fine - sums[0, 2 + i] / coarse
             excess = math.sqrt(max(gap * gap - APART * APART * chance, 0.0))
             apart[i] = math.copysign(0.5 * excess, gap)
-    return apart
 
 
 @compiled
@@ -180,24 +190,25 @@ def ring_sums(
     """
     tau = 2 * math.pi
     table = np.zeros((len(edges), 19))
-    turn = np.exp(1j * tau * freq2 * shift[2])
-    turn_real = turn.real.astype(np.float32)
-    turn_imag = turn.imag.astype(np.float32)
-    across = (tau * freq2).astype(np.float32)
     columns = first.shape[2]
     pitch = freq2[1] if columns > 1 else 1.0
     # Modes that are stored twice, in the first column and in the last of an even
     # axis, count half.
-    half = np.ones(columns, np.float32)
-    half[0] = 0.5
-    if even:
-        half[columns - 1] = 0.5
-    nothing = np.zeros(columns, first.dtype)
-    power0, power1, power, common, tilted, turned, square, odd = np.empty(
-        (8, columns), np.float32
-    )
-    stops = np.full(len(edges), columns)
-    n0, n1 = first.shape[:2]
+    half, across = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    turn_real = np.empty(columns, np.float32)
+    turn_imag = np.empty(columns, np.float32)
+    nothing = np.empty(columns, np.complex64)
+    for c in range(columns):
+        half[c] = 0.5 if c == 0 or (even and c == columns - 1) else 1.0
+        across[c] = tau * freq2[c]
+        turn_real[c] = math.cos(tau * freq2[c] * shift[2])
+        turn_imag[c] = math.sin(tau * freq2[c] * shift[2])
+        nothing[c] = 0
+    lines = np.empty((8, columns), np.float32)
+    power0, power1, power, common = lines[0], lines[1], lines[2], lines[3]
+    tilted, turned, square, odd = lines[4], lines[5], lines[6], lines[7]
+    stops = whole_lines(len(edges), columns)
+    n0, n1 = first.shape[0], first.shape[1]
     for p in range(n0):
         k0 = tau * freq0[p]
         for r in range(n1):
@@ -210,8 +221,8 @@ def ring_sums(
             d = nothing if alone else first[q, s]
             e = nothing if alone else second[q, s]
             k1 = tau * freq1[r]
-            here = np.exp(1j * (k0 * shift[0] + k1 * shift[1]))
-            cos, sin = np.float32(here.real), np.float32(here.imag)
+            phase = k0 * shift[0] + k1 * shift[1]
+            cos, sin = np.float32(math.cos(phase)), np.float32(math.sin(phase))
             # Whole lines at once, because the runs of rings are too short for it.
             for c in range(columns):
                 ar, ai, br, bi = a[c].real, a[c].imag, b[c].real, b[c].imag
@@ -240,7 +251,7 @@ def ring_sums(
                 square[c] = half[c] * (sq + sq2)
                 odd[c] = half[c] * (sq - sq2)
             start = 0
-            base = freq0[p] ** 2 + freq1[r] ** 2
+            base = freq0[p] * freq0[p] + freq1[r] * freq1[r]
             for ring in range(mark_runs(edges, base, pitch, stops), len(edges)):
                 stop = stops[ring]
                 if stop <= start:
@@ -299,7 +310,9 @@ def smooth_coherence(count: Floats, coherence: Floats, slack: float) -> Floats:
     """
     rings = len(count)
     result = np.zeros(rings)
-    angle = np.arctanh(np.minimum(np.maximum(coherence, -1 + 1e-9), 1 - 1e-9))
+    angle = np.empty(rings)
+    for ring in range(rings):
+        angle[ring] = math.atanh(min(max(coherence[ring], -1 + 1e-9), 1 - 1e-9))
     for ring in range(rings):
         low, high = -np.inf, np.inf
         best, variance = 0.0, 1.0
@@ -347,10 +360,10 @@ def _invert(matrix: Floats, inverse: Floats) -> bool:
 @compiled
 def _own_coherence(row: Floats, power: float, count: float, active: Flags) -> float:
     """Return the coherence that a ring would have at the shift that it tells."""
-    square = (row[3] / power) ** 2
+    square = (row[3] / power) * (row[3] / power)
     scale = power / (0.5 * (row[1] + row[2]))
     for i in range(3):
-        at = 7 if i == 0 else (10 if i == 1 else 12)
+        at = 7 + i * (7 - i) // 2
         if active[i] and row[at] > 0:
             told = row[4 + i] * row[4 + i] / (scale * row[at] * power)
             square += max(told - 0.5 / count, 0.0)
@@ -379,10 +392,17 @@ def fit_step(
     """
     rings = table.shape[0]
     result = np.zeros(18)
-    power = np.sqrt(table[:, 1] * table[:, 2])
-    count = np.zeros(rings)
-    coherence = np.zeros(rings)
-    floor = FAINT * power.sum() / max(table[:, 0].sum(), 1.0)
+    power, scale, weight = np.empty(rings), np.empty(rings), np.zeros(rings)
+    count, coherence, votes = np.zeros(rings), np.zeros(rings), np.zeros(rings)
+    modes = total0 = total1 = total = powers = 0.0
+    for ring in range(rings):
+        modes += table[ring, 0]
+        total0 += table[ring, 1]
+        total1 += table[ring, 2]
+        total += table[ring, 3]
+        power[ring] = math.sqrt(table[ring, 1] * table[ring, 2])
+        powers += power[ring]
+    floor = FAINT * powers / max(modes, 1.0)
     for ring in range(rings):
         if power[ring] > 0:
             count[ring] = table[ring, 0] * share
@@ -393,12 +413,10 @@ def fit_step(
                 )
             coherence[ring] *= 1 - floor / (power[ring] / table[ring, 0] + floor)
     smooth = smooth_coherence(count, coherence, 2.0)
-    weight = np.zeros(rings)
-    detected = noise = total0 = total1 = total = 0.0
+    detected = noise = 0.0
     for ring in range(rings):
-        total0 += table[ring, 1]
-        total1 += table[ring, 2]
-        total += table[ring, 3]
+        # The more modes a ring has, the less its own mixture of places pulls it.
+        scale[ring] = max(count[ring], 1.0) ** (-1 / 3)
         if count[ring] > 0:
             g = smooth[ring]
             level = power[ring] / table[ring, 0]
@@ -411,17 +429,13 @@ def fit_step(
                 weight[ring] = g / ((1 - g * g) * level)
             detected += g / level * table[ring, 3]
             noise += 0.5 * g * g * table[ring, 0] / share
-    slope = np.zeros(3)
-    hessian = np.zeros(6)
-    spread = np.zeros(6)
     told, variance = ring_shifts(table, power, smooth, share, active)
-    # The more modes a ring has, the less its own mixture of places pulls it.
-    scale = np.maximum(count, 1.0) ** (-1 / 3)
     excess = 0.0 if rough else disagreement(told, variance, scale, active)
     shares = rim_shares(table, power, smooth, rims)
     scene = trust_rings(shares, active)
-    held = np.zeros(3)
-    votes = np.zeros(rings)
+    slope, held, apart = np.zeros(3), np.zeros(3), np.zeros(3)
+    matrix, spread, inverse = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros((3, 3))
+    voted = 0.0
     for ring in range(rings):
         if weight[ring] <= 0 or not variance[ring] < np.inf:
             continue
@@ -430,37 +444,31 @@ def fit_step(
         trust = weight[ring]
         if weighted:
             trust *= scene[ring]
-        if excess > 0:
-            trust *= variance[ring] / (variance[ring] + excess * scale[ring])
-        for i in range(6):
-            hessian[i] += trust * tilt * table[ring, 7 + i]
-            spread[i] += trust * trust * table[ring, 13 + i]
-        if excess > 0:
-            # The disagreement adds its own variance to the slope of the ring.
-            for i in range(3):
-                at = 0 if i == 0 else (3 if i == 1 else 5)
-                curve = trust * tilt * table[ring, 7 + at]
-                spread[at] += curve * curve * excess * scale[ring] * share
+        # The disagreement adds its own variance to the slope of the ring.
+        doubt = excess * scale[ring]
+        trust *= variance[ring] / (variance[ring] + doubt)
+        curve = trust * tilt
+        column = 7
         for i in range(3):
-            slope[i] += trust * table[ring, 4 + i]
-            own = trust * tilt * table[ring, OWN[i]]
+            own = curve * table[ring, column]
             votes[ring] += own
             held[i] += own * shares[ring, i]
-    if votes.sum() <= 0 or total0 <= 0 or total1 <= 0:
+            slope[i] += trust * table[ring, 4 + i]
+            spread[i, i] += own * own * doubt * share
+            for j in range(i, 3):
+                matrix[i, j] += curve * table[ring, column]
+                spread[i, j] += trust * trust * table[ring, 6 + column]
+                column += 1
+        voted += votes[ring]
+    if voted <= 0 or total0 <= 0 or total1 <= 0:
         return result
-    matrix = np.zeros((3, 3))
-    middle = np.zeros((3, 3))
-    index = 0
     for i in range(3):
         for j in range(i, 3):
-            if active[i] and active[j]:
-                matrix[i, j] = matrix[j, i] = hessian[index]
-                middle[i, j] = middle[j, i] = spread[index]
-            index += 1
-    inverse = np.zeros((3, 3))
-    for i in range(3):
-        if not active[i]:
-            matrix[i, i] = 1.0
+            if not (active[i] and active[j]):
+                matrix[i, j] = 1.0 if i == j else 0.0
+                spread[i, j] = 0.0
+            matrix[j, i] = matrix[i, j]
+            spread[j, i] = spread[i, j]
     if not _invert(matrix, inverse):
         return result
     for i in range(3):
@@ -477,18 +485,16 @@ def fit_step(
             matrix[i, i] -= stays
     if not _invert(matrix, inverse):
         return result
-    apart = halves_apart(told, variance, votes, active) if not rough else np.zeros(3)
+    if not rough:
+        halves_apart(told, variance, votes, active, apart)
     for i in range(3):
-        for j in range(3):
-            result[3 + 3 * i + j] = apart[i] * apart[j]
+        for j in range(i, 3):
+            error = 0.0
             for k in range(3):
                 for m in range(3):
-                    result[3 + 3 * i + j] += (
-                        inverse[i, k] * middle[k, m] * inverse[m, j] / share
-                    )
-    for i in range(3):
-        for j in range(i):
-            result[3 + 3 * i + j] = result[3 + 3 * j + i]
+                    error += inverse[i, k] * spread[k, m] * inverse[m, j]
+            error = apart[i] * apart[j] + error / share
+            result[3 + 3 * i + j] = result[3 + 3 * j + i] = error
     result[12] = min(max(total / math.sqrt(total0 * total1), -1.0), 1.0)
     result[13] = detected / math.sqrt(noise) if noise > 0 else 0.0
     result[14] = 1.0

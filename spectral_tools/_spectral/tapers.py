@@ -13,7 +13,6 @@ from .gain_gradient import gain_slopes
 from .ring_kernels import edge_taper, fade_blocks
 
 __all__ = [
-    "OWN",
     "fade",
     "fade_masked",
     "rim_shares",
@@ -163,7 +162,8 @@ def rim_slopes(edges: Floats, sides: Floats, width: Floats) -> Floats:
         for axis in range(3):
             # The power of half a period of a sine, but for its zeros, which a scene
             # blurs; at high frequencies rather more than less.
-            square = ((low + high) * width[axis]) ** 2
+            phase = (low + high) * width[axis]
+            square = phase * phase
             power = 16 / math.pi**2 * width[axis] / (1 + square * (0.2 + 0.5 * square))
             spread[ring, axis] = sides[axis] * power * (high - low)
         low = high
@@ -201,8 +201,12 @@ def trust_rings(shares: Floats, active: Flags) -> Floats:
     What the window puts into a ring moves with the window: it tells where the window
     was put, and with great certainty where the scene is smooth and noise is faint.
     """
-    trust = np.ones(len(shares))
+    trust = np.empty(len(shares))
+    axes = 0
+    for axis in range(3):
+        axes += active[axis]
     for ring in range(len(shares)):
-        share = shares[ring].sum() / active.sum()
-        trust[ring] = min(max((FRAMED - share) / (FRAMED - FREE), 0.0), 1.0) ** 2
+        share = (shares[ring, 0] + shares[ring, 1] + shares[ring, 2]) / axes
+        free = min(max((FRAMED - share) / (FRAMED - FREE), 0.0), 1.0)
+        trust[ring] = free * free
     return trust
