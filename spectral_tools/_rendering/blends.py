@@ -248,8 +248,8 @@ def deliver(
                     whole,
                     flat[to + first :],
                 )
-                flat[to : to + first] = fill
-                flat[to + stop : to + cols] = fill
+                _fill(flat, to, to + first, fill)
+                _fill(flat, to + stop, to + cols, fill)
 
 
 @compiled
@@ -272,8 +272,14 @@ def deliver_counts(
             here, out = counts[line * cols + first :], flat[to + first :]
             for k in range(stop - first):
                 out[k] = here[k]
-            flat[to : to + first] = 0
-            flat[to + stop : to + cols] = 0
+            _fill(flat, to, to + first, 0.0)
+            _fill(flat, to + stop, to + cols, 0.0)
+
+
+@compiled
+def _fill(flat: NDArray[Any], begin: int, end: int, fill: float) -> None:
+    for k in range(begin, end):
+        flat[k] = fill
 
 
 @compiled

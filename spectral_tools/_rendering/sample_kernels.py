@@ -94,17 +94,19 @@ def add_shifted(
     # source rows are mixed into one line first, and its columns after that.
     channels, height, cells = mean.shape[0], mean.shape[2], mean.shape[3]
     real, deep, steps = mean.dtype.type, shape[0] > 1, strides[1:]
-    low, high = centre - half - SLACK, centre + half + SLACK
-    first, stop = np.empty(3, np.intp), np.empty(3, np.intp)
-    base, part = np.empty(3, np.intp), np.empty(3, mean.dtype)
+    first, stop = np.empty(3, np.int64), np.empty(3, np.int64)
+    base, part = np.empty(3, np.int64), np.empty(3, mean.dtype)
+    lowest = np.empty(3, np.int64)
     for axis in range(3):
+        low = centre[axis] - half[axis] - SLACK
+        high = centre[axis] + half[axis] + SLACK
         first[axis], stop[axis] = _span(
-            low[axis], high[axis], start[axis], 1.0, 0, mean.shape[1 + axis]
+            low, high, start[axis], 1.0, 0, mean.shape[1 + axis]
         )
         base[axis] = np.floor(start[axis] + 0.5 * (order == 0))
         part[axis] = (start[axis] - base[axis]) * (order != 0)
+        lowest[axis] = base[axis] + first[axis]
     size = max(stop[2] - first[2], 0)
-    lowest = base + first
     taps = np.empty((order + 1, 3), mean.dtype)
     if order > 1:
         spline_weights(order, part, 3, taps)

@@ -46,12 +46,16 @@ SHORTEST = 6.0
 
 
 @compiled
-def _mix(one: Any, two: Any, part: Any, size: int, out: Image) -> None:
+def _mix(
+    lines: Any, at: int, step: int, part: Any, size: int, out: Image, to: int
+) -> None:
+    """Interpolate between two lines that start `step` apart."""
     # This form, not one * (1 - part) + two * part, keeps constants exactly.
     real = out.dtype.type
+    one, two, mixed = lines[at:], lines[at + step :], out[to:]
     for k in range(size):
         here = real(one[k])
-        out[k] = here + part * (real(two[k]) - here)
+        mixed[k] = here + part * (real(two[k]) - here)
 
 
 @compiled
@@ -87,7 +91,8 @@ def lean(
     values : ndarray of shape (size,)
         The result.
     """
-    line, other = room[0], room[1]
+    # Both lines of the room, one behind the other.
+    both, wide = room.reshape(-1), room.shape[1]
     row, below = _clamp(low[1], shape[1]), _clamp(low[1] + 1, shape[1])
     plane, next_plane = _clamp(low[0], shape[0]), _clamp(low[0] + 1, shape[0])
     col = _clamp(low[2], shape[2])
@@ -95,14 +100,16 @@ def lean(
     keep = max(min(low[2] + size + 1, shape[2]) - col, 1)
     at = plane * strides[0] + row * strides[1] + col
     down = (below - row) * strides[1]
-    _mix(lines[at:], lines[at + down :], part[1], keep, line[skip:])
-    if shape[0] > 1:
+    for layer in range(2 if shape[0] > 1 else 1):
+        _mix(lines, at, down, part[1], keep, both, layer * wide + skip)
         at += (next_plane - plane) * strides[0]
-        _mix(lines[at:], lines[at + down :], part[1], keep, other[skip:])
-        _mix(line[skip:], other[skip:], part[0], keep, line[skip:])
-    line[:skip] = line[skip]
-    line[skip + keep : size + 1] = line[skip + keep - 1]
-    _mix(line, line[1:], part[2], size, values)
+    if shape[0] > 1:
+        _mix(both, skip, wide, part[0], keep, both, skip)
+    for k in range(skip):
+        both[k] = both[skip]
+    for k in range(skip + keep, size + 1):
+        both[k] = both[skip + keep - 1]
+    _mix(both, 0, 1, part[2], size, values, 0)
 
 
 @compiled
@@ -128,7 +135,8 @@ def bend(
     at -= reach * strides[1] + reach
     if deep:
         at -= reach * strides[0]
-        line[:] = 0
+        for k in range(size + order):
+            line[k] = 0
         for plane in range(order + 1):
             here = at + plane * strides[0]
             combine(lines, here, strides[1], taps[:, 1], size + order, other)

@@ -39,6 +39,8 @@ OPTIONS = {
     "nogil": True,
     "error_model": "numpy",
     "fastmath": {"contract", "reassoc", "nsz"},
+    # Nobody takes the address of a kernel from C.
+    "no_cfunc_wrapper": True,
 }
 
 #: Bytes that a cache may hold: the code of several versions of this package. What
