@@ -11,15 +11,15 @@ from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
 from .._spectral.gain_gradient import gain_slopes
 from .._spectral.peaks import chance_level, circular_peaks, parabola_tops
 from .._spectral.phase_fit_kernels import fit_step, ring_sums
-from .._spectral.ring_kernels import (
+from .._spectral.ring_kernels import ring_edges, ring_whitening, whiten_modes
+from .._spectral.tapers import (
     edge_taper,
     fade_blocks,
-    ring_edges,
-    ring_whitening,
+    rim_slopes,
+    short_axes,
     taper_block,
-    whiten_modes,
+    taper_width,
 )
-from .._spectral.tapers import rim_slopes, short_axes, taper_width
 from .phase_correlate import ALONE, CERTAIN, RIVALS, SPARSE
 from .search import chance_of_places, place_side
 from .shift_fit import (

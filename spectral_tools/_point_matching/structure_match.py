@@ -12,7 +12,7 @@ from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
 from .._shared.ndimage import distance_transform_edt, gaussian_filter, spline_filter
 from .._shared.results import Outcome
 from .._spectral.peaks import chance_level, local_maxima, parabola_tops
-from .._spectral.ring_kernels import edge_taper
+from .._spectral.tapers import edge_taper
 
 __all__ = [
     "BELIEVED",

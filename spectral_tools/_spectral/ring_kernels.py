@@ -17,16 +17,13 @@ from .._shared.compiled import compiled
 
 __all__ = [
     "FAINT",
-    "edge_taper",
     "extend_periodic",
-    "fade_blocks",
     "flatten_modes",
     "halve_volume",
     "mark_runs",
     "ring_edges",
     "ring_power",
     "ring_whitening",
-    "taper_block",
     "whiten_modes",
     "whole_lines",
 ]
@@ -40,104 +37,6 @@ FAINT = 1e-5
 CAP = 4.5
 # A mode may stick out of its ring by this factor in amplitude, not more.
 LINE_LIMIT = 2.5
-
-
-@compiled
-def edge_taper(size: int, width: float, shift: float) -> Floats:
-    """Return weights that fall to zero over `width` px at both ends, moved by `shift`."""
-    weights = np.empty(size)
-    for index in range(size):
-        weight = 1.0
-        depth = min(index - shift + 0.5, size - 0.5 - index + shift) / width
-        if depth < 1 and size > 1:
-            rise = math.sin(0.5 * math.pi * max(depth, 0.0))
-            weight = rise * rise
-        weights[index] = weight
-    return weights
-
-
-@compiled
-def taper_block(
-    image: AnyArray,
-    start: Ints,
-    shape: Ints,
-    taper0: Floats,
-    taper1: Floats,
-    taper2: Floats,
-    out: AnyArray,
-) -> None:
-    """Write a tapered block of `image`, less its weighted mean, into `out`."""
-    columns = np.empty(shape[2], np.float32)
-    sum0 = sum1 = sum2 = total = 0.0
-    for c in range(shape[2]):
-        columns[c] = taper2[c]
-        sum2 += taper2[c]
-    for r in range(shape[1]):
-        sum1 += taper1[r]
-    for p in range(shape[0]):
-        sum0 += taper0[p]
-        for r in range(shape[1]):
-            line = image[start[0] + p, start[1] + r, start[2] :]
-            partial = np.float32(0)
-            for c in range(shape[2]):
-                partial += columns[c] * line[c]
-            total += taper0[p] * taper1[r] * partial
-    mean = np.float32(total / (sum0 * sum1 * sum2))
-    for p in range(shape[0]):
-        for r in range(shape[1]):
-            line = image[start[0] + p, start[1] + r, start[2] :]
-            row = out[p, r]
-            weight = np.float32(taper0[p] * taper1[r])
-            for c in range(shape[2]):
-                row[c] = (line[c] - mean) * (weight * columns[c])
-
-
-@compiled
-def fade_blocks(
-    first: AnyArray,
-    second: AnyArray,
-    start0: Ints,
-    start1: Ints,
-    block: Ints,
-    fraction: Floats,
-    width: Floats,
-    gain: Floats,
-    canvas: AnyArray,
-) -> Floats:
-    """Write what two images share, faded at the edges, into the two halves of `canvas`.
-
-    The tapers lie `fraction` apart, and even out a gain of the second image with
-    slopes `gain`. Returns the sum of the product of the two windows,
-    that of its square, and how steep the first is on each axis.
-    """
-    sums = np.empty(5)
-    sums[0] = sums[1] = 1.0
-    longest = max(block[0], block[1], block[2])
-    tapers = np.empty((2, 3, longest))
-    for axis in range(3):
-        size = block[axis]
-        shift = 0.5 * fraction[axis]
-        one = edge_taper(size, width[axis], shift)
-        other = edge_taper(size, width[axis], -shift)
-        common = squares = slope = own = before = 0.0
-        for index in range(size):
-            product = one[index] * other[index]
-            common += product
-            squares += product * product
-            step = one[index] - before if index else 0.0
-            before = one[index]
-            slope += step * step
-            own += before * before
-            half = 0.5 * gain[axis] * (index - 0.5 * (size - 1))
-            tapers[0, axis, index] = before * (1 + half)
-            tapers[1, axis, index] = other[index] * (1 - half)
-        sums[0] *= common
-        sums[1] *= squares
-        sums[2 + axis] = slope / max(own, 1e-30)
-    one, other = tapers[0], tapers[1]
-    taper_block(first, start0, block, one[0], one[1], one[2], canvas[0])
-    taper_block(second, start1, block, other[0], other[1], other[2], canvas[1])
-    return sums
 
 
 @compiled

@@ -21,7 +21,8 @@ from .._shared.checks import (
 from .._shared.fft import fftfreq, forward, rfftfreq
 from .._shared.results import result
 from .phase_fit_kernels import smooth_coherence
-from .ring_kernels import edge_taper, ring_edges
+from .ring_kernels import ring_edges
+from .tapers import edge_taper
 
 __all__ = [
     "RingAverage",

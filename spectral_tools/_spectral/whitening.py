@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from .._shared.arrays import Floats, Spectrum, Volume
 from .._shared.fft import forward_pair, frequencies, inverse
 from .ring_kernels import (
-    edge_taper,
     extend_periodic,
     flatten_modes,
     ring_edges,
     ring_whitening,
-    taper_block,
     whiten_modes,
 )
+from .tapers import edge_taper, taper_block
 
 __all__ = ["ring_gains", "tapered_spectra", "whiten_images", "whiten_spectra"]
 

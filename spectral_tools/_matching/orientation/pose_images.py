@@ -15,7 +15,7 @@ from ..._sampling.splines import prefilter, smooth, smooth_margin, spline_margin
 from ..._shared.arrays import Floats, Plane
 from ..._shared.fft import fast_shape, forward
 from ..._shared.ndimage import distance_transform_edt
-from ..._spectral.ring_kernels import edge_taper
+from ..._spectral.tapers import edge_taper
 from ..._spectral.whitening import whiten_images
 from ..phase_correlate import prepare_image
 from .pose_kernels import polar_power, sample_turned

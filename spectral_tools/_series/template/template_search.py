@@ -12,8 +12,8 @@ from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, frequencies, inverse
 from ..._shared.results import Outcome
 from ..._spectral.peaks import circular_peaks, parabola_tops
-from ..._spectral.ring_kernels import edge_taper, taper_block, whiten_modes
-from ..._spectral.tapers import taper_width
+from ..._spectral.ring_kernels import whiten_modes
+from ..._spectral.tapers import edge_taper, taper_block, taper_width
 from ..._spectral.whitening import ring_gains
 from .image_fit_kernels import shrink_pixels
 
