@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .._sampling.boxes import overlap_block
 from .._shared.fft import forward, inverse
-from .._spectral.peaks import local_maxima
+from .._spectral.peaks import list_peaks
 
 __all__ = ["periodic_copies", "repeats_itself"]
 
@@ -69,12 +69,10 @@ def _periods(image: NDArray[np.float32]) -> NDArray[np.intp]:
     )
     alike = alike / np.maximum(copies[middle], 1e-3 * copies.max())
     alike = (alike / max(float(alike[tuple(reach)]), 1e-30)).astype(np.float32)
-    where, height = local_maxima(alike, PERIODIC)
-    lags = np.stack(np.unravel_index(where, alike.shape), axis=1) - reach
+    lags = list_peaks(alike, PERIODIC).indices - reach
     # A period and its opposite are one, and the middle is none.
     kept = (lags > 0).any(axis=1) & (np.abs(lags).max(axis=1) > 2)
-    order = np.argsort(-height[kept], kind="stable")[:3]
-    return lags[kept][order].astype(np.intp)
+    return lags[kept][:3].astype(np.intp)
 
 
 def _likeness(

@@ -16,19 +16,20 @@ from .._sampling.boxes import overlap_block
 from .._shared.arrays import Floats, Ints, Volume
 from .._shared.fft import fast_shape, forward_pair, inverse
 from .._spectral.peaks import (
+    SEPARATION,
     box_table,
     chance_level,
-    circular_peaks,
-    local_maxima,
+    list_peaks,
     parabola_tops,
     score_lags,
+    separate_peaks,
+    wrap_lags,
 )
 from .._spectral.whitening import tapered_spectra, whiten_images, whiten_spectra
 
 __all__ = [
     "Candidates",
     "Search",
-    "chance_level",
     "chance_of_places",
     "circular_search",
     "exact_search",
@@ -47,8 +48,6 @@ PLACE = 2.5
 # Two images show the same beyond this correlation, and this share of their power where
 # they lie on each other.
 WHOLE = 0.99
-# Two candidates are at least this far apart.
-SEPARATION = 3
 # A scene repeats itself where it is this much as alike to itself as the match is.
 REPEATS = 0.4
 
@@ -215,13 +214,12 @@ def _judge(
 ) -> Candidates | None:
     """Rank the lags that are allowed, and hold the best against chance."""
     scores, likeness = surfaces.scores, surfaces.likeness
-    where, height = local_maxima(scores, 0.0)
-    lags = np.stack(np.unravel_index(where, scores.shape), axis=1) + surfaces.low
+    peaks = list_peaks(scores)
+    lags, height = peaks.indices + surfaces.low, peaks.heights
     allowed = ((lags >= search.low) & (lags <= search.high)).all(axis=1)
     if not allowed.any():
         return None
-    order = np.argsort(-height[allowed], kind="stable")
-    ranked, top = lags[allowed][order], height[allowed][order].astype(np.float64)
+    ranked, top = lags[allowed], height[allowed].astype(np.float64)
     best = ranked[0]
     far = np.abs(lags - best).max(axis=1) > 2 * SEPARATION
     # A scene that repeats itself lifts other peaks with the right one: what
@@ -230,9 +228,9 @@ def _judge(
     match = math.tanh(top[0] / math.sqrt(float(overlap_block(*sizes, best)[2].prod())))
     alike = likeness[offset] / match
     rest = height[far] - top[0] * np.where(alike > REPEATS, np.minimum(alike, 1), 0)
-    chance = np.concatenate([local_maxima(surfaces.null, 0.0)[1], rest[rest > 0]])
+    chance = np.concatenate([list_peaks(surfaces.null).heights, rest[rest > 0]])
     alarm, sigma = chance_level(top[0], chance, int(allowed.sum()))
-    chosen = _apart(ranked, search.count + 1)
+    chosen = separate_peaks(ranked, search.count + 1)
     tops = parabola_tops(scores, ranked[chosen] - surfaces.low, False)
     inner = (search.low < search.high) & ((best == search.low) | (best == search.high))
     return Candidates(
@@ -246,17 +244,6 @@ def _judge(
     )
 
 
-def _apart(lags: Ints, count: int) -> list[int]:
-    """Return the first `count` rows that keep their distance from each other."""
-    chosen: list[int] = []
-    for row in range(min(len(lags), 2000)):
-        if all(np.abs(lags[row] - lags[other]).max() > SEPARATION for other in chosen):
-            chosen.append(row)
-            if len(chosen) == count:
-                break
-    return chosen
-
-
 def circular_search(
     reference: Volume, moving: Volume, search: Search
 ) -> Candidates | None:
@@ -268,26 +255,20 @@ def circular_search(
     spectra = tapered_spectra((reference, moving), shape)
     whiten_spectra(spectra, spectra, shape, (shape, shape), search.exponent)
     surface = inverse(spectra[0] * np.conj(spectra[1], out=spectra[1]), shape)
-    spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
-    if not spread > 0:
+    lags, height = list_peaks(surface, 2.0, periodic=True)
+    if len(height) < 8:
         return None
-    where, height = circular_peaks(surface, 2.0 * spread)
-    if len(where) < 8:
-        return None
-    order = np.argsort(-height, kind="stable")[: 50 * search.count]
     period = np.array(shape)
-    lags = np.stack(np.unravel_index(where[order], shape), axis=1)
-    signed = (lags + period // 2) % period - period // 2
-    apart = (signed - signed[0] + period // 2) % period - period // 2
-    near = order[np.abs(apart).max(axis=1) <= 2 * SEPARATION]
+    ranked = wrap_lags(lags[: 50 * search.count], period)
+    apart = np.abs(wrap_lags(ranked - ranked[0], period)).max(axis=1)
+    chance = np.delete(height, np.flatnonzero(apart <= 2 * SEPARATION))
     # Each peak stands for as many shifts as there are wraps.
     trials = 2 ** int((period > 1).sum()) * len(height)
-    top = height[order].astype(np.float64)
-    alarm, sigma = chance_level(top[0], np.delete(height, near), trials)
-    chosen = _apart(signed, search.count + 1)
+    alarm, sigma = chance_level(float(height[0]), chance, trials)
+    chosen = separate_peaks(ranked, search.count + 1)
     return Candidates(
-        shifts=signed[chosen] + parabola_tops(surface, lags[chosen], True),
-        scores=top[chosen] / sigma,
+        shifts=ranked[chosen] + parabola_tops(surface, lags[chosen], True),
+        scores=height[chosen].astype(np.float64) / sigma,
         false_alarm=alarm,
         chance=alarm,
         at_bound=False,

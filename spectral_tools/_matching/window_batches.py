@@ -9,7 +9,7 @@ from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
 from .._shared.compiled import compiled
 from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
 from .._spectral.gain_gradient import gain_slopes
-from .._spectral.peaks import chance_level, circular_peaks, parabola_tops
+from .._spectral.peaks import SEPARATION, chance_level, circular_peaks, parabola_tops
 from .._spectral.phase_fit_kernels import fit_step, ring_sums
 from .._spectral.ring_kernels import ring_edges, ring_whitening, whiten_modes
 from .._spectral.tapers import (
@@ -42,8 +42,6 @@ __all__ = ["count_pixels", "fit_windows", "search_windows", "trim_windows"]
 
 # A window is trimmed while it keeps this share of the pixels that count.
 KEPT = 0.75
-# Two peaks are at least so far apart, and maxima this near to one belong to it.
-SEPARATION, NEAR = 3, 6
 
 Volumes = tuple[Volume, Volume]
 
@@ -199,7 +197,7 @@ def rank_peaks(surfaces: Volume) -> Floats:
             for axis in range(3):
                 step = (lag[axis] - at[0, axis]) % period[axis]
                 apart = max(apart, min(step, period[axis] - step))
-            far[n] = apart > NEAR
+            far[n] = apart > 2 * SEPARATION
             if apart > SEPARATION:
                 second = max(second, height[n])
         trials = len(height)

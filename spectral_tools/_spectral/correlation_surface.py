@@ -19,7 +19,7 @@ from .._shared.checks import (
 )
 from .._shared.fft import fast_shape, forward, inverse
 from .._shared.results import result
-from .peaks import box_table, local_maxima, score_lags
+from .peaks import box_table, list_peaks, score_lags, separate_peaks
 from .whitening import whiten_images
 
 __all__ = ["Peaks", "correlation_surface", "find_peaks", "whiten"]
@@ -219,18 +219,11 @@ def find_peaks(surface: ArrayLike, *, count: int = 3, distance: float = 3) -> Pe
     array = as_finite_image(surface, "surface")
     check_count(count, "count")
     check_positive(distance, "distance")
-    where, _ = local_maxima(_volume(array), -np.inf)
-    heights = array.ravel()[where]
-    order = np.argsort(-heights, kind="stable")
-    indices = np.stack(np.unravel_index(where[order], array.shape), axis=1)
-    chosen: list[int] = []
-    for row, index in enumerate(indices):
-        if all(np.abs(index - indices[other]).max() >= distance for other in chosen):
-            chosen.append(row)
-            if len(chosen) == count:
-                break
+    peaks = list_peaks(_volume(array), -np.inf)
+    indices = peaks.indices[:, 3 - array.ndim :]
+    chosen = separate_peaks(indices, count, distance)
     return Peaks(
-        indices=indices[chosen], heights=heights[order][chosen].astype(np.float64)
+        indices=indices[chosen], heights=peaks.heights[chosen].astype(np.float64)
     )
 
 

@@ -4,7 +4,7 @@ Volumes have three axes, as in `_spectral_kernels`.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,71 @@ from .._shared.arrays import AnyArray, Floats, Ints
 from .._shared.compiled import compiled
 
 __all__ = [
+    "SEPARATION",
+    "PeakList",
     "box_table",
     "chance_level",
     "circular_peaks",
+    "list_peaks",
     "local_maxima",
     "parabola_tops",
     "score_lags",
+    "separate_peaks",
+    "wrap_lags",
 ]
 
 
+# Maxima up to so many pixels apart along all axes belong to one peak, whose skirt reaches
+# twice as far.
+SEPARATION = 3
 # A tail that is extrapolated from one pair tells nothing of chances below this.
 FAINTEST = 1e-15
+
+
+class PeakList(NamedTuple):
+    """Local maxima of a surface, highest first."""
+
+    indices: Ints  # (n, 3)
+    heights: NDArray[np.floating[Any]]  # (n,)
+
+
+def list_peaks(
+    surface: NDArray[np.floating[Any]], floor: float = 0.0, *, periodic: bool = False
+) -> PeakList:
+    """List the local maxima of a volume above `floor`, highest first.
+
+    The floor of a periodic correlation is given in its own standard deviations.
+    """
+    if periodic:
+        floor *= math.sqrt(float(np.vdot(surface, surface)) / surface.size)
+        if not 0 < floor < math.inf:
+            return PeakList(np.empty((0, 3), np.intp), np.empty(0, surface.dtype))
+    where, _ = (circular_peaks if periodic else local_maxima)(surface, floor)
+    heights = surface.reshape(-1)[where]
+    order = np.argsort(-heights, kind="stable")
+    indices = np.stack(np.unravel_index(where[order], surface.shape), axis=1)
+    return PeakList(indices, heights[order])
+
+
+def separate_peaks(
+    indices: Ints, count: int, distance: float = SEPARATION + 1
+) -> list[int]:
+    """Return the first `count` rows that keep a distance along at least one axis.
+
+    This is greedy non-maximum suppression if the highest peaks come first.
+    """
+    chosen: list[int] = []
+    for row, index in enumerate(indices):
+        if all(np.abs(index - indices[other]).max() >= distance for other in chosen):
+            chosen.append(row)
+            if len(chosen) == count:
+                break
+    return chosen
+
+
+def wrap_lags(lags: Ints, period: Ints) -> Ints:
+    """Return lags of a periodic surface, each the nearest to zero of its copies."""
+    return (lags + period // 2) % period - period // 2
 
 
 @compiled

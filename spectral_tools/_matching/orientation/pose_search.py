@@ -8,8 +8,13 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Floats, Plane
 from ..._shared.fft import fast_shape, forward_pair, inverse
-from ..._spectral.peaks import circular_peaks, local_maxima, parabola_tops
-from ..search import Candidates, Search, chance_level, few_places
+from ..._spectral.peaks import (
+    chance_level,
+    list_peaks,
+    parabola_tops,
+    separate_peaks,
+)
+from ..search import Candidates, Search, few_places
 from .pose_images import RAYS, STEP, Sketch
 from .pose_kernels import sample_turned
 
@@ -29,7 +34,7 @@ TURNS, WORTH = 8, 0.5
 # Two turns within this angle, in radians, and logarithm of scale are one.
 ALIKE = 0.1
 # Shifts that are kept for each turn, and how far apart they are.
-PEAKS, APART = 3, 4
+PEAKS, APART = 3, 5
 # A surface of so few maxima tells nothing of chance.
 FEWEST = 24
 # A turn and a scale are chosen among about so many that bring other places together.
@@ -141,14 +146,11 @@ def _highest(
         # Of the scales next to the only one that is allowed the better one counts.
         surface = surface.max(axis=0, keepdims=True)
     volume = np.ascontiguousarray(np.pad(surface, ((0, 0), (2, 2)), mode="wrap")[None])
-    where, height = local_maxima(volume, 0.0)
-    at = np.stack(np.unravel_index(where, volume.shape), axis=1)
-    inner = (at[:, 2] >= 2) & (at[:, 2] < 2 + RAYS)
-    at, height = at[inner], height[inner]
-    order = np.argsort(-height, kind="stable")[:TURNS]
-    tops = at[order] + parabola_tops(volume, at[order].astype(np.intp), False)
+    at, height = list_peaks(volume)
+    inner = np.flatnonzero((at[:, 2] >= 2) & (at[:, 2] < 2 + RAYS))[:TURNS]
+    tops = at[inner] + parabola_tops(volume, at[inner], False)
     found = []
-    for (_, row, column), value in zip(tops, height[order], strict=True):
+    for (_, row, column), value in zip(tops, height[inner], strict=True):
         turn = Turn(
             angle=STEP * (column - 2),
             log_scale=float(np.clip(first - STEP * row, wanted.low, wanted.high)),
@@ -339,19 +341,10 @@ def _pair(frame: _Frame, lag: Floats) -> tuple[Plane, Plane, Floats]:
 
 def _maxima(surface: Plane) -> tuple[NDArray[np.float32], Floats]:
     """Return the heights of all maxima, sorted, and the lags of the first few."""
-    spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
-    if not spread > 0:
-        return np.empty(0, np.float32), np.empty((0, 2))
     volume = surface[np.newaxis]
-    where, height = circular_peaks(volume, 2.0 * spread)
-    order = np.argsort(-height, kind="stable")
-    at = np.stack(np.unravel_index(where[order[:200]], volume.shape), axis=1)
-    chosen: list[int] = []
-    for row, place in enumerate(at):
-        if all(np.abs(place - at[other]).max() > APART for other in chosen):
-            chosen.append(row)
-            if len(chosen) == PEAKS:
-                break
-    tops = at[chosen] + parabola_tops(volume, at[chosen].astype(np.intp), True)
-    rest = np.delete(order, chosen)
-    return height[np.concatenate([order[chosen], rest])] / spread, tops[:, 1:]
+    at, height = list_peaks(volume, 2.0, periodic=True)
+    chosen = separate_peaks(at[:200], PEAKS, APART)
+    tops = at[chosen] + parabola_tops(volume, at[chosen], True)
+    height = np.concatenate([height[chosen], np.delete(height, chosen)])
+    spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
+    return height / spread, tops[:, 1:]

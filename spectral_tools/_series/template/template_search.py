@@ -1,17 +1,21 @@
 """Search a picture that many frames are matched to."""
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..._matching.phase_correlate import BELIEVED, ShiftEstimate
-from ..._matching.search import chance_level
 from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, frequencies, inverse
 from ..._shared.results import Outcome
-from ..._spectral.peaks import circular_peaks, parabola_tops
+from ..._spectral.peaks import (
+    SEPARATION,
+    chance_level,
+    list_peaks,
+    parabola_tops,
+    wrap_lags,
+)
 from ..._spectral.ring_kernels import whiten_modes
 from ..._spectral.tapers import edge_taper, taper_block, taper_width
 from ..._spectral.whitening import ring_gains
@@ -153,24 +157,19 @@ def search_template(template: Template, frame: Volume) -> ShiftEstimate | None:
     for probe, channel in zip(template.probes[1:], small[1:], strict=True):
         product += probe * _tapered(template, channel)
     surface = inverse(product, template.shape)
-    spread = math.sqrt(float(np.vdot(surface, surface)) / surface.size)
-    if not spread > 0 or not math.isfinite(spread):
+    lags, height = list_peaks(surface, 2.0, periodic=True)
+    if not len(height) and not (surface.any() and np.isfinite(surface).all()):
         return None
-    where, height = circular_peaks(surface, 2.0 * spread)
     period = np.array(template.shape)
-    lags = np.stack(np.unravel_index(where, template.shape), axis=1)
-    signed = (period // 2 - lags) % period - period // 2
-    signed[:, period == 1] = 0
-    allowed = ((signed >= template.low) & (signed <= template.high)).all(axis=1)
-    if not allowed.any():
-        return no_match(3, Outcome.NOT_FOUND)
-    order = np.flatnonzero(allowed)[np.argsort(-height[allowed], kind="stable")]
-    best = signed[order[0]]
-    apart = (signed - best + period // 2) % period - period // 2
-    far = np.abs(apart).max(axis=1) > 6
-    alarm, _ = chance_level(
-        float(height[order[0]]), height[far], max(int(allowed.sum()), 1)
+    signed = wrap_lags(-lags, period)
+    order = np.flatnonzero(
+        ((signed >= template.low) & (signed <= template.high)).all(axis=1)
     )
+    if not len(order):
+        return no_match(3, Outcome.NOT_FOUND)
+    best = signed[order[0]]
+    far = np.abs(wrap_lags(signed - best, period)).max(axis=1) > 2 * SEPARATION
+    alarm, _ = chance_level(float(height[order[0]]), height[far], len(order))
     rivals = order[far[order] & (height[order] > AMBIGUOUS * height[order[0]])]
     shift = best - parabola_tops(surface, lags[order[:1]], True)[0]
     inner = (template.low < template.high) & (
