@@ -35,9 +35,11 @@ from .shift_fit import ROUNDS, ShiftFit, fit_shift
 
 __all__ = [
     "ALONE",
+    "AMBIGUOUS",
     "BELIEVED",
     "CERTAIN",
     "COHERENT",
+    "LOOKS_ALIKE",
     "RIVALS",
     "SPARSE",
     "ShiftEstimate",
@@ -54,7 +56,7 @@ BELIEVED = 1e-3
 AMBIGUOUS = 0.85
 # Images that chance could bring together, but that correlate by more than this, are
 # looked at for periods.
-ALIKE = 0.5
+LOOKS_ALIKE = 0.5
 # Where the second peak is lower than this there is no need to look for periods.
 RIVALS = 0.25
 # Holes that are no deeper than this, in pixels, are filled.
@@ -151,7 +153,7 @@ def correlate_images(
         found = replace(found, false_alarm=found.chance)
     estimate = _estimate(found, fit, images, origin, (low, high), peaks)
     # A lattice meets itself everywhere, and sets the level of chance by itself.
-    alike = estimate.outcome == Outcome.NOT_FOUND and estimate.correlation > ALIKE
+    alike = estimate.outcome == Outcome.NOT_FOUND and estimate.correlation > LOOKS_ALIKE
     if fit is None or not (alike or estimate.outcome == Outcome.MATCHED):
         return estimate
     # A peak that stands alone has no copies.

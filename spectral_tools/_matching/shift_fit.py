@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .._sampling.boxes import overlap_block
 from .._shared.fft import fast_shape, forward_pair, frequencies
 from .._spectral.phase_fit_kernels import fit_step, ring_sums
-from .._spectral.ring_kernels import flatten_modes, ring_edges
+from .._spectral.ring_kernels import RING_MODES, RING_SHARE, flatten_modes, ring_edges
 from .._spectral.tapers import fade, fade_masked, rim_slopes, short_axes, taper_width
 
 __all__ = [
@@ -17,8 +17,6 @@ __all__ = [
     "FOLLOW",
     "MOST",
     "NEWTON",
-    "RING_MODES",
-    "RING_SHARE",
     "ROUNDS",
     "SLOW",
     "STEPS",
@@ -30,8 +28,6 @@ __all__ = [
     "uncertainty_factor",
 ]
 
-# A ring averages at least this many modes and this share of its own frequency.
-RING_MODES, RING_SHARE = 12.0, 0.1
 ROUNDS, STEPS, FARTHEST = 10, 3, 4.0
 # A whole shift is kept up to this distance from it, in pixels.
 HALF = 0.6

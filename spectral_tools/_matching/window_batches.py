@@ -11,11 +11,19 @@ from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
 from .._spectral.gain_gradient import gain_slopes
 from .._spectral.peaks import SEPARATION, chance_level, circular_peaks, parabola_tops
 from .._spectral.phase_fit_kernels import fit_step, ring_sums
-from .._spectral.ring_kernels import ring_edges, ring_whitening, whiten_modes
+from .._spectral.ring_kernels import (
+    RING_MODES,
+    RING_SHARE,
+    WHITENING_MODES,
+    ring_edges,
+    ring_whitening,
+    whiten_modes,
+)
 from .._spectral.tapers import (
     edge_taper,
     fade_blocks,
     rim_slopes,
+    search_taper,
     short_axes,
     taper_block,
     taper_width,
@@ -27,8 +35,6 @@ from .shift_fit import (
     FOLLOW,
     MOST,
     NEWTON,
-    RING_MODES,
-    RING_SHARE,
     SLOW,
     STEP_FLOOR,
     STEP_SIGMAS,
@@ -361,10 +367,7 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Peak
     """Look for the shift of each window in one circular correlation."""
     shape = fast_shape(tuple(block.tolist()))
     canvas = np.zeros((len(low), 2, *shape), np.float32)
-    tapers = [
-        edge_taper(size, min(max(0.04 * size, 4.0), size / 4), 0.0)
-        for size in block.tolist()
-    ]
+    tapers = [search_taper(size) for size in block.tolist()]
     sure = np.ones(len(low), np.bool_)
     for side, image in enumerate(images):
         out = canvas[:, side]
@@ -372,7 +375,7 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Peak
     spectra = forward_stack(canvas)
     long = [size for size in shape if size > 1]
     width = math.prod(long) ** (-1 / len(long))
-    edges = ring_edges(np.array(shape), width, 1.0, 8.0, 0.1)
+    edges = ring_edges(np.array(shape), width, 1.0, WHITENING_MODES, RING_SHARE)
     whiten_windows(spectra, *frequencies(shape), edges)
     told = rank_peaks(inverse_stack(spectra[:, 0], shape))
     shift = told[:, :3]

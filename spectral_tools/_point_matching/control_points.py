@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc
 
+from .._matching.phase_correlate import BELIEVED
 from .._rendering.warp import warp_image
 from .._shared.arrays import Floats, Ints
 from .._shared.checks import (
@@ -32,7 +33,6 @@ from .._transforms.matrices import apply_transform, translation
 from .._transforms.point_maps import TransformEstimate
 from .refine_pair import PointMatches
 from .structure_match import (
-    BELIEVED,
     FINEST,
     Lattice,
     Structure,

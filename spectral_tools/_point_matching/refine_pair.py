@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._matching.phase_correlate import ShiftEstimate, correlate_images
+from .._matching.phase_correlate import BELIEVED, ShiftEstimate, correlate_images
 from .._shared.checks import (
     as_finite,
     as_image,
@@ -20,9 +20,10 @@ from .._shared.checks import (
 )
 from .._shared.results import Outcome, result
 
-__all__ = ["PointMatches", "refine_pair"]
+__all__ = ["WINDOW_OVERLAP", "PointMatches", "refine_pair"]
 
-# Windows must share this much to be compared.
+# Windows must share this much to be compared, and hold as many valid pixels
+# (test_windows_that_show_nothing_are_not_compared).
 WINDOW_OVERLAP = 0.25
 
 
@@ -182,7 +183,11 @@ def _refine(
             sides / 2, WINDOW_OVERLAP, whitening, 1,
         )  # fmt: skip
         # A later step that loses the match must not undo an earlier one.
-        if found.outcome != Outcome.MATCHED and estimate is not None and best < 1e-3:
+        if (
+            found.outcome != Outcome.MATCHED
+            and estimate is not None
+            and best < BELIEVED
+        ):
             break
         used += 1
         step = second + found.shift + offset - first

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._matching.phase_correlate import AMBIGUOUS, BELIEVED, LOOKS_ALIKE
 from .._sampling.splines import spline_weights
 from .._shared.arrays import Floats, Ints, Plane
 from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
@@ -13,9 +14,9 @@ from .._shared.ndimage import distance_transform_edt, gaussian_filter, spline_fi
 from .._shared.results import Outcome
 from .._spectral.peaks import chance_level, local_maxima, parabola_tops
 from .._spectral.tapers import edge_taper
+from .refine_pair import WINDOW_OVERLAP
 
 __all__ = [
-    "BELIEVED",
     "FINEST",
     "Lattice",
     "Structure",
@@ -39,17 +40,10 @@ FINEST = 0.5
 
 Spectra = NDArray[np.complexfloating]
 
-# A shift is believed below this chance of a false alarm.
-BELIEVED = 1e-3
 # Beyond the shifts that are allowed, so many more pixels tell what chance does.
 BEYOND = 20
-# Windows must share this much of their weight.
-SHARED = 0.25
 # Share of each side over which a window falls off, at both ends.
 FALL = 0.25
-# Another shift as good as this leaves the answer open, as among structures that are
-# alike by more than `ALIKE`.
-RIVAL, ALIKE = 0.85, 0.5
 # A bound on shifts is kept to so many pixels.
 LOOSE = 0.1
 # Steps of the fit, how many modes share a weight at least, and how far it may go.
@@ -236,13 +230,13 @@ def match_structures(
     near = np.maximum(sides // 16, 3)
     others = (np.abs(lags - lags[best]) > near).any(axis=1)
     false_alarm, _ = chance_level(height, heights[others], int(inside.sum()))
-    rival = bool((heights[inside & others] > RIVAL * height).any())
+    rival = bool((heights[inside & others] > AMBIGUOUS * height).any())
 
     lag = lags[best] + parabola_tops(surface, places[best : best + 1], False)[0]
     found = fit_shift(first, moving, start[1], lattice, lag)
     outcome = Outcome.MATCHED
     # A lattice meets itself everywhere, and sets the level of chance by itself.
-    if rival and (false_alarm < BELIEVED or height > ALIKE):
+    if rival and (false_alarm < BELIEVED or height > LOOKS_ALIKE):
         outcome = Outcome.AMBIGUOUS
     elif false_alarm >= BELIEVED or found is None:
         outcome = Outcome.NOT_FOUND
@@ -297,7 +291,7 @@ def likeness(first: Structure, second: Structure, window: Plane) -> Plane:
         inverse_stack(total, shape)[tuple(map(slice, lags))] for total in sums
     )
     weight = float(window.sum())
-    enough = shared > SHARED * weight
+    enough = shared > WINDOW_OVERLAP * weight
     # What is left of rounding in empty corners is not a likeness.
     floor = 1e-5 * weight
     scale = np.sqrt(np.maximum(one, floor) * np.maximum(other, floor))

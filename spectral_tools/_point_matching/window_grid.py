@@ -17,6 +17,7 @@ from .._matching.window_batches import (
 )
 from .._shared.arrays import Flags, Floats, Ints
 from .._shared.results import Outcome
+from .refine_pair import WINDOW_OVERLAP
 
 __all__ = [
     "Batch",
@@ -31,8 +32,6 @@ __all__ = [
 
 Images = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-# Windows must share this much to be compared, and hold as many valid pixels.
-WINDOW_OVERLAP = 0.25
 # A window that has once been found is not looked for again if it misses by less.
 NEAR = 2.0
 # So many windows are matched at once: their transforms stay in the cache.

@@ -10,17 +10,24 @@ from .._shared.compiled import compiled
 __all__ = ["gain_slopes"]
 
 
-# Cells of at least this many pixels, and at most this many cells along an axis.
-CELL, CELLS = 12, 8
-# An axis has at least so many cells, or none.
-FEWEST = 3
-# The multiple itself must be this clear, in standard errors.
+# Side of a cell, in pixels, at least: in smaller ones half a pixel of shift decorrelates
+# what both show (test_slopes_of_gain_are_those_given).
+CELL = 12
+# Cells along an axis, at most: a plane needs no more (bench_shifts: 2048 x 2048).
+CELLS = 8
+# An axis has at least so many cells, or none: two tell no slope from one odd detail
+# (test_strips_that_share_a_third_reach_the_bound).
+LEAST_CELLS = 3
+# The multiple itself must be this clear, in standard errors
+# (test_unrelated_images_are_not_believed).
 CLEAR = 4.0
 # A slope counts as far as it exceeds this many standard errors: half a pixel between
-# the images makes details differ too, and most images are evenly lit.
+# the images makes details differ too, and most images are evenly lit
+# (test_crops_come_close_to_the_bound).
 DOUBT = 3.0
-# The gain changes by no more than this from the middle to the ends.
-MOST = 0.8
+# The gain changes by no more than this share from the middle to the ends
+# (test_light_from_two_sides_does_not_pull).
+STEEPEST = 0.8
 
 
 @compiled
@@ -160,7 +167,7 @@ def gain_slopes(
     number = 1
     for axis in range(3):
         cells[axis] = 1
-        if block[axis] >= FEWEST * CELL:
+        if block[axis] >= LEAST_CELLS * CELL:
             cells[axis] = min(block[axis] // CELL, CELLS)
             number += 1
     total = cells[0] * cells[1] * cells[2]
@@ -190,6 +197,6 @@ def gain_slopes(
         doubt = DOUBT * DOUBT * 0.5 * (one[1, column] + other[1, column])
         if slope * slope > doubt:
             slope *= 1 - doubt / (slope * slope)
-            slope = min(max(slope, -2 * MOST), 2 * MOST)
+            slope = min(max(slope, -2 * STEEPEST), 2 * STEEPEST)
             slopes[axes[column]] = slope / block[axes[column]]
     return slopes

@@ -13,20 +13,22 @@ from .._shared.compiled import compiled
 from .ring_kernels import FAINT, mark_runs, whole_lines
 from .tapers import rim_shares, trust_rings
 
-__all__ = ["fit_step", "halves_apart", "ring_sums", "smooth_coherence"]
+__all__ = ["SLACK", "fit_step", "halves_apart", "ring_sums", "smooth_coherence"]
 
 
+# Means of a coherence over more rings are taken while they stay within so many standard
+# errors of all narrower ones (Lepski's rule; test_crops_come_close_to_the_bound).
+SLACK = 2.0
 # Coarse and fine detail tell different shifts if those differ by more than so many
-# standard errors.
-APART = 3.0
-
-
+# standard errors (test_coarse_and_fine_detail_differ_by_chance_or_not).
+DIFFERENT = 3.0
 # Columns of a table of ring sums: the number of modes, the powers of the two
 # images, the real part of the cross-spectrum, its slopes (3), the mean power times k k^T
 # (6: 00 01 02 11 12 22), and the squared slopes (6).
 
 
-# Below this coherence the shift that one ring tells is mostly noise.
+# Below this coherence the shift that one ring tells is mostly noise
+# (test_fit_finds_its_way_from_a_pixel_and_a_half).
 STEADY = 0.7
 
 
@@ -168,7 +170,7 @@ def halves_apart(
         apart[i] = 0.0
         if active[i] and fine > 0:
             gap = sums[1, 2 + i] / fine - sums[0, 2 + i] / coarse
-            excess = math.sqrt(max(gap * gap - APART * APART * chance, 0.0))
+            excess = math.sqrt(max(gap * gap - DIFFERENT * DIFFERENT * chance, 0.0))
             apart[i] = math.copysign(0.5 * excess, gap)
 
 
@@ -412,7 +414,7 @@ def fit_step(
                     table[ring], power[ring], count[ring], active
                 )
             coherence[ring] *= 1 - floor / (power[ring] / table[ring, 0] + floor)
-    smooth = smooth_coherence(count, coherence, 2.0)
+    smooth = smooth_coherence(count, coherence, SLACK)
     detected = noise = 0.0
     for ring in range(rings):
         # The more modes a ring has, the less its own mixture of places pulls it.

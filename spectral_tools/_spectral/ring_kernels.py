@@ -17,6 +17,9 @@ from .._shared.compiled import compiled
 
 __all__ = [
     "FAINT",
+    "RING_MODES",
+    "RING_SHARE",
+    "WHITENING_MODES",
     "extend_periodic",
     "flatten_modes",
     "halve_volume",
@@ -29,6 +32,15 @@ __all__ = [
 ]
 
 
+# A ring averages at least so many independent modes: more would blur how the coherence
+# falls, fewer would not tell it (test_crops_come_close_to_the_bound).
+RING_MODES = 12.0
+# A ring spans at least this share of its own frequency, beside which spectra change
+# little (test_crops_come_close_to_the_bound).
+RING_SHARE = 0.1
+# Modes of a ring by which a spectrum is whitened, at least: a power needs fewer than a
+# coherence (test_many_narrow_strips_are_found_deep_in_noise).
+WHITENING_MODES = 8.0
 # The power of what is never to be trusted, in units of an image's variance: what
 # sampling and rounding leave, below a few thousandths of the contrast.
 FAINT = 1e-5

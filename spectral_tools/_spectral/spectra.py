@@ -20,9 +20,9 @@ from .._shared.checks import (
 )
 from .._shared.fft import fftfreq, forward, rfftfreq
 from .._shared.results import result
-from .phase_fit_kernels import smooth_coherence
-from .ring_kernels import ring_edges
-from .tapers import edge_taper
+from .phase_fit_kernels import SLACK, smooth_coherence
+from .ring_kernels import RING_MODES, RING_SHARE, ring_edges
+from .tapers import edge_taper, taper_width
 
 __all__ = [
     "RingAverage",
@@ -34,10 +34,8 @@ __all__ = [
 ]
 
 
-# Tapers, rings and smoothing are those of the fit of a shift.
-TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0
-RING_MODES, RING_SHARE, SLACK = 12.0, 0.1, 2.0
-# Blocks with a side shorter than this have no spectrum to speak of.
+# Blocks with a side shorter than this, in pixels, have no spectrum to speak of
+# (test_shift_must_leave_something_in_common).
 LEAST_SIDE = 4
 
 
@@ -305,10 +303,12 @@ def _window(
 def _fit_window(
     size: tuple[int, ...], shift: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the window that the fit of a shift puts on images of this size."""
-    sides = np.array(size)
-    widths = np.minimum(np.maximum(TAPER_FRACTION * sides, TAPER_WIDTH), sides / 4)
-    return _window(size, widths, shift)
+    """Return the window that the fit of a shift puts on images of this size.
+
+    Sides below 24 pixels keep half of their pixels, to be seen; a fit fades more.
+    """
+    widths = [taper_width(side, most=0.25) for side in size]
+    return _window(size, np.array(widths), shift)
 
 
 def _transform(array: NDArray[Float], window: NDArray[np.float64]) -> NDArray[Any]:

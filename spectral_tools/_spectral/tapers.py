@@ -12,12 +12,15 @@ from .._shared.ndimage import distance_transform_edt, shift_image
 from .gain_gradient import gain_slopes
 
 __all__ = [
+    "TAPER_FRACTION",
+    "TAPER_WIDTH",
     "edge_taper",
     "fade",
     "fade_blocks",
     "fade_masked",
     "rim_shares",
     "rim_slopes",
+    "search_taper",
     "short_axes",
     "taper_block",
     "taper_width",
@@ -25,17 +28,24 @@ __all__ = [
 ]
 
 
-# Width of the tapers: thin, because each pixel that fades is lost, but not
-# thinner than 6 px, because a steeper edge no longer follows the content exactly.
-TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0
+# Width of a taper as a share of its side: thin, because each pixel that fades is lost
+# (test_crops_come_close_to_the_bound).
+TAPER_FRACTION = 0.04
+# Least width of the tapers of a fit, in pixels: steeper edges no longer follow the
+# content exactly (test_fractions_are_not_pulled_to_whole_pixels).
+TAPER_WIDTH = 6.0
+# Least width of the tapers of a search, in pixels: a peak needs no fraction, but narrow
+# strips need their pixels (test_many_narrow_strips_are_found_deep_in_noise).
+SEARCH_TAPER_WIDTH = 4.0
 
 
 # Columns of the mean power times the squared frequency along each axis.
 OWN = (7, 10, 12)
-# A ring counts in full if less than the first share of its slope is the window's, and
-# not at all beyond the second. The shares are good to a factor of two; scenes with
-# fine detail hardly have a ring above the first.
-FREE, FRAMED = 0.4, 0.8
+# A ring counts in full if less than this share of its slope is the window's, which is
+# known to a factor of two (test_crops_come_close_to_the_bound).
+FREE = 0.4
+# Beyond this share it does not count (test_rings_of_the_window_alone_are_not_trusted).
+FRAMED = 0.8
 
 
 @compiled
@@ -221,9 +231,14 @@ def _even(block: NDArray[np.intp], slopes: NDArray[np.float64]) -> NDArray[np.fl
     return first[:, None, None] * second[:, None] * third
 
 
-def taper_width(size: int) -> float:
-    """Return how wide the taper of a side is, in pixels."""
-    return min(max(TAPER_FRACTION * size, TAPER_WIDTH), size / 2)
+def taper_width(size: int, least: float = TAPER_WIDTH, most: float = 0.5) -> float:
+    """Return how wide the taper of a side is, in pixels; at most a share of the side."""
+    return min(max(TAPER_FRACTION * size, least), most * size)
+
+
+def search_taper(size: int) -> Floats:
+    """Return the weights with which a side fades out for the search of a shift."""
+    return edge_taper(size, taper_width(size, SEARCH_TAPER_WIDTH, 0.25), 0.0)
 
 
 def short_axes(block: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 from .._shared.arrays import Floats, Spectrum, Volume
 from .._shared.fft import forward_pair, frequencies, inverse
 from .ring_kernels import (
+    RING_SHARE,
+    WHITENING_MODES,
     extend_periodic,
     flatten_modes,
     ring_edges,
     ring_whitening,
     whiten_modes,
 )
-from .tapers import edge_taper, taper_block
+from .tapers import search_taper, taper_block
 
 __all__ = ["ring_gains", "tapered_spectra", "whiten_images", "whiten_spectra"]
 
@@ -81,7 +83,7 @@ def ring_gains(
     freqs = frequencies(shape)
     width = math.exp(-np.log([n for size in sizes for n in size if n > 1]).mean())
     shares = [math.prod(size) / math.prod(shape) for size in sizes]
-    edges = ring_edges(np.array(shape), width, min(shares), 8.0, 0.1)
+    edges = ring_edges(np.array(shape), width, min(shares), WHITENING_MODES, RING_SHARE)
     gain, limit = ring_whitening(samples[0], samples[1], *freqs, edges, *shares)
     return edges, gain, limit
 
@@ -93,10 +95,7 @@ def tapered_spectra(
     canvas = np.zeros((2, *shape), np.float32)
     nowhere = np.zeros(3, np.intp)
     for image, out in zip(images, canvas, strict=True):
-        first, second, third = (
-            edge_taper(size, min(max(0.04 * size, 4.0), size / 4), 0.0)
-            for size in image.shape
-        )
+        first, second, third = map(search_taper, image.shape)
         size = np.array(image.shape)
         taper_block(image, nowhere, size, first, second, third, out)
     return list(forward_pair(canvas))

@@ -12,6 +12,7 @@ from ..._shared.arrays import Floats
 from ..._shared.checks import as_finite, as_image, as_valid, check_fraction
 from ..._shared.results import Outcome, result
 from ..ambiguity import periodic_copies
+from ..phase_correlate import AMBIGUOUS, BELIEVED, LOOKS_ALIKE
 from .pose_fit import PoseFit, fit_pose, pose_matrix, travel
 from .pose_images import Sheet, Sketch, lay_over, make_sheet, make_sketch
 from .pose_search import Place, Range, find_places, shrinking, suggest_turns
@@ -19,8 +20,6 @@ from .pose_search import Place, Range, find_places, shrinking, suggest_turns
 __all__ = ["OrientationEstimate", "match_orientation", "match_sketches"]
 
 
-# Another pose this close to the first leaves the answer open.
-AMBIGUOUS = 0.85
 # Two poses are the same if they bring no corner of the image further apart than
 # this share of its diagonal.
 SAME = 0.1
@@ -31,11 +30,6 @@ FIRM = 0.3
 PARTS = 64
 
 
-# A pose is believed below this chance of a false alarm.
-BELIEVED = 1e-3
-# Images that chance could bring together, but that correlate by more than this, are
-# looked at for periods and rings.
-ALIKE = 0.5
 # So many of the best places are fitted before the search gives up.
 TRIED = 3
 # Points along each axis by which an overlap is measured.
@@ -321,7 +315,7 @@ def match_sketches(
         if believed:
             rivals = standing_by(moving.shape, best, [place for place, _ in places])
         # What repeats itself everywhere sets the level of chance by itself.
-        if believed or fits.whole.fit.correlation > ALIKE:
+        if believed or fits.whole.fit.correlation > LOOKS_ALIKE:
             rivals += _copies(reference, moving, fits)
         outcome = Outcome.MATCHED if believed else Outcome.NOT_FOUND
         outcome = Outcome.AMBIGUOUS if rivals else outcome

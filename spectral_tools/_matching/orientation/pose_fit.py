@@ -8,18 +8,21 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Floats, Plane
 from ..._shared.fft import fftfreq, forward_pair, inverse, rfftfreq
-from ..._spectral.phase_fit_kernels import ring_sums, smooth_coherence
-from ..._spectral.ring_kernels import FAINT, ring_edges, whiten_modes
+from ..._spectral.phase_fit_kernels import SLACK, ring_sums, smooth_coherence
+from ..._spectral.ring_kernels import (
+    FAINT,
+    RING_MODES,
+    RING_SHARE,
+    ring_edges,
+    whiten_modes,
+)
+from ..shift_fit import STEP_FLOOR, STEP_SIGMAS
 from .pose_images import Sheet, faded_pair
 from .pose_kernels import pose_sums
 
 __all__ = ["PoseFit", "fit_pose", "pose_matrix", "travel"]
 
 
-# Rings are those of the fit of a shift.
-RING_MODES, RING_SHARE, SLACK = 12.0, 0.1, 2.0
-# The fit ends when no pixel moves by more than a fixed and a statistical limit.
-STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
 # Steps, at most.
 ROUNDS = 12
 # No pixel may move by more than this, in pixels, at once, nor altogether.

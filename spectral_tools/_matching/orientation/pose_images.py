@@ -15,7 +15,7 @@ from ..._sampling.splines import prefilter, smooth, smooth_margin, spline_margin
 from ..._shared.arrays import Floats, Plane
 from ..._shared.fft import fast_shape, forward
 from ..._shared.ndimage import distance_transform_edt
-from ..._spectral.tapers import edge_taper
+from ..._spectral.tapers import TAPER_FRACTION, TAPER_WIDTH, edge_taper
 from ..._spectral.whitening import whiten_images
 from ..phase_correlate import prepare_image
 from .pose_kernels import polar_power, sample_turned
@@ -33,8 +33,6 @@ __all__ = [
 
 
 ORDER = 5
-# Windows are those of the fit of a shift.
-TAPER_FRACTION, TAPER_WIDTH = 0.04, 6.0
 # Large bright and dark parts that are cut off by a window would look like detail that
 # stays where the window is. So what is coarser than this, in pixels, is taken off before;
 # that is uncertain within a margin of the border.
@@ -54,8 +52,6 @@ ROOM = 261
 SKETCH_SIDE, THUMB_SIDE = 288, 160
 # Share of each side over which the window falls off at both ends.
 FALL = 0.15
-# Width, in pixels, over which an image fades out where it does not count.
-SHORE = 6.0
 # A mode counts up to this many times the mean amplitude of its ring.
 CAP = 4.0
 
@@ -292,7 +288,7 @@ def _whiten(pixels: Plane, valid: NDArray[np.bool_] | None) -> Plane | None:
     if valid is not None:
         # Else the outlines of what does not count would be the brightest lines of both
         # images, and fit each other.
-        depth = np.minimum((distance_transform_edt(valid) - 0.5) / SHORE, 1)
+        depth = np.minimum((distance_transform_edt(valid) - 0.5) / TAPER_WIDTH, 1)
         fade = np.square(np.sin(0.5 * np.pi * np.maximum(depth, 0))).astype(np.float32)
         masks = (valid[np.newaxis], valid[np.newaxis])
     volume = (pixels * fade)[np.newaxis]

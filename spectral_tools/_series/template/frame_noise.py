@@ -8,14 +8,12 @@ import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import forward, frequencies
-from ..._spectral.ring_kernels import ring_edges
+from ..._spectral.ring_kernels import RING_MODES, RING_SHARE, ring_edges
 from .mean_image import under_frame
 
 __all__ = ["LEAST", "Noise", "measure_noise", "radii", "ring_powers"]
 
 
-# Rings of frequencies have at least so many modes and this share of their frequency.
-RING_MODES, RING_SHARE = 12.0, 0.1
 # A Hann window blurs modes: of those in a plane about a third are independent.
 INDEPENDENT = 0.35
 # This share of a frame must lie on the picture.

@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..._matching.phase_correlate import BELIEVED, ShiftEstimate, correlate_images
+from ..._matching.phase_correlate import (
+    BELIEVED,
+    CERTAIN,
+    COHERENT,
+    ShiftEstimate,
+    correlate_images,
+)
 from ..._matching.shift_fit import fit_shift
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.results import Outcome
@@ -37,8 +43,6 @@ __all__ = [
 
 # Of a frame, this share must lie on the picture.
 LEAST = 0.1
-# The quick answer is final only far beyond doubt.
-CERTAIN, COHERENT = 1e-6, 8.0
 # A fit ends up this close to the peak, in pixels (of the search), or it is another one.
 ASTRAY = 2.0
 # Noise is measured again if the fit is this far from where it was, in standard deviations.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._matching.phase_correlate import BELIEVED, ShiftEstimate
+from ..._matching.phase_correlate import AMBIGUOUS, BELIEVED, ShiftEstimate
 from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, frequencies, inverse
 from ..._shared.results import Outcome
@@ -34,9 +34,7 @@ __all__ = [
 
 Tapers = tuple[Floats, Floats, Floats]
 
-# A second peak this close to the first leaves the answer open.
-AMBIGUOUS = 0.85
-# So many of them are looked at.
+# So many rivals are looked at.
 MOST = 8
 # What is known for certain is looked at alone if it is this share of the picture.
 CORE = 0.6
