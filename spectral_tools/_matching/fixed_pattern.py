@@ -209,13 +209,15 @@ def _measure_pattern(
         sums=(sums[0], sums[1]),
         counts=(counts[0], counts[1]),
         tiles=dict(enumerate(tiles)),
-        scatter=_scatter(sums[0] / counts[0], sums[1] / counts[1], sum(counts) / 2),
+        scatter=_noise_to_pattern(
+            sums[0] / counts[0], sums[1] / counts[1], sum(counts) / 2
+        ),
         half=half,
         scene=scene,
     )
 
 
-def _scatter(
+def _noise_to_pattern(
     half0: NDArray[np.float32], half1: NDArray[np.float32], count: float
 ) -> NDArray[np.float32]:
     """Return the power of what differs between tiles over that of the pattern.

@@ -176,7 +176,7 @@ def match_tiles(
         guesses = places[numbered[:, 1]] - places[numbered[:, 0]]
 
     def match(jobs: list[Job]) -> list[ShiftEstimate]:
-        pairs = [_pair_of(images, shapes, masks, reach, job) for job in jobs]
+        pairs = [_tile_pair(images, shapes, masks, reach, job) for job in jobs]
         function = partial(_match_pair, reach, (min_overlap, whitening, peaks))
         found = spread(
             function, pairs, workers=workers, progress=progress, title="match tiles",
@@ -197,7 +197,7 @@ def match_tiles(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pair:
+class TilePair:
     """All that it takes to match two tiles, by whoever does it."""
 
     job: Job
@@ -207,36 +207,39 @@ class Pair:
     masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]  # of the parts
 
 
-def _pair_of(
+def _tile_pair(
     images: Sequence[Any],
     shapes: list[tuple[int, ...]],
     masks: list[NDArray[np.bool_] | None],
     reach: NDArray[np.float64] | None,
     job: Job,
-) -> Pair:
+) -> TilePair:
     """Return what two tiles can share; tiles that are stored are not read yet."""
     i, j, guess, camera = job
     low, high = lag_bounds(shapes[i], shapes[j], guess, reach)
     if (low > high).any():
         low = high = np.clip(low, 1 - np.array(shapes[j]), np.array(shapes[i]) - 1)
     parts = reachable_parts(shapes[i], shapes[j], low, high)
-    return Pair(
+    return TilePair(
         job=(i, j, guess, None if camera is None else camera.about(i, j)),
         shapes=(shapes[i], shapes[j]),
-        tiles=(_held(images[i], parts[0]), _held(images[j], parts[1])),
+        tiles=(
+            _part_in_memory(images[i], parts[0]),
+            _part_in_memory(images[j], parts[1]),
+        ),
         parts=parts,
         masks=(cut_mask(masks[i], parts[0]), cut_mask(masks[j], parts[1])),
     )
 
 
-def _held(tile: Any, part: tuple[slice, ...]) -> Any:
+def _part_in_memory(tile: Any, part: tuple[slice, ...]) -> Any:
     return tile[part] if isinstance(tile, np.ndarray) else tile
 
 
 def _match_pair(
     reach: NDArray[np.float64] | None,
     options: tuple[float, float | None, int],
-    pair: Pair,
+    pair: TilePair,
 ) -> ShiftEstimate:
     """Read what two tiles can share, and correlate it."""
     i, j, guess, camera = pair.job
@@ -259,10 +262,10 @@ def _match_pair(
         least,
         *options[1:],
     )
-    return _moved(found, origin, *pair.shapes)
+    return _of_whole_tiles(found, origin, *pair.shapes)
 
 
-def _moved(
+def _of_whole_tiles(
     found: ShiftEstimate,
     origin: NDArray[np.intp],
     shape0: tuple[int, ...],

@@ -118,13 +118,13 @@ def correlate_images(
     """Do the work of `phase_correlate` on arguments that are known to be good."""
     low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
     if (low > high).any():
-        return _nothing(guess, peaks, Outcome.NOT_FOUND)
+        return _unmatched(guess, peaks, Outcome.NOT_FOUND)
     # Only what the two images can share at a shift that is allowed is looked at.
     parts = reachable_parts(images[0].shape, images[1].shape, low, high)
     first, valid0 = prepare_image(images[0][parts[0]], cut_mask(masks[0], parts[0]))
     second, valid1 = prepare_image(images[1][parts[1]], cut_mask(masks[1], parts[1]))
     if first is None or second is None:
-        return _nothing(guess, peaks, Outcome.NO_TEXTURE)
+        return _unmatched(guess, peaks, Outcome.NO_TEXTURE)
     origin = np.array([p0.start - p1.start for p0, p1 in zip(*parts, strict=True)])
     search = Search(
         low=as_three(low - origin),
@@ -146,7 +146,7 @@ def correlate_images(
         found = exact_search(first, second, search, valid=valid)
         fit = _fit(first, second, found, search, valid)
     if found is None:
-        return _nothing(guess, peaks, Outcome.NOT_FOUND)
+        return _unmatched(guess, peaks, Outcome.NOT_FOUND)
     few = found.false_alarm >= BELIEVED > found.chance
     # A single bead is one place, but there is nothing else to be matched.
     if few and fit and show_the_same(first, second, fit.shift, fit.correlation):
@@ -272,7 +272,7 @@ def _coarse(
     halves = halve_volume(first), halve_volume(second)
     # Detail that is too fine folds over, and agrees at wrong shifts.
     if any(
-        _power(small) < SEEN * _power(image)
+        _mean_square(small) < SEEN * _mean_square(image)
         for small, image in zip(halves, (first, second), strict=True)
     ):
         return None, None
@@ -289,7 +289,7 @@ def _coarse(
     return replace(found, shifts=2 * found.shifts, period=2 * found.period), fit
 
 
-def _power(image: NDArray[np.float32]) -> float:
+def _mean_square(image: NDArray[np.float32]) -> float:
     return float(np.vdot(image, image)) / image.size
 
 
@@ -401,7 +401,9 @@ def _estimate(
     )
 
 
-def _nothing(guess: NDArray[np.float64], peaks: int, outcome: Outcome) -> ShiftEstimate:
+def _unmatched(
+    guess: NDArray[np.float64], peaks: int, outcome: Outcome
+) -> ShiftEstimate:
     """Return the estimate of a pair that tells nothing."""
     return ShiftEstimate(
         shift=guess.copy(),

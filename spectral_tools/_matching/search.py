@@ -117,9 +117,9 @@ def exact_search(
     scores = score(spectra[0] * spectra[1].conj(), np.zeros(3, np.intp), False)
     null = score(spectra[0] * spectra[1], sizes[1] - 1, True)
     surfaces = Surfaces(
-        scores=scores, null=null, likeness=_likeness(spectra, shape), low=low
+        scores=scores, null=null, likeness=_autocorrelation(spectra, shape), low=low
     )
-    found = _judge(surfaces, sizes, search)
+    found = _rank_lags(surfaces, sizes, search)
     if found is None:
         return None
     return replace(
@@ -175,12 +175,12 @@ def show_the_same(
     *starts, block = overlap_block(*sizes, np.rint(shift).astype(np.intp))
     parts = [tuple(map(slice, start, start + block)) for start in starts]
     return all(
-        _energy(image[part]) > WHOLE * _energy(image)
+        _sum_of_squares(image[part]) > WHOLE * _sum_of_squares(image)
         for image, part in zip((first, second), parts, strict=True)
     )
 
 
-def _energy(image: Volume) -> float:
+def _sum_of_squares(image: Volume) -> float:
     return float(np.square(image).sum(dtype=np.float64))
 
 
@@ -199,7 +199,7 @@ def place_side(block: Ints) -> int:
     return int(np.clip(math.exp(np.log(long).mean()) / 8, 4, 16)) if len(long) else 1
 
 
-def _likeness(
+def _autocorrelation(
     spectra: tuple[NDArray[np.complex64], NDArray[np.complex64]], shape: tuple[int, ...]
 ) -> Volume:
     """Return how alike the scene is to itself at each (circular) offset, at most 1."""
@@ -209,7 +209,7 @@ def _likeness(
     return likeness / likeness[0, 0, 0]
 
 
-def _judge(
+def _rank_lags(
     surfaces: Surfaces, sizes: tuple[Ints, Ints], search: Search
 ) -> Candidates | None:
     """Rank the lags that are allowed, and hold the best against chance."""

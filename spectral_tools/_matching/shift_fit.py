@@ -84,19 +84,19 @@ def fit_shift(
     while True:
         used += 1
         whole = nearest_whole(shift, whole)
-        blocks = _cut(reference, moving, shift, whole, exponent, valid)
+        blocks = _tapered_spectra(reference, moving, shift, whole, exponent, valid)
         if blocks is None:
             return None
-        step = _settle(blocks, shift, active, exponent, rough)
-        if step is None or _longest(step.shift - start) > FARTHEST:
+        step = _newton_fit(blocks, shift, active, exponent, rough)
+        if step is None or _largest(step.shift - start) > FARTHEST:
             return None
         move = step.shift - shift
-        taken = _longest(move)
+        taken = _largest(move)
         # Each round leaves about the same share of the error to the next.
         share = min(taken / moved, MOST) if math.isfinite(moved) else FOLLOW
         left = share / (1 - share)
         shift, moved = step.shift, taken
-        if taken * left < _enough(step, active) or used == rounds:
+        if taken * left < _tolerance(step, active) or used == rounds:
             break
         rough = step.rough
         if share > SLOW:
@@ -123,24 +123,24 @@ def nearest_whole(
     return np.where(np.abs(shift - last) < HALF, last, np.rint(shift))
 
 
-def _settle(
-    blocks: "_Blocks",
+def _newton_fit(
+    blocks: "_Spectra",
     before: NDArray[np.float64],
     active: NDArray[np.bool_],
     exponent: float,
     rough: int,
-) -> "_Step | None":
+) -> "_NewtonStep | None":
     """Fit the shift for tapers that stay, and say where those that follow would be."""
     shift = before.copy()
     for count in range(1, STEPS + 1):
         rough = rough if count == 1 else max(rough - 1, 0)
-        step = _step(blocks, shift, active, exponent, rough)
+        step = _newton_step(blocks, shift, active, exponent, rough)
         if step is None:
             return None
         shift += np.minimum(np.maximum(step.step, -0.4), 0.4)
         # What the next tapers will change again need not be fitted.
-        enough = max(_enough(step, active), 0.05 * _longest(shift - before))
-        settled = NEWTON * _longest(step.step) < enough and rough == 0
+        enough = max(_tolerance(step, active), 0.05 * _largest(shift - before))
+        settled = NEWTON * _largest(step.step) < enough and rough == 0
         if settled or count == STEPS:
             return replace(
                 step,
@@ -151,7 +151,7 @@ def _settle(
 
 
 def _significance_of_coarse(
-    blocks: "_Blocks", step: "_Step", active: NDArray[np.bool_]
+    blocks: "_Spectra", step: "_NewtonStep", active: NDArray[np.bool_]
 ) -> float:
     """Return the significance of detail of at least four pixels."""
     table = step.table.copy()
@@ -161,18 +161,18 @@ def _significance_of_coarse(
     return float(known[13])
 
 
-def _enough(step: "_Step", active: NDArray[np.bool_]) -> float:
+def _tolerance(step: "_NewtonStep", active: NDArray[np.bool_]) -> float:
     """Return the error that does not matter."""
     variance = min(step.covariance[axis, axis] for axis in range(3) if active[axis])
     return max(STEP_FLOOR, STEP_SIGMAS * math.sqrt(variance))
 
 
-def _longest(vector: NDArray[np.float64]) -> float:
+def _largest(vector: NDArray[np.float64]) -> float:
     return max(abs(value) for value in vector.tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Blocks:
+class _Spectra:
     whole: NDArray[np.float64]
     spectra: tuple[NDArray[np.complex64], NDArray[np.complex64]]
     freqs: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -184,14 +184,14 @@ class _Blocks:
     correlation: float | None  # of whitened blocks, before they were whitened
 
 
-def _cut(
+def _tapered_spectra(
     reference: NDArray[np.float32],
     moving: NDArray[np.float32],
     shift: NDArray[np.float64],
     whole: NDArray[np.float64],
     exponent: float,
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
-) -> _Blocks | None:
+) -> _Spectra | None:
     """Cut, taper and transform what the two images share at `shift`."""
     sizes = np.array(reference.shape), np.array(moving.shape)
     *starts, block = overlap_block(*sizes, whole.astype(np.intp))
@@ -224,7 +224,7 @@ def _cut(
     width = math.prod(long) ** (-1 / len(long))
     edges = ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE)
     widths = np.array([taper_width(size) for size in block.tolist()])
-    return _Blocks(
+    return _Spectra(
         whole=whole,
         spectra=spectra,
         freqs=freqs,
@@ -243,7 +243,7 @@ def uncertainty_factor(significance: float) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Step:
+class _NewtonStep:
     step: NDArray[np.float64]
     shift: NDArray[np.float64]  # after the step
     covariance: NDArray[np.float64]
@@ -254,13 +254,13 @@ class _Step:
     rough: int  # of the next step
 
 
-def _step(
-    blocks: _Blocks,
+def _newton_step(
+    blocks: _Spectra,
     shift: NDArray[np.float64],
     active: NDArray[np.bool_],
     exponent: float,
     rough: int,
-) -> _Step | None:
+) -> _NewtonStep | None:
     """Return one Newton step on the weighted cross-spectrum, and what it knows."""
     fraction = shift - blocks.whole
     table = ring_sums(
@@ -270,7 +270,7 @@ def _step(
     if not known[14]:
         return None
     correlation = blocks.correlation
-    return _Step(
+    return _NewtonStep(
         step=known[:3],
         shift=shift + known[:3],
         covariance=known[3:12].reshape(3, 3) + np.diag(blocks.short),

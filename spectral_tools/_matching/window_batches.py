@@ -289,7 +289,7 @@ def fade_windows(
 
 
 @compiled
-def settle_windows(
+def fit_fractions(
     spectra: Spectrum,
     freq0: Floats,
     freq1: Floats,
@@ -344,7 +344,7 @@ def settle_windows(
     return told
 
 
-class Peaks(NamedTuple):
+class WindowPeaks(NamedTuple):
     """The highest peak of each window, and whether it is beyond doubt."""
 
     shift: Floats  # (n, 3), to about 0.1 px
@@ -352,7 +352,7 @@ class Peaks(NamedTuple):
     sure: Flags
 
 
-class Fits(NamedTuple):
+class WindowFits(NamedTuple):
     """What fits found; a window that is not `done` has to be looked at alone."""
 
     shift: Floats
@@ -363,7 +363,7 @@ class Fits(NamedTuple):
     done: Flags
 
 
-def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Peaks:
+def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> WindowPeaks:
     """Look for the shift of each window in one circular correlation."""
     shape = fast_shape(tuple(block.tolist()))
     canvas = np.zeros((len(low), 2, *shape), np.float32)
@@ -388,13 +388,14 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Peak
     few = np.flatnonzero(sure & (told[:, 7] < SPARSE * math.prod(block.tolist())))
     if len(few):
         alarm[few] = np.maximum(
-            alarm[few], _few_places(images, low[few], block, shift[few], reach)
+            alarm[few],
+            _chance_of_few_places(images, low[few], block, shift[few], reach),
         )
         sure &= alarm <= CERTAIN
-    return Peaks(shift, alarm, sure)
+    return WindowPeaks(shift, alarm, sure)
 
 
-def _few_places(
+def _chance_of_few_places(
     images: Volumes, low: Ints, block: Ints, shift: Floats, reach: Ints
 ) -> Floats:
     """Return the probability that few things on a plain ground meet by accident."""
@@ -412,7 +413,7 @@ def fit_windows(
     *,
     rough: int,
     rounds: int,
-) -> Fits:
+) -> WindowFits:
     """Refine the shifts `start` of windows, as `fit_shift` does for one.
 
     The windows of the moving image move by whole pixels with their content, so that
@@ -434,7 +435,7 @@ def fit_windows(
         if not len(rows):
             break
         level = np.where(moved[rows] > ROUGH, 1, 0) if number else rough
-        step = _settled(
+        step = _newton_fit(
             images,
             (low[rows], second[rows]),
             block,
@@ -468,7 +469,7 @@ def fit_windows(
     factor = np.array([uncertainty_factor(one) for one in significance.tolist()])
     # What further rounds would still change is not known.
     doubt = rest[:, :, np.newaxis] * rest[:, np.newaxis]
-    return Fits(
+    return WindowFits(
         shift=shift,
         covariance=told[:, 3:12].reshape(-1, 3, 3) * factor[:, None, None] + doubt,
         correlation=told[:, 12],
@@ -488,7 +489,7 @@ def _inside(image: Volume, low: Ints, block: Ints) -> Flags:
     return inside
 
 
-def _settled(
+def _newton_fit(
     images: Volumes,
     low: tuple[Ints, Ints],
     block: Ints,
@@ -516,7 +517,7 @@ def _settled(
         RING_MODES,
         RING_SHARE,
     )
-    return settle_windows(
+    return fit_fractions(
         forward_stack(canvas),
         *frequencies(shape),
         shape[2] % 2 == 0,

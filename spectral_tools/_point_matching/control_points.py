@@ -34,13 +34,13 @@ from .._transforms.point_maps import TransformEstimate
 from .refine_pair import PointMatches
 from .structure_match import (
     FINEST,
-    Lattice,
     Structure,
     StructureMatch,
-    lattice_of,
+    WindowModes,
     match_structures,
-    no_match,
-    structure_of,
+    structure_tensor,
+    unmatched_structure,
+    window_modes,
 )
 from .window_grid import halved
 
@@ -49,7 +49,7 @@ __all__ = ["find_control_points", "refine_points"]
 
 Transform = Floats | TransformEstimate
 Images = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
-Sheets = tuple[Structure, Structure]
+Structures = tuple[Structure, Structure]
 
 # Brightness beyond so many times the spread of an image does not count more.
 OUTMOST = 20.0
@@ -81,7 +81,7 @@ JUDGES = 8
 SIMPLE = "translation", "rigid", "similarity"
 
 
-class Seen(NamedTuple):
+class WindowMatches(NamedTuple):
     """Points of the reference, and where each is seen in the moving image."""
 
     points: Floats
@@ -93,9 +93,11 @@ class Seen(NamedTuple):
     outcome: NDArray[np.object_]
 
 
-def laid_over(images: Images, way: Transform, scale: float, level: int = 0) -> Sheets:
+def structures_on_reference(
+    images: Images, way: Transform, scale: float, level: int = 0
+) -> Structures:
     """Return the structure of both images on the pixels of the reference."""
-    reference, moving = map(_evened, images)
+    reference, moving = map(_standardised, images)
     matrix = way.matrix if isinstance(way, TransformEstimate) else way
     larger = abs(float(np.linalg.det(matrix[:-1, :-1]))) ** (1 / reference.ndim)
     laid = warp_image(
@@ -105,7 +107,7 @@ def laid_over(images: Images, way: Transform, scale: float, level: int = 0) -> S
     coarser = max(1.0, larger / 2**level)
     jumpy = JUMPY / 2**level if all(map(_has_few_levels, images)) else 0.0
     first, second = (
-        structure_of(small, max(scale * coarser, jumpy))
+        structure_tensor(small, max(scale * coarser, jumpy))
         for small in halved((reference, laid), level)
     )
     finest = min(first.finest, FINEST / coarser)
@@ -119,7 +121,7 @@ def _has_few_levels(image: NDArray[np.floating[Any]]) -> bool:
     return bool(few and np.unique(image[np.isfinite(image)]).size <= LEVELS)
 
 
-def _evened(image: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def _standardised(image: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Return an image around zero, of about unit spread, whatever its unit.
 
     What lies very far out is no picture: markers of missing data, hot pixels.
@@ -136,8 +138,8 @@ def _evened(image: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return np.clip(away, -OUTMOST, OUTMOST).astype(np.float32)
 
 
-def seen_around(
-    sheets: Sheets,
+def match_around(
+    structures: Structures,
     way: Transform,
     points: Floats,
     start: Floats,
@@ -145,28 +147,30 @@ def seen_around(
     reach: Floats,
     workers: Workers,
     level: int = 0,
-) -> Seen:
+) -> WindowMatches:
     """Match windows around points of the reference with those around moving points."""
     ndim, step = points.shape[1], 2.0**level
     pairs = np.zeros((len(points), 2, 3))
     pairs[:, 0, 3 - ndim :] = points
-    pairs[:, 1, 3 - ndim :] = _moved(way, start)
+    pairs[:, 1, 3 - ndim :] = _mapped(way, start)
     pairs[..., 3 - ndim :] = (pairs[..., 3 - ndim :] + 0.5) / step - 0.5
     ahead = [1] * (3 - ndim)
     job = partial(
         _match,
-        sheets,
-        lattice_of(np.array([*ahead, *sides]), min(sheets[0].finest, sheets[1].finest)),
+        structures,
+        window_modes(
+            np.array([*ahead, *sides]), min(structures[0].finest, structures[1].finest)
+        ),
         np.array([*[0.0] * len(ahead), *reach]),
     )
     matches = list(spread(job, list(pairs), workers=workers))
     shifts = np.array([match.shift for match in matches]).reshape(-1, 3)
     there = pairs[:, 1, 3 - ndim :] + shifts[:, 3 - ndim :]
     covariance = [match.covariance[3 - ndim :, 3 - ndim :] for match in matches]
-    return Seen(
+    return WindowMatches(
         points=points,
         start=start,
-        moving=_moved(way, (there + 0.5) * step - 0.5, inverse=True),
+        moving=_mapped(way, (there + 0.5) * step - 0.5, inverse=True),
         covariance=np.reshape(covariance, (-1, ndim, ndim)) * step**2,
         correlation=np.array([match.correlation for match in matches]),
         false_alarm=np.array([match.false_alarm for match in matches]),
@@ -175,14 +179,14 @@ def seen_around(
 
 
 def _match(
-    sheets: Sheets, lattice: Lattice, reach: Floats, points: Floats
+    structures: Structures, modes: WindowModes, reach: Floats, points: Floats
 ) -> StructureMatch:
     if not np.isfinite(points).all():
-        return no_match(Outcome.NOT_FOUND)
-    return match_structures(sheets, lattice, reach, points)
+        return unmatched_structure(Outcome.NOT_FOUND)
+    return match_structures(structures, modes, reach, points)
 
 
-def seen_on_grid(
+def match_on_grid(
     images: Images,
     way: Transform,
     level: int,
@@ -190,11 +194,11 @@ def seen_on_grid(
     reach: float,
     scale: float,
     workers: Workers,
-) -> Seen:
+) -> WindowMatches:
     """Match windows on a grid of small copies of two images."""
-    sheets = laid_over(images, way, scale, level)
+    structures = structures_on_reference(images, way, scale, level)
     ahead = 3 - images[0].ndim
-    shape = np.array(sheets[0].weight.shape[ahead:])
+    shape = np.array(structures[0].weight.shape[ahead:])
     widest = shape if level == 0 else np.rint(WIDEST * shape).astype(np.intp)
     sides, apart = np.minimum(sides, widest), CLOSER if level else APART
     axes = []
@@ -203,12 +207,14 @@ def seen_on_grid(
         axes.append(np.linspace((side - 1) / 2, size - 1 - (side - 1) / 2, count))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
     points = (grid + 0.5) * 2**level - 0.5
-    start = _moved(way, points, inverse=True)
+    start = _mapped(way, points, inverse=True)
     far = np.full(len(axes), reach)
-    return seen_around(sheets, way, points, start, sides, far, workers, level)
+    return match_around(structures, way, points, start, sides, far, workers, level)
 
 
-def agreed(found: Seen, model: Model, doubt: float) -> TransformEstimate | None:
+def consensus_transform(
+    found: WindowMatches, model: Model, doubt: float
+) -> TransformEstimate | None:
     """Return the transform that the better half of all pairs agrees about.
 
     Only those count that chance explains with less than a probability.
@@ -226,9 +232,9 @@ def agreed(found: Seen, model: Model, doubt: float) -> TransformEstimate | None:
         return None
 
 
-def supported(
-    found: Seen, fit: TransformEstimate, model: Model, reach: float, level: int
-) -> Seen | None:
+def a_contrario_support(
+    found: WindowMatches, fit: TransformEstimate, model: Model, reach: float, level: int
+) -> WindowMatches | None:
     """Return what is believed if windows are judged together; None if they disagree.
 
     Where so many windows agree as chance does not explain, one that agrees is a false
@@ -243,7 +249,7 @@ def supported(
     """
     ndim, step = found.points.shape[1], 2.0**level
     tried = found.correlation > 0
-    misses = np.abs(_moved(fit, found.moving) - found.points).max(axis=1) / step
+    misses = np.abs(_mapped(fit, found.moving) - found.points).max(axis=1) / step
     misses[~tried] = np.inf
     alone = min(((CLOSER if level else APART) / ALONE) ** ndim, 1.0)
     # As many pairs as determine the fit agree with it for nothing.
@@ -266,7 +272,7 @@ def supported(
     return found._replace(false_alarm=false_alarm, outcome=outcome)
 
 
-def _moved(way: Transform, points: Floats, *, inverse: bool = False) -> Floats:
+def _mapped(way: Transform, points: Floats, *, inverse: bool = False) -> Floats:
     """Move points, those that are nowhere to nowhere."""
     known = np.isfinite(points).all(axis=1)
     moved = np.full(points.shape, np.nan)
@@ -375,22 +381,25 @@ def refine_points(
     check_count(iterations, "iterations")
     check_workers(workers)
 
-    def seen(way: Transform) -> Seen:
-        sheets = laid_over(images, way, scale)
-        return seen_around(sheets, way, points, given, sides, reach, workers)
+    def seen(way: Transform) -> WindowMatches:
+        structures = structures_on_reference(images, way, scale)
+        return match_around(structures, way, points, given, sides, reach, workers)
 
-    found = _first_seen(points, given, model, seen)
+    found = _first_matches(points, given, model, seen)
     for _ in range(iterations - 1):
-        better = agreed(found, model, BELIEVED)
+        better = consensus_transform(found, model, BELIEVED)
         if better is None:
             break
         found = seen(better)
-    return _finished(found, given, model)
+    return _point_matches(found, given, model)
 
 
-def _first_seen(
-    points: Floats, given: Floats, model: Model, seen: Callable[[Transform], Seen]
-) -> Seen:
+def _first_matches(
+    points: Floats,
+    given: Floats,
+    model: Model,
+    seen: Callable[[Transform], WindowMatches],
+) -> WindowMatches:
     """Match windows under the transform that given points tell.
 
     A few points cannot tell which of them is wrong, and are all laid wrong by it. Those
@@ -501,18 +510,18 @@ def find_control_points(
     room = float((np.array(images[0].shape) / sides)[-2:].min())
     deepest = int(math.log2(max(room / FEWEST, 1)))
     level = min(max(math.ceil(math.log2(max_shift / REACH)), 0), deepest)
-    reach, kept, sure = max_shift / 2**level, list[Seen](), False
+    reach, kept, sure = max_shift / 2**level, list[WindowMatches](), False
     simple: Model = model
     if level and model not in SIMPLE:
         simple = "similarity"
     while level >= 0:
-        found = seen_on_grid(images, way, level, sides, reach, scale, workers)
+        found = match_on_grid(images, way, level, sides, reach, scale, workers)
         kept = kept or [found]
-        fit = agreed(found, simple, 1.0)
+        fit = consensus_transform(found, simple, 1.0)
         if fit is None:
             break
         # Small copies may show too little, and yet lead the way.
-        together = supported(found, fit, simple, reach, level)
+        together = a_contrario_support(found, fit, simple, reach, level)
         if together is not None:
             believed = int((together.outcome == Outcome.MATCHED).sum())
             if sure and believed < max(WORTH * len(together.outcome), ENOUGH):
@@ -522,7 +531,7 @@ def find_control_points(
             break
         way, reach, simple = fit, NEAR, model
         level -= 1
-    return _finished(kept[0], kept[0].start, model)
+    return _point_matches(kept[0], kept[0].start, model)
 
 
 def _check_reach(reach: float, shape: tuple[int, ...]) -> None:
@@ -542,7 +551,7 @@ def _as_sides(size: ArrayLike, ndim: int) -> Ints:
     return np.rint(sides).astype(np.intp)
 
 
-def _finished(found: Seen, given: Floats, model: Model) -> PointMatches:
+def _point_matches(found: WindowMatches, given: Floats, model: Model) -> PointMatches:
     """Return what was found, without what contradicts the others."""
     outcome = found.outcome.copy()
     believed = np.flatnonzero(outcome == Outcome.MATCHED)

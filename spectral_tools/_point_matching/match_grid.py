@@ -53,7 +53,7 @@ ORDER = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Scene:
+class _GridProblem:
     """What is matched, and how.
 
     Attributes
@@ -81,7 +81,7 @@ class _Scene:
     grid: ControlGrid
 
 
-class _Bent(NamedTuple):
+class _FittedField(NamedTuple):
     """A field, which windows it believes, and its equations, if there are any.
 
     The equations are those of the means over windows; `middle` are the shares of bumps in
@@ -199,38 +199,40 @@ def match_grid(
     check_same_ndim(reference=images[0], moving=images[1])
     check_workers(workers)
     check_whitening(whitening)
-    scene = _scene(*images, matrix, (size, spacing), (reference_valid, moving_valid))
-    reach = scene.sides / 2
+    problem = _grid_problem(
+        *images, matrix, (size, spacing), (reference_valid, moving_valid)
+    )
+    reach = problem.sides / 2
     if max_shift is not None:
         reach = as_shift(max_shift, len(reach), "max_shift")
         check_positive(float(reach.min()), "max_shift")
 
-    job = partial(match_windows, scene.sides, whitening)
+    job = partial(match_windows, problem.sides, whitening)
     batched = whitening is None
     run = partial(spread, job, workers=workers, progress=progress, title="match grid")
-    values = np.zeros((int(np.prod(scene.grid.nodes)), len(reach)))
-    for level in range(_halvings(scene, reach), 0, -1):
-        pair = halved((scene.reference, _warped(scene, values)), level)
+    values = np.zeros((int(np.prod(problem.grid.nodes)), len(reach)))
+    for level in range(_pyramid_levels(problem, reach), 0, -1):
+        pair = halved((problem.reference, _warp_moving(problem, values)), level)
         windows, _ = window_pass(
             run,
             pair,
-            scene.sides,
-            scene.sides / 2,
+            problem.sides,
+            problem.sides / 2,
             level=level,
             rounds=1,
             batched=batched,
         )
-        values = _bend(scene, windows, values, None).values
-    return _refined(scene, run, values, batched)
+        values = _fit_field(problem, windows, values, None).values
+    return _iterate(problem, run, values, batched)
 
 
-def _scene(
+def _grid_problem(
     reference: NDArray[Any],
     moving: NDArray[Any],
     matrix: ArrayLike | None,
     lengths: tuple[ArrayLike, ArrayLike | None],
     masks: tuple[ArrayLike | None, ArrayLike | None],
-) -> _Scene:
+) -> _GridProblem:
     """Check what is given and put it together."""
     ndim = reference.ndim
     sides = as_shift(lengths[0], ndim, "size")
@@ -249,11 +251,11 @@ def _scene(
         usable.append(
             np.isfinite(image) if given is None else given & np.isfinite(image)
         )
-    first = _even(reference, usable[0])
+    first = _standardised(reference, usable[0])
     first[~usable[0]] = np.nan
-    return _Scene(
+    return _GridProblem(
         reference=first,
-        moving=_even(moving, usable[1]),
+        moving=_standardised(moving, usable[1]),
         moving_valid=None if usable[1].all() else usable[1],
         matrix=rough,
         sides=sides,
@@ -262,7 +264,7 @@ def _scene(
     )
 
 
-def _even(image: NDArray[Any], valid: Flags) -> NDArray[np.float32]:
+def _standardised(image: NDArray[Any], valid: Flags) -> NDArray[np.float32]:
     """Return an image of zero mean and unit spread where it is valid."""
     inside = image[valid].astype(np.float64)
     middle, size = (inside.mean(), inside.std()) if inside.size else (0.0, 1.0)
@@ -270,55 +272,59 @@ def _even(image: NDArray[Any], valid: Flags) -> NDArray[np.float32]:
     return np.ascontiguousarray(even, np.float32)
 
 
-def _halvings(scene: _Scene, reach: Floats) -> int:
+def _pyramid_levels(problem: _GridProblem, reach: Floats) -> int:
     """Return how often images are halved so that windows look far enough."""
-    wanted = np.ceil(np.log2(max(float((2 * reach / scene.sides).max()), 1.0)))
-    room = np.log2(min(scene.reference.shape) / SMALLEST)
+    wanted = np.ceil(np.log2(max(float((2 * reach / problem.sides).max()), 1.0)))
+    room = np.log2(min(problem.reference.shape) / SMALLEST)
     return int(min(wanted, max(room, 0)))
 
 
-def _warped(scene: _Scene, values: Floats) -> NDArray[np.float32]:
+def _warp_moving(problem: _GridProblem, values: Floats) -> NDArray[np.float32]:
     """Return the moving image as the reference would see it, NaN where it ends."""
     field = None
     if values.any():
-        field = field_at_pixels(scene.grid, values.astype(np.float32))
-    still = field is None and np.array_equal(scene.matrix, np.eye(len(scene.matrix)))
+        field = field_at_pixels(problem.grid, values.astype(np.float32))
+    still = field is None and np.array_equal(
+        problem.matrix, np.eye(len(problem.matrix))
+    )
     return warp_image(
-        scene.moving,
-        scene.matrix,
+        problem.moving,
+        problem.matrix,
         displacement=field,
-        shape=scene.reference.shape,
+        shape=problem.reference.shape,
         order=0 if still else ORDER,
-        valid=scene.moving_valid,
+        valid=problem.moving_valid,
         fill_value=np.nan,
     )
 
 
-def _refined(scene: _Scene, run: Any, values: Floats, batched: bool) -> PointMatches:
+def _iterate(
+    problem: _GridProblem, run: Any, values: Floats, batched: bool
+) -> PointMatches:
     """Match windows and bend the moving image until they miss by little."""
     last, number, stiffness = None, 0, None
     while True:
         number += 1
-        pair = scene.reference, _warped(scene, values)
+        pair = problem.reference, _warp_moving(problem, values)
         windows, shape = window_pass(
-            run, pair, scene.sides, scene.spacing,
+            run, pair, problem.sides, problem.spacing,
             last=last, search=number <= SEARCHES, rounds=number, batched=batched,
         )  # fmt: skip
-        bent = _bend(scene, windows, values, stiffness)
+        bent = _fit_field(problem, windows, values, stiffness)
         believed = windows.missed[windows.found][bent.believed]
         near = len(believed) and np.median(np.abs(believed).max(axis=1)) < STRAIGHT
         same = last is not None and not (windows.found & ~last.found).any()
         if number == PASSES or not len(believed) or (near and same):
-            return _gather(scene, windows, values, bent, shape)
+            return _gather(problem, windows, values, bent, shape)
         values, last = bent.values, windows
         # Windows that were fitted tell how stiff the field is, once and for all.
         if number > 1 and bent.fit is not None:
             stiffness = bent.fit.stiffness
 
 
-def _bend(
-    scene: _Scene, windows: Windows, values: Floats, stiffness: float | None
-) -> _Bent:
+def _fit_field(
+    problem: _GridProblem, windows: Windows, values: Floats, stiffness: float | None
+) -> _FittedField:
     """Return the field through what was found, and what of that it believes.
 
     A window tells the mean of the field over its pixels. To take it for the field
@@ -326,24 +332,28 @@ def _bend(
     """
     found = windows.found
     if not found.any():
-        return _Bent(values, np.zeros(0, np.bool_), None, None, None, np.zeros(0))
+        return _FittedField(
+            values, np.zeros(0, np.bool_), None, None, None, np.zeros(0)
+        )
     points, missed = windows.points[found], windows.missed[found]
     ndim = points.shape[1]
     parts = (np.arange(INSIDE) + 0.5) * 2 / INSIDE - 1
     inside = np.stack(np.meshgrid(*[parts] * ndim, indexing="ij"), -1).reshape(-1, ndim)
     spots = points[:, None] + inside * windows.halves[found][:, None]
     before = (spots - missed[:, None]).reshape(-1, ndim)
-    mean = field_at_points(scene.grid, values, before).reshape(spots.shape).mean(axis=1)
-    overlap = count_windows(points, scene.sides)[:, None, None]
-    covariance = windows.covariance[found] + _bent_too(missed)
+    mean = (
+        field_at_points(problem.grid, values, before).reshape(spots.shape).mean(axis=1)
+    )
+    overlap = count_windows(points, problem.sides)[:, None, None]
+    covariance = windows.covariance[found] + _bending_covariance(missed)
     weights = np.linalg.inv(covariance * overlap).astype(np.float64, copy=False)
-    springs = point_springs(scene.grid, spots, missed + mean, weights, 1.0)
+    springs = point_springs(problem.grid, spots, missed + mean, weights, 1.0)
     fit, believed = solve_points(springs, points, stiffness=stiffness, robust=True)
-    middle = point_springs(scene.grid, points, missed, weights, 1.0).rows
-    return _Bent(fit.values, believed, fit, springs, middle, overlap[:, 0, 0])
+    middle = point_springs(problem.grid, points, missed, weights, 1.0).rows
+    return _FittedField(fit.values, believed, fit, springs, middle, overlap[:, 0, 0])
 
 
-def _bent_too(missed: Floats) -> Floats:
+def _bending_covariance(missed: Floats) -> Floats:
     """Return the covariance of shifts that bending inside of windows leaves."""
     away = np.linalg.norm(missed, axis=1)
     rough = (BENT * np.maximum(away, away.sum() / max(len(away), 1))) ** 2
@@ -351,15 +361,15 @@ def _bent_too(missed: Floats) -> Floats:
 
 
 def _gather(
-    scene: _Scene,
+    problem: _GridProblem,
     windows: Windows,
     values: Floats,
-    bent: _Bent,
+    bent: _FittedField,
     shape: tuple[int, ...],
 ) -> PointMatches:
     """Put what was found into the words of the result."""
     found, estimates = windows.found, windows.estimates
-    ndim = len(scene.sides)
+    ndim = len(problem.sides)
     outcome = np.empty(len(found), object)
     outcome[:] = [Outcome.NO_TEXTURE if e is None else e.outcome for e in estimates]
     alarm = np.array([1.0 if e is None else e.false_alarm for e in estimates])
@@ -370,11 +380,11 @@ def _gather(
     outcome[lies] = Outcome.CONTRADICTED
     covariance = windows.covariance.copy()
     covariance[found] += bent.doubt()[:, None, None] * np.eye(ndim)
-    covariance[found] += _bent_too(windows.missed[found])
+    covariance[found] += _bending_covariance(windows.missed[found])
     covariance[lies] = np.inf
-    before = field_at_points(scene.grid, values, windows.points - windows.missed)
+    before = field_at_points(problem.grid, values, windows.points - windows.missed)
     moving = windows.points - windows.missed - before
-    moving = apply_transform(np.linalg.inv(scene.matrix), moving)
+    moving = apply_transform(np.linalg.inv(problem.matrix), moving)
     return PointMatches(
         reference_points=windows.points.reshape(*shape, ndim),
         moving_points=moving.reshape(*shape, ndim),

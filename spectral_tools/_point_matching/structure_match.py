@@ -18,13 +18,13 @@ from .refine_pair import WINDOW_OVERLAP
 
 __all__ = [
     "FINEST",
-    "Lattice",
     "Structure",
     "StructureMatch",
-    "lattice_of",
+    "WindowModes",
     "match_structures",
-    "no_match",
-    "structure_of",
+    "structure_tensor",
+    "unmatched_structure",
+    "window_modes",
 ]
 
 
@@ -77,7 +77,7 @@ class Structure(NamedTuple):
     finest: float
 
 
-def structure_of(
+def structure_tensor(
     image: NDArray[np.floating], scale: float, valid: NDArray[np.bool_] | None = None
 ) -> Structure:
     """Return the structure of an image, at a scale in pixels.
@@ -133,7 +133,7 @@ def _roundness(slopes: list[Plane], square: Plane) -> Plane:
     return np.stack(parts)
 
 
-class Lattice(NamedTuple):
+class WindowModes(NamedTuple):
     """What all windows of one size have in common.
 
     Attributes
@@ -185,46 +185,51 @@ class StructureMatch(NamedTuple):
     outcome: Outcome
 
 
-def lattice_of(sides: Ints, finest: float) -> Lattice:
+def window_modes(sides: Ints, finest: float) -> WindowModes:
     """Return what windows share whose finest detail has a frequency, per pixel."""
     freqs = list(np.meshgrid(*frequencies(tuple(sides.tolist())), indexing="ij"))
-    rings, counts = _rings(freqs, finest)
+    rings, counts = _mode_rings(freqs, finest)
     waves = 2 * np.pi * np.stack(freqs)
-    return Lattice(sides, _window(sides), waves, rings, counts, _nearby(sides))
+    return WindowModes(
+        sides, _window(sides), waves, rings, counts, _bartlett_spectrum(sides)
+    )
 
 
-def no_match(outcome: Outcome) -> StructureMatch:
+def unmatched_structure(outcome: Outcome) -> StructureMatch:
     """Return what says that nothing was found."""
     return StructureMatch(np.zeros(3), np.full((3, 3), np.inf), 0.0, 1.0, outcome)
 
 
 def match_structures(
-    sheets: tuple[Structure, Structure], lattice: Lattice, reach: Floats, points: Floats
+    structures: tuple[Structure, Structure],
+    modes: WindowModes,
+    reach: Floats,
+    points: Floats,
 ) -> StructureMatch:
     """Find where the window around one point is around another, up to a reach.
 
     Points are of shape (2, 3), of the reference and of the moving image.
     """
-    (reference, moving), sides, window = sheets, lattice.sides, lattice.window
+    (reference, moving), sides, window = structures, modes.sides, modes.window
     start = np.rint(points - (sides - 1) / 2).astype(np.intp)
     apart = points[1] - points[0] - (start[1] - start[0])
     # A missing axis has one pixel, and no shifts.
     total = np.where(sides > 1, np.ceil(reach).astype(np.intp) + BEYOND, 0)
-    first = cut(reference, start[0], sides)
-    second = cut(moving, start[1] - total, sides + 2 * total)
+    first = cut_structure(reference, start[0], sides)
+    second = cut_structure(moving, start[1] - total, sides + 2 * total)
     # Most of an image may show nothing, or lie beyond the other one.
     if not (first.field.any() and second.field.any()):
-        return no_match(Outcome.NO_TEXTURE)
-    surface = likeness(first, second, window)
+        return unmatched_structure(Outcome.NO_TEXTURE)
+    surface = masked_correlation(first, second, window)
     if not (surface > 0).any():
-        return no_match(Outcome.NO_TEXTURE)
+        return unmatched_structure(Outcome.NO_TEXTURE)
     where, heights = local_maxima(surface, 0.0)
     places = np.stack(np.unravel_index(where, surface.shape), axis=1)
     lags = places - total
     # A top between pixels shows at the next whole lag.
     inside = (np.abs(lags - apart) <= reach + 1).all(axis=1)
     if not inside.any():
-        return no_match(Outcome.NOT_FOUND)
+        return unmatched_structure(Outcome.NOT_FOUND)
     best = int(np.argmax(np.where(inside, heights, -1.0)))
     height = float(heights[best])
     near = np.maximum(sides // 16, 3)
@@ -233,7 +238,7 @@ def match_structures(
     rival = bool((heights[inside & others] > AMBIGUOUS * height).any())
 
     lag = lags[best] + parabola_tops(surface, places[best : best + 1], False)[0]
-    found = fit_shift(first, moving, start[1], lattice, lag)
+    found = fit_structure_shift(first, moving, start[1], modes, lag)
     outcome = Outcome.MATCHED
     # A lattice meets itself everywhere, and sets the level of chance by itself.
     if rival and (false_alarm < BELIEVED or height > LOOKS_ALIKE):
@@ -246,7 +251,7 @@ def match_structures(
     return StructureMatch(shift - apart, covariance, height, false_alarm, outcome)
 
 
-def cut(structure: Structure, low: Ints, shape: Ints) -> Structure:
+def cut_structure(structure: Structure, low: Ints, shape: Ints) -> Structure:
     """Return a block, with nothing in it where the image ends."""
     field, weight, finest = structure
     sizes = np.array(weight.shape)
@@ -260,7 +265,7 @@ def cut(structure: Structure, low: Ints, shape: Ints) -> Structure:
     return Structure(block, counts, finest)
 
 
-def likeness(first: Structure, second: Structure, window: Plane) -> Plane:
+def masked_correlation(first: Structure, second: Structure, window: Plane) -> Plane:
     """Return the correlation of a windowed block with a larger one, for all lags.
 
     Both count only where both have something to say.
@@ -292,29 +297,29 @@ def likeness(first: Structure, second: Structure, window: Plane) -> Plane:
     )
     weight = float(window.sum())
     enough = shared > WINDOW_OVERLAP * weight
-    # What is left of rounding in empty corners is not a likeness.
+    # What is left of rounding in empty corners is not a masked_correlation.
     floor = 1e-5 * weight
     scale = np.sqrt(np.maximum(one, floor) * np.maximum(other, floor))
     return np.where(enough, product / scale, 0).astype(np.float32)
 
 
-def fit_shift(
-    first: Structure, moving: Structure, start: Ints, lattice: Lattice, lag: Floats
+def fit_structure_shift(
+    first: Structure, moving: Structure, start: Ints, modes: WindowModes, lag: Floats
 ) -> tuple[Floats, Floats] | None:
     """Return the shift at which two blocks agree best, and its covariance.
 
     The second block is cut anew for each step; what is left is the slope of the
     phase, weighted by how well rings of frequencies agree.
     """
-    sides, window, waves, rings, counts, _ = lattice
+    sides, window, waves, rings, counts, _ = modes
     one = forward_stack(window * first.field)
     shift = lag.copy()
     for _ in range(STEPS):
         # The second window shows what the first does, to the fraction of a pixel.
-        second = forward_stack(window * _shifted(moving, start + shift, sides))
+        second = forward_stack(window * _resampled(moving, start + shift, sides))
         powers = [_power(part) for part in (one, second)]
         cross = (one * second.conj()).sum(axis=0)
-        gains = _gains(cross.real, powers, rings, counts)
+        gains = _mode_weights(cross.real, powers, rings, counts)
         product = (counts * (gains * one * second.conj()).sum(axis=0)).astype(complex)
         bend = _curvature(product, waves, sides)
         if bend is None:
@@ -327,14 +332,14 @@ def fit_shift(
         if np.abs(step).max() < ENOUGH:
             break
     pair = one, second, gains
-    return shift, _covariance(pair, product, curvature, lattice)
+    return shift, _covariance(pair, product, curvature, modes)
 
 
 def _power(spectra: NDArray[np.complex64]) -> Plane:
     return (spectra.real**2 + spectra.imag**2).sum(axis=0)
 
 
-def _rings(freqs: list[Floats], finest: float) -> tuple[NDArray[np.intp], Floats]:
+def _mode_rings(freqs: list[Floats], finest: float) -> tuple[NDArray[np.intp], Floats]:
     """Return the ring of each mode, all of enough modes, and how often it counts.
 
     Modes that are finer than the pixels of the coarser image agree by chance alone, and
@@ -352,7 +357,7 @@ def _rings(freqs: list[Floats], finest: float) -> tuple[NDArray[np.intp], Floats
     return rings.reshape(radius.shape), counts
 
 
-def _gains(
+def _mode_weights(
     agreement: Plane, powers: list[Plane], rings: NDArray[np.intp], counts: Floats
 ) -> Plane:
     """Return the weight of each mode of the cross-spectrum."""
@@ -395,7 +400,7 @@ def _covariance(
     pair: tuple[Spectra, Spectra, Plane],
     product: NDArray[np.complex128],
     curvature: Floats,
-    lattice: Lattice,
+    modes: WindowModes,
 ) -> Floats:
     """Return the covariance of the shift at the top of the weighted product.
 
@@ -403,7 +408,7 @@ def _covariance(
     what two instruments see differently is as good as noise, but not the same
     everywhere.
     """
-    sides, _, waves, _, counts, nearby = lattice
+    sides, _, waves, _, counts, nearby = modes
     shape, axes = tuple(sides.tolist()), np.flatnonzero(sides > 1)
     one, second, gains = pair
     weighted, small = gains * one, np.linalg.inv(curvature)
@@ -428,7 +433,7 @@ def _covariance(
     return covariance
 
 
-def _nearby(sides: Ints) -> Floats:
+def _bartlett_spectrum(sides: Ints) -> Floats:
     """Return the spectrum of weights of pairs of pixels, less the further apart."""
     lines = []
     for size in sides.tolist():
@@ -438,11 +443,11 @@ def _nearby(sides: Ints) -> Floats:
     return forward_stack(kernel).real
 
 
-def _shifted(moving: Structure, start: Floats, sides: Ints) -> Plane:
+def _resampled(moving: Structure, start: Floats, sides: Ints) -> Plane:
     """Return the field of a block that starts between pixels, by a cubic spline."""
     whole = np.rint(start).astype(np.intp)
     rim = np.where(sides > 1, RIM, 0)
-    block = cut(moving, whole - rim, sides + 2 * rim).field
+    block = cut_structure(moving, whole - rim, sides + 2 * rim).field
     shown = np.stack([spline_filter(part, 3, output=np.float32) for part in block])
     # A shift is the same for all pixels, and so axis by axis.
     for axis in np.flatnonzero(sides > 1).tolist():
@@ -451,13 +456,13 @@ def _shifted(moving: Structure, start: Floats, sides: Ints) -> Plane:
         lines = np.moveaxis(shown, axis + 1, -1)
         total = sum(
             weight * lines[..., first : first + size]
-            for first, weight in enumerate(_bumps(part - low), RIM + low - 1)
+            for first, weight in enumerate(_bspline_weights(part - low), RIM + low - 1)
         )
         shown = np.moveaxis(np.asarray(total), -1, axis + 1)
     return shown
 
 
-def _bumps(part: float) -> list[float]:
+def _bspline_weights(part: float) -> list[float]:
     """Return what four cubic B-splines are between the middle two."""
     weights = np.empty((4, 1))
     spline_weights(3, np.array([part]), 1, weights)

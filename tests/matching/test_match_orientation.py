@@ -10,7 +10,10 @@ from skimage import io
 import spectral_tools as spt
 from spectral_tools._matching.orientation.match_orientation import match_sketches
 from spectral_tools._matching.orientation.pose_fit import fit_pose
-from spectral_tools._matching.orientation.pose_images import make_sheet, make_sketch
+from spectral_tools._matching.orientation.pose_images import (
+    make_sketch,
+    make_spline_image,
+)
 from spectral_tools._matching.orientation.pose_search import Range
 
 
@@ -167,7 +170,7 @@ def test_small_images_that_are_unrelated_are_not_believed(rng):
 def test_whole_images_take_one_step_after_the_small_ones(rng):
     truth = pose(0.8, shift=(5, -9), shape=(330, 340))
     pair = picture_pair(truth, rng, shape=(330, 340))
-    sheets = [make_sheet(image.astype(np.float32), None) for image in pair]
+    sheets = [make_spline_image(image.astype(np.float32), None) for image in pair]
     first = fit_pose(*sheets, truth, scale=False)
     again = fit_pose(*sheets, first.matrix, scale=False, near=True)
     assert first.steps > 1
@@ -300,7 +303,7 @@ def test_rings_that_turn_on_themselves_are_ambiguous(law, rng):
     truth = pose(1.1, shift=(4, -7))
     middle = spt.apply_transform(np.linalg.inv(truth), (75, 50))
     places = [spt.apply_transform(way, middle) for way in found.alternatives]
-    # Places that were not fitted are right to a few pixels.
+    # RankedPoses that were not fitted are right to a few pixels.
     assert np.hypot(*(np.array(places) - (75, 50)).T).min() < 3
 
 

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import gaussian_filter
 
 import spectral_tools as spt
-from spectral_tools._point_matching.structure_match import structure_of
+from spectral_tools._point_matching.structure_match import structure_tensor
 
 SHAPE = (260, 280)
 OFFSET = np.array([11.0, -7.0])
@@ -45,10 +45,10 @@ def rms(error):
 def test_structure_does_not_depend_on_contrast():
     rng = np.random.default_rng(1)
     scene = gaussian_filter(rng.normal(size=(80, 90)), 2) * 10
-    plain = structure_of(scene, 1.0).field
+    plain = structure_tensor(scene, 1.0).field
     # Smoothing comes before gradients, so that a law that bends is felt a little.
     for other in (-scene, 5 * scene + 3, np.tanh(-0.3 * scene)):
-        field = structure_of(other, 1.0).field
+        field = structure_tensor(other, 1.0).field
         assert (plain * field).sum() > 0.97 * np.sqrt(
             (plain**2).sum() * (field**2).sum()
         )
@@ -56,7 +56,7 @@ def test_structure_does_not_depend_on_contrast():
 
 def test_structure_turns_with_the_image():
     scene = gaussian_filter(np.random.default_rng(2).normal(size=(80, 80)), 2)
-    plain, turned = structure_of(scene, 1.0), structure_of(np.rot90(scene), 1.0)
+    plain, turned = structure_tensor(scene, 1.0), structure_tensor(np.rot90(scene), 1.0)
     # The double angle of a quarter turn is a half turn: both channels change sign.
     assert_allclose(
         turned.field, -np.rot90(plain.field, axes=(2, 3)), rtol=0, atol=2e-5
@@ -67,12 +67,12 @@ def test_pixels_that_do_not_count_leave_no_edges():
     scene = gaussian_filter(np.random.default_rng(3).normal(size=(80, 90)), 2)
     holed = scene.copy()
     holed[20:40, 30:60] = np.nan
-    structure = structure_of(holed, 1.0)
+    structure = structure_tensor(holed, 1.0)
     assert not structure.field[:, 0, 19:41, 29:61].any()
     far = structure.weight[0] > 0
     far[12:48, 22:68] = False
     assert_allclose(
-        structure.field[:, 0][:, far], structure_of(scene, 1.0).field[:, 0][:, far],
+        structure.field[:, 0][:, far], structure_tensor(scene, 1.0).field[:, 0][:, far],
         rtol=0, atol=0.05,
     )  # fmt: skip
 

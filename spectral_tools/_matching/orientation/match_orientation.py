@@ -14,8 +14,14 @@ from ..._shared.results import Outcome, result
 from ..ambiguity import periodic_copies
 from ..phase_correlate import AMBIGUOUS, BELIEVED, LOOKS_ALIKE
 from .pose_fit import PoseFit, fit_pose, pose_matrix, travel
-from .pose_images import Sheet, Sketch, lay_over, make_sheet, make_sketch
-from .pose_search import Place, Range, find_places, shrinking, suggest_turns
+from .pose_images import (
+    Sketch,
+    SplineImage,
+    make_sketch,
+    make_spline_image,
+    resample_onto,
+)
+from .pose_search import Range, RankedPose, search_poses, shrinking, suggest_turns
 
 __all__ = ["OrientationEstimate", "match_orientation", "match_sketches"]
 
@@ -41,7 +47,7 @@ BEYOND = 0.02
 SURE, APART = 5.0, 2.0
 
 
-def corners_apart(shape: tuple[int, ...], one: Floats, other: Floats) -> float:
+def corner_distance(shape: tuple[int, ...], one: Floats, other: Floats) -> float:
     """Return how far apart two matrices bring the corners of an image."""
     rows, cols = shape[0] - 1, shape[1] - 1
     corners = np.array([(0, 0, 1), (0, cols, 1), (rows, 0, 1), (rows, cols, 1)])
@@ -49,29 +55,31 @@ def corners_apart(shape: tuple[int, ...], one: Floats, other: Floats) -> float:
     return float(np.hypot(*apart.T).max())
 
 
-def far_apart(shape: tuple[int, ...], matrix: Floats) -> float:
+def distinct_distance(shape: tuple[int, ...], matrix: Floats) -> float:
     """Return how far apart the corners of poses that differ are."""
     size = math.sqrt(abs(float(np.linalg.det(matrix[:2, :2]))))
     return SAME * size * math.hypot(shape[0] - 1, shape[1] - 1)
 
 
-def standing_by(
-    shape: tuple[int, ...], best: Place, places: list[Place]
+def rival_poses(
+    shape: tuple[int, ...], best: RankedPose, places: list[RankedPose]
 ) -> list[Floats]:
     """Return the other places that are nearly as high as the best one."""
-    far = far_apart(shape, best.matrix)
+    far = distinct_distance(shape, best.matrix)
     return [
         place.matrix
         for place in places
         if place.height >= AMBIGUOUS * best.height
-        and corners_apart(shape, place.matrix, best.matrix) > far
+        and corner_distance(shape, place.matrix, best.matrix) > far
     ]
 
 
-def periods_away(reference: Sketch, moving: Sketch, matrix: Floats) -> list[Floats]:
+def periodic_poses(reference: Sketch, moving: Sketch, matrix: Floats) -> list[Floats]:
     """Return poses one period of the scene away at which the images agree as well."""
     to0, to1 = shrinking(reference.factor), shrinking(moving.factor)
-    other = lay_over(reference.small, moving.small, to0 @ matrix @ np.linalg.inv(to1))
+    other = resample_onto(
+        reference.small, moving.small, to0 @ matrix @ np.linalg.inv(to1)
+    )
     copies = periodic_copies(
         reference.small.pixels[np.newaxis], other[np.newaxis], np.zeros(3)
     )
@@ -83,15 +91,17 @@ def periods_away(reference: Sketch, moving: Sketch, matrix: Floats) -> list[Floa
     return found
 
 
-def slid_along(still: Sheet, turned: Sheet, fit: PoseFit, scale: bool) -> list[Floats]:
-    """Return poses, of two sheets, to which the scene slides on itself.
+def symmetric_poses(
+    still: SplineImage, turned: SplineImage, fit: PoseFit, scale: bool
+) -> list[Floats]:
+    """Return poses, of two images, to which the scene slides on itself.
 
     Rings turn about their middle, and stripes move along themselves. Then one change of
     pose hardly shows; the images are fitted some way along it, both ways.
     """
     if fit.hold > FIRM:
         return []
-    far = far_apart(turned.pixels.shape, fit.matrix)
+    far = distinct_distance(turned.pixels.shape, fit.matrix)
     reach = math.hypot(*still.pixels.shape) / 2
     part = fit.loose * (far / PARTS / max(travel(fit.loose, reach), 1e-30))
     found = []
@@ -102,7 +112,7 @@ def slid_along(still: Sheet, turned: Sheet, fit: PoseFit, scale: bool) -> list[F
             other is not None
             and other.significance >= AMBIGUOUS * fit.significance
             and other.correlation >= AMBIGUOUS * fit.correlation
-            and corners_apart(turned.pixels.shape, other.matrix, fit.matrix) > far / 2
+            and corner_distance(turned.pixels.shape, other.matrix, fit.matrix) > far / 2
         ):
             found.append(other.matrix)
     return found
@@ -207,7 +217,7 @@ def match_orientation(
         return nothing_found(Outcome.NO_TEXTURE)
     found = match_sketches(first, second, wanted, min_overlap)
     settled = wanted.free or found.outcome != Outcome.MATCHED
-    if not settled and grows_away(first, second, found.matrix):
+    if not settled and has_other_scale(first, second, found.matrix):
         return replace(found, outcome=Outcome.BEYOND_BOUND)
     return found
 
@@ -293,7 +303,7 @@ def match_sketches(
     """Find the pose of one sketched image in another."""
     if reference is None or moving is None:
         return nothing_found(Outcome.NO_TEXTURE)
-    found = find_places(reference, moving, suggest_turns(reference, moving, wanted))
+    found = search_poses(reference, moving, suggest_turns(reference, moving, wanted))
     places = _with_overlap(reference, moving, found.places, min_overlap)
     fits = None
     for place, _ in places[:TRIED]:
@@ -313,10 +323,10 @@ def match_sketches(
     believed, rivals = found.false_alarm < BELIEVED, list[Floats]()
     if inside and overlap >= min_overlap:
         if believed:
-            rivals = standing_by(moving.shape, best, [place for place, _ in places])
+            rivals = rival_poses(moving.shape, best, [place for place, _ in places])
         # What repeats itself everywhere sets the level of chance by itself.
         if believed or fits.whole.fit.correlation > LOOKS_ALIKE:
-            rivals += _copies(reference, moving, fits)
+            rivals += _self_similar_poses(reference, moving, fits)
         outcome = Outcome.MATCHED if believed else Outcome.NOT_FOUND
         outcome = Outcome.AMBIGUOUS if rivals else outcome
     else:
@@ -336,7 +346,7 @@ def match_sketches(
     )
 
 
-def grows_away(reference: Sketch, moving: Sketch, matrix: Floats) -> bool:
+def has_other_scale(reference: Sketch, moving: Sketch, matrix: Floats) -> bool:
     """Tell whether the images differ in scale, so that a pose without it is wrong.
 
     What a turn and a shift leave then grows from the middle to the corners.
@@ -351,7 +361,7 @@ def grows_away(reference: Sketch, moving: Sketch, matrix: Floats) -> bool:
     sigma = math.sqrt(free.fit.covariance[1, 1])
     return (
         abs(0.5 * math.log(ratio)) > SURE * sigma
-        and corners_apart(moving.shape, other, matrix) > APART
+        and corner_distance(moving.shape, other, matrix) > APART
     )
 
 
@@ -389,8 +399,8 @@ def overlap_share(reference: Sketch, moving: Sketch, matrix: Floats) -> float:
 
 
 def _with_overlap(
-    reference: Sketch, moving: Sketch, places: list[Place], least: float
-) -> list[tuple[Place, float]]:
+    reference: Sketch, moving: Sketch, places: list[RankedPose], least: float
+) -> list[tuple[RankedPose, float]]:
     shares = [overlap_share(reference, moving, place.matrix) for place in places]
     return [
         (place, share)
@@ -399,20 +409,20 @@ def _with_overlap(
     ]
 
 
-def _copies(reference: Sketch, moving: Sketch, fits: _Fits) -> list[Floats]:
+def _self_similar_poses(reference: Sketch, moving: Sketch, fits: _Fits) -> list[Floats]:
     """Return other poses at which the scene meets itself."""
-    found = periods_away(reference, moving, fits.whole.forward())
-    sheets = reference.small, moving.small
-    still, turned = sheets[::-1] if fits.small.swapped else sheets
+    found = periodic_poses(reference, moving, fits.whole.forward())
+    images = reference.small, moving.small
+    still, turned = images[::-1] if fits.small.swapped else images
     to0, to1 = shrinking(reference.factor), shrinking(moving.factor)
-    for slid in slid_along(still, turned, fits.small.fit, scale=fits.scale):
+    for slid in symmetric_poses(still, turned, fits.small.fit, scale=fits.scale):
         way = np.linalg.inv(slid) if fits.small.swapped else slid
         found.append(np.linalg.inv(to0) @ way @ to1)
     return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Refined:
+class _DirectedFit:
     fit: PoseFit
     swapped: bool  # whether the reference was turned
 
@@ -425,8 +435,8 @@ class _Refined:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Fits:
-    small: _Refined
-    whole: _Refined
+    small: _DirectedFit
+    whole: _DirectedFit
     scale: bool  # whether it is free
 
 
@@ -439,20 +449,25 @@ def _refine(
     small = _fit(reference.small, moving.small, start, scale, near=False)
     if small is None:
         return None
-    whole: _Refined | None = small
+    whole: _DirectedFit | None = small
     if max(reference.factor, moving.factor) > 1:
-        sheets = [
-            sketch.small if sketch.factor == 1 else make_sheet(*sketch.full)
+        images = [
+            sketch.small if sketch.factor == 1 else make_spline_image(*sketch.full)
             for sketch in (reference, moving)
         ]
         start = np.linalg.inv(to0) @ small.forward() @ to1
-        whole = _fit(sheets[0], sheets[1], start, scale, near=True)
+        whole = _fit(images[0], images[1], start, scale, near=True)
     return None if whole is None else _Fits(small=small, whole=whole, scale=scale)
 
 
 def _fit(
-    reference: Sheet, moving: Sheet, start: Floats, scale: bool, *, near: bool
-) -> _Refined | None:
+    reference: SplineImage,
+    moving: SplineImage,
+    start: Floats,
+    scale: bool,
+    *,
+    near: bool,
+) -> _DirectedFit | None:
     """Fit with the coarser image turned, so that sampling it loses nothing."""
     swapped = abs(float(np.linalg.det(start[:2, :2]))) < 1
     if swapped:
@@ -460,10 +475,10 @@ def _fit(
         fit = fit_pose(moving, reference, back, scale=scale, near=near)
     else:
         fit = fit_pose(reference, moving, start, scale=scale, near=near)
-    return None if fit is None else _Refined(fit=fit, swapped=swapped)
+    return None if fit is None else _DirectedFit(fit=fit, swapped=swapped)
 
 
-def _at_centre(refined: _Refined, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+def _at_centre(refined: _DirectedFit, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Return the matrix, and the covariance at the centre of the moving image."""
     fit, matrix = refined.fit, refined.forward()
     pivot, change = fit.centre, np.eye(4)

@@ -17,7 +17,7 @@ from ..._spectral.ring_kernels import (
     whiten_modes,
 )
 from ..shift_fit import STEP_FLOOR, STEP_SIGMAS
-from .pose_images import Sheet, faded_pair
+from .pose_images import SplineImage, tapered_pair
 from .pose_kernels import pose_sums
 
 __all__ = ["PoseFit", "fit_pose", "pose_matrix", "travel"]
@@ -46,12 +46,12 @@ LEAST_PIXELS = 40.0
 class PoseFit:
     """What one fit found."""
 
-    matrix: Floats  # (3, 3), from the turned sheet to the other
+    matrix: Floats  # (3, 3), from the turned image to the other
     covariance: Floats  # (4, 4) of angle, log scale, and shift at `centre`
-    centre: Floats  # (2,), in the sheet that stays
+    centre: Floats  # (2,), in the image that stays
     correlation: float
     significance: float
-    overlap: float  # pixels of the sheet that stays
+    overlap: float  # pixels of the image that stays
     loose: Floats  # (4,), the change of pose that is known least
     hold: float  # how well: 1 for a scene that has as much detail along all axes
     steps: int
@@ -68,11 +68,16 @@ def pose_matrix(pose: Floats, centre: Floats) -> Floats:
 
 
 def fit_pose(
-    still: Sheet, turned: Sheet, start: Floats, *, scale: bool, near: bool = False
+    still: SplineImage,
+    turned: SplineImage,
+    start: Floats,
+    *,
+    scale: bool,
+    near: bool = False,
 ) -> PoseFit | None:
     """Refine the matrix from `turned` to `still`; None where nothing is coherent.
 
-    # Strategy: the turned sheet is sampled on the pixels of the other, both are faded
+    # Strategy: the turned image is sampled on the pixels of the other, both are faded
     # alike at the ends of what they share and filtered so that each ring of
     # frequencies counts by its measured coherence. One Gauss-Newton step then finds the
     # four parameters from slopes; what two filtered images tell is antisymmetric
@@ -87,7 +92,7 @@ def fit_pose(
     share = NEWTON if near else 1.0
     while True:
         used += 1
-        step = _step(still, turned, matrix, (low, high), scale)
+        step = _gauss_newton_step(still, turned, matrix, (low, high), scale)
         if step is None:
             return None
         pose = step.pose.copy()
@@ -95,7 +100,7 @@ def fit_pose(
         if moved > STRIDE:
             pose *= STRIDE / moved
         matrix = pose_matrix(pose, centre) @ matrix
-        if _farthest(matrix, start, turned) > TRAVEL:
+        if _largest_corner_distance(matrix, start, turned) > TRAVEL:
             return None
         # A step leaves about the same share of the error as the one before it did.
         if used > 1:
@@ -131,17 +136,17 @@ def _corners(shape: tuple[int, ...]) -> Floats:
     return np.array([(-0.5, -0.5), (-0.5, cols), (rows, -0.5), (rows, cols)])
 
 
-def _farthest(one: Floats, other: Floats, turned: Sheet) -> float:
-    """Return how far apart two matrices bring the corners of a sheet."""
+def _largest_corner_distance(one: Floats, other: Floats, turned: SplineImage) -> float:
+    """Return how far apart two matrices bring the corners of an image."""
     corners = _corners(turned.pixels.shape)
     apart = corners @ (one - other)[:2, :2].T + (one - other)[:2, 2]
     return float(np.hypot(*apart.T).max())
 
 
 def _common_box(
-    still: Sheet, turned: Sheet, matrix: Floats
+    still: SplineImage, turned: SplineImage, matrix: Floats
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the box of the pixels of `still` that the turned sheet can cover."""
+    """Return the box of the pixels of `still` that the turned image can cover."""
     ends = _corners(turned.pixels.shape) @ matrix[:2, :2].T + matrix[:2, 2]
     low = np.maximum(np.floor(ends.min(axis=0)), 0).astype(np.intp)
     high = np.minimum(np.ceil(ends.max(axis=0)) + 1, still.pixels.shape)
@@ -149,7 +154,7 @@ def _common_box(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Step:
+class _GaussNewtonStep:
     pose: Floats
     covariance: Floats
     correlation: float
@@ -159,15 +164,15 @@ class _Step:
     hold: float
 
 
-def _step(
-    still: Sheet,
-    turned: Sheet,
+def _gauss_newton_step(
+    still: SplineImage,
+    turned: SplineImage,
     matrix: Floats,
     box: tuple[NDArray[np.intp], NDArray[np.intp]],
     scale: bool,
-) -> _Step | None:
+) -> _GaussNewtonStep | None:
     """Return one Gauss-Newton step, and what it knows."""
-    pair, window, correlation = faded_pair(still, turned, matrix, box)
+    pair, window, correlation = tapered_pair(still, turned, matrix, box)
     square = np.square(window)
     squares = float(square.sum(dtype=np.float64))
     if squares < LEAST_PIXELS:
@@ -175,14 +180,14 @@ def _step(
     fourths = float(np.square(square).sum(dtype=np.float64))
     shape = pair.shape[1:]
     spectra = forward_pair(pair[:, np.newaxis])
-    known = _weigh(spectra, shape, squares**2 / fourths / math.prod(shape))
+    known = _weigh_coherence(spectra, shape, squares**2 / fourths / math.prod(shape))
     if known is None:
         return None
     images, slopes = _slopes(spectra[:, 0], shape)
     size = box[1] - box[0]
     inside = (slice(None), slice(size[0]), slice(size[1]))
     centre = (size - 1) / 2
-    blocks = _Blocks(size)
+    blocks = _BlockSums(size)
     pose_sums(
         images[0][inside[1:]], images[1][inside[1:]],
         slopes[0][inside], slopes[1][inside], centre, BLOCK,
@@ -190,20 +195,20 @@ def _step(
     )  # fmt: skip
     weight = _local_weight(blocks, square, known)
     free = np.array([0, 1, 2, 3] if scale else [0, 2, 3])
-    expected = 0.5 * known.steepness * _moments(square, centre) / squares
+    expected = 0.5 * known.steepness * _isotropic_curvature(square, centre) / squares
     curvature = np.tensordot(weight, blocks.curvature)
-    inverse_curvature, weakest, hold = _invert(
+    inverse_curvature, weakest, hold = _regularised_inverse(
         curvature[np.ix_(free, free)], expected[np.ix_(free, free)]
     )
     pose, loose, covariance = np.zeros(4), np.zeros(4), np.zeros((4, 4))
     loose[free] = weakest
     pose[free] = inverse_curvature @ np.tensordot(weight, blocks.scores)[free]
     unit = fourths / squares**2
-    scatter = _scatter(
+    scatter = _overdispersion(
         weight[..., np.newaxis] * blocks.scores[..., free], unit, inverse_curvature
     )
     covariance[np.ix_(free, free)] = inverse_curvature * (unit * scatter)
-    return _Step(
+    return _GaussNewtonStep(
         pose=pose,
         covariance=covariance,
         correlation=correlation,
@@ -214,7 +219,7 @@ def _step(
     )
 
 
-class _Blocks:
+class _BlockSums:
     """Sums over square blocks of the box."""
 
     def __init__(self, size: NDArray[np.intp]) -> None:
@@ -224,7 +229,9 @@ class _Blocks:
         self.unlike = np.zeros((rows, cols))
 
 
-def _local_weight(blocks: _Blocks, square: Plane, known: "_Weights") -> Floats:
+def _local_weight(
+    blocks: _BlockSums, square: Plane, known: "_CoherenceWeights"
+) -> Floats:
     """Return how much each block counts beside an even scene in even noise.
 
     Signal and noise are measured block by block, relative to the mean. Where there is
@@ -245,7 +252,7 @@ def _local_weight(blocks: _Blocks, square: Plane, known: "_Weights") -> Floats:
     return signal * (mixed + bare) / (noise * (signal * mixed + noise * bare))
 
 
-def _scatter(scores: Floats, unit: float, inverse_curvature: Floats) -> float:
+def _overdispersion(scores: Floats, unit: float, inverse_curvature: Floats) -> float:
     """Return by how much the blocks scatter more than they should, at least 1.
 
     They do where the one image is not just the other, moved: sections stretch.
@@ -261,7 +268,7 @@ def _scatter(scores: Floats, unit: float, inverse_curvature: Floats) -> float:
     return max(found / expected / (1 + doubt), 1.0)
 
 
-def _moments(square: Plane, centre: Floats) -> Floats:
+def _isotropic_curvature(square: Plane, centre: Floats) -> Floats:
     """Return what the curvature is where the slopes are alike along both axes."""
     down = square.sum(axis=1, dtype=np.float64)
     along = square.sum(axis=0, dtype=np.float64)
@@ -279,7 +286,9 @@ def _moments(square: Plane, centre: Floats) -> Floats:
     )
 
 
-def _invert(curvature: Floats, expected: Floats) -> tuple[Floats, Floats, float]:
+def _regularised_inverse(
+    curvature: Floats, expected: Floats
+) -> tuple[Floats, Floats, float]:
     """Return the inverse of the curvature, or of the expected one far from the top.
 
     Also returns the direction of the smallest curvature, and its share of the
@@ -294,7 +303,7 @@ def _invert(curvature: Floats, expected: Floats) -> tuple[Floats, Floats, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Weights:
+class _CoherenceWeights:
     """What the spectra of two aligned images tell."""
 
     significance: float  # how far the coherence is from none
@@ -303,9 +312,9 @@ class _Weights:
     bare: float  # and by noise alone
 
 
-def _weigh(
+def _weigh_coherence(
     spectra: NDArray[np.complex64], shape: tuple[int, ...], share: float
-) -> _Weights | None:
+) -> _CoherenceWeights | None:
     """Filter both spectra so that their product is weighted by the coherence."""
     edges = ring_edges(
         np.array((1, *shape)),
@@ -341,7 +350,7 @@ def _weigh(
     # The table is of half of the modes.
     steepness = 2 * float((square * weight * coherence).sum()) / math.prod(shape)
     rest = square * weight**2 * (1 - coherence)
-    return _Weights(
+    return _CoherenceWeights(
         significance=significance,
         steepness=steepness,
         mixed=float((rest * 2 * coherence).sum()),

@@ -23,12 +23,12 @@ from .pose_kernels import polar_power, sample_turned
 __all__ = [
     "RAYS",
     "STEP",
-    "Sheet",
     "Sketch",
-    "faded_pair",
-    "lay_over",
-    "make_sheet",
+    "SplineImage",
     "make_sketch",
+    "make_spline_image",
+    "resample_onto",
+    "tapered_pair",
 ]
 
 
@@ -57,7 +57,7 @@ CAP = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sheet:
+class SplineImage:
     """An image that is ready to be turned."""
 
     pixels: Plane  # zero where it does not count
@@ -67,9 +67,9 @@ class Sheet:
     depth: Plane  # how deep a pixel lies among those that count; empty if all do
 
 
-def make_sheet(
+def make_spline_image(
     pixels: Plane, valid: NDArray[np.bool_] | None, order: int = ORDER
-) -> Sheet:
+) -> SplineImage:
     """Return an image with the coefficients of its spline."""
     pad = spline_margin(order, pixels.dtype)
     box = np.pad(pixels, pad, mode="reflect")
@@ -81,12 +81,12 @@ def make_sheet(
     if valid is not None:
         deep = distance_transform_edt(valid) - 0.5 - MARGIN
         depth = np.maximum(deep, 0).astype(np.float32)
-    return Sheet(pixels=pixels, sharp=sharp, box=box, pad=pad, depth=depth)
+    return SplineImage(pixels=pixels, sharp=sharp, box=box, pad=pad, depth=depth)
 
 
-def faded_pair(
-    still: Sheet,
-    turned: Sheet,
+def tapered_pair(
+    still: SplineImage,
+    turned: SplineImage,
     matrix: Floats,
     box: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> tuple[Plane, Plane, float]:
@@ -136,9 +136,9 @@ def _likeness(first: Plane, second: Plane, window: Plane) -> float:
 
 
 def _window(
-    still: Sheet, low: NDArray[np.intp], high: NDArray[np.intp], width: float
+    still: SplineImage, low: NDArray[np.intp], high: NDArray[np.intp], width: float
 ) -> Plane:
-    """Return the part of the window that belongs to the sheet that stays."""
+    """Return the part of the window that belongs to the image that stays."""
     border = math.ceil(MARGIN)
     tapers = []
     for size, start, stop in zip(still.pixels.shape, low, high, strict=True):
@@ -161,8 +161,8 @@ def _sharpen(pixels: Plane) -> Plane:
     return pixels - coarse
 
 
-def lay_over(still: Sheet, turned: Sheet, matrix: Floats) -> Plane:
-    """Return the one sheet on the pixels of the other, and zero beyond its ends."""
+def resample_onto(still: SplineImage, turned: SplineImage, matrix: Floats) -> Plane:
+    """Return the one image on the pixels of the other, and zero beyond its ends."""
     inward: Floats = np.linalg.inv(matrix).astype(np.float64, copy=False)
     values = np.empty_like(still.pixels)
     window = np.ones_like(values)
@@ -183,9 +183,9 @@ class Sketch:
 
     shape: tuple[int, ...]
     full: tuple[Plane, NDArray[np.bool_] | None]
-    small: Sheet
+    small: SplineImage
     factor: int
-    thumb: Sheet  # whitened
+    thumb: SplineImage  # whitened
     thumb_factor: int  # of the image
     polar: NDArray[np.complex64]  # transform of the map
     energy: Floats  # of each ring of the map
@@ -210,9 +210,9 @@ def make_sketch(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> Sketch 
     return Sketch(
         shape=image.shape,
         full=pixels,
-        small=make_sheet(*small),
+        small=make_spline_image(*small),
         factor=factor,
-        thumb=make_sheet(thumb, None, 3),
+        thumb=make_spline_image(thumb, None, 3),
         thumb_factor=factor * again,
         polar=forward(canvas),
         energy=np.square(polar).sum(axis=1, dtype=np.float64),

@@ -19,11 +19,11 @@ from .pose_images import RAYS, STEP, Sketch
 from .pose_kernels import sample_turned
 
 __all__ = [
-    "Place",
-    "Places",
     "Range",
+    "RankedPose",
+    "RankedPoses",
     "Turn",
-    "find_places",
+    "search_poses",
     "shrinking",
     "suggest_turns",
 ]
@@ -81,7 +81,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Place:
+class RankedPose:
     """A turn with a shift."""
 
     matrix: Floats  # (3, 3), from moving to reference, of the whole images
@@ -89,10 +89,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Places:
-    """Places that may be right, best first, and what chance does."""
+class RankedPoses:
+    """Poses that may be right, best first, and what chance does."""
 
-    places: list[Place]
+    places: list[RankedPose]
     false_alarm: float
 
 
@@ -102,9 +102,9 @@ def suggest_turns(reference: Sketch, moving: Sketch, wanted: Range) -> list[Turn
     for mirrored in (False, True) if wanted.mirror else (False,):
         surface, first = _polar_surface(reference, moving, wanted, mirrored)
         if wanted.angles is None:
-            turns += _highest(surface, first, wanted, mirrored)
+            turns += _polar_peaks(surface, first, wanted, mirrored)
         else:
-            turns += _along(surface, first, wanted, mirrored)
+            turns += _at_given_angles(surface, first, wanted, mirrored)
     if wanted.angles is not None:
         return [turn for _, turn in turns]
     turns.sort(key=lambda entry: -entry[0])
@@ -138,7 +138,7 @@ def _polar_surface(
     return chosen.astype(np.float32), -begin * STEP - ratio
 
 
-def _highest(
+def _polar_peaks(
     surface: Plane, first: float, wanted: Range, mirrored: bool
 ) -> list[tuple[float, Turn]]:
     """Return the highest maxima of a surface of angles and scales."""
@@ -161,7 +161,7 @@ def _highest(
     return found
 
 
-def _along(
+def _at_given_angles(
     surface: Plane, first: float, wanted: Range, mirrored: bool
 ) -> list[tuple[float, Turn]]:
     """Return the turns by the angles that are wanted, each with its best scale."""
@@ -179,14 +179,16 @@ def _along(
     return found
 
 
-def find_places(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Places:
+def search_poses(reference: Sketch, moving: Sketch, turns: list[Turn]) -> RankedPoses:
     """Return where the turned image fits best, for all turns together."""
-    found: list[tuple[float, int, int, _Frame, Floats]] = []
+    found: list[tuple[float, int, int, _TurnedThumb, Floats]] = []
     surfaces: list[NDArray[np.float32]] = []
     owners: list[Turn] = []
     for turn in turns:
-        frame = _frame(reference, moving, turn)
-        for half, (heights, lags) in enumerate(_shifts(frame)[: 1 + turn.both]):
+        frame = _turn_thumb(reference, moving, turn)
+        for half, (heights, lags) in enumerate(
+            _translation_peaks(frame)[: 1 + turn.both]
+        ):
             owner = replace(frame, half=half)
             found += [
                 (float(height), len(surfaces), rank, owner, lag)
@@ -195,14 +197,15 @@ def find_places(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Places:
             surfaces.append(heights)
             owners.append(turn)
     if not found:
-        return Places(places=[], false_alarm=1.0)
+        return RankedPoses(places=[], false_alarm=1.0)
     found.sort(key=lambda entry: -entry[0])
     top, winner = found[0][:2]
     # Chance is what the other turns show, and the rest of the best surface.
     chance = [
         heights
         for index, heights in enumerate(surfaces)
-        if index != winner and not _near(owners[index], owners[winner], index - winner)
+        if index != winner
+        and not _is_same_turn(owners[index], owners[winner], index - winner)
     ]
     chance.append(surfaces[winner][PEAKS:])
     everything = np.concatenate(chance)
@@ -210,18 +213,18 @@ def find_places(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Places:
     alarm = 1.0
     if len(everything) >= FEWEST:
         alarm = chance_level(top, everything, trials)[0]
-        few = len(surfaces) * FREEDOM * _few(*found[0][3:])
+        few = len(surfaces) * FREEDOM * _chance_of_few_places(*found[0][3:])
         alarm = min(max(alarm, few), 1.0)
-    return Places(
+    return RankedPoses(
         places=[
-            Place(matrix=_matrix(reference, moving, frame, lag), height=height)
+            RankedPose(matrix=_matrix(reference, moving, frame, lag), height=height)
             for height, _, _, frame, lag in found
         ],
         false_alarm=alarm,
     )
 
 
-def _near(one: Turn, other: Turn, apart: int) -> bool:
+def _is_same_turn(one: Turn, other: Turn, apart: int) -> bool:
     """Tell whether two surfaces are of nearly the same turn."""
     if one is other:  # half a turn apart
         return False
@@ -242,7 +245,7 @@ def shrinking(factor: int) -> Floats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Frame:
+class _TurnedThumb:
     """One thumb, and the other one turned onto pixels of the same size."""
 
     still: Plane
@@ -252,7 +255,7 @@ class _Frame:
     half: int = 0  # whether it is turned round by half a turn more
 
 
-def _frame(reference: Sketch, moving: Sketch, turn: Turn) -> _Frame:
+def _turn_thumb(reference: Sketch, moving: Sketch, turn: Turn) -> _TurnedThumb:
     linear = (
         shrinking(reference.thumb_factor)
         @ turn.matrix()
@@ -276,10 +279,12 @@ def _frame(reference: Sketch, moving: Sketch, turn: Turn) -> _Frame:
         other.box, other.pad, 3, inward[:2, :2].copy(), inward[:2, 2].copy(),
         other.depth, 2.0, 0.0, 1.0, values, window,
     )  # fmt: skip
-    return _Frame(still=first, turned=values * window, matrix=frame, swapped=swapped)
+    return _TurnedThumb(
+        still=first, turned=values * window, matrix=frame, swapped=swapped
+    )
 
 
-def _shifts(frame: _Frame) -> list[tuple[NDArray[np.float32], Floats]]:
+def _translation_peaks(frame: _TurnedThumb) -> list[tuple[NDArray[np.float32], Floats]]:
     """Correlate at every shift, as it is and turned round.
 
     Returns for each all maxima, in standard deviations, the highest first, and where
@@ -295,12 +300,14 @@ def _shifts(frame: _Frame) -> list[tuple[NDArray[np.float32], Floats]]:
     products = (pair[0] * pair[1].conj(), 0), (pair[0] * pair[1], sides - 1)
     answers = []
     for product, end in products:
-        heights, lags = _maxima(inverse(product, shape))
+        heights, lags = _correlation_peaks(inverse(product, shape))
         answers.append((heights, (lags - end + sides) % shape - sides))
     return answers
 
 
-def _matrix(reference: Sketch, moving: Sketch, frame: _Frame, lag: Floats) -> Floats:
+def _matrix(
+    reference: Sketch, moving: Sketch, frame: _TurnedThumb, lag: Floats
+) -> Floats:
     """Return the matrix, of the whole images, that belongs to a place of the frame."""
     matrix = frame.matrix
     if frame.half:
@@ -315,9 +322,9 @@ def _matrix(reference: Sketch, moving: Sketch, frame: _Frame, lag: Floats) -> Fl
     return np.linalg.inv(to0) @ matrix @ to1
 
 
-def _few(frame: _Frame, lag: Floats) -> float:
+def _chance_of_few_places(frame: _TurnedThumb, lag: Floats) -> float:
     """Return the probability that a few places match somewhere by chance."""
-    first, second, shift = _pair(frame, lag)
+    first, second, shift = _thumb_volumes(frame, lag)
     reach = (np.array(first.shape) + second.shape) // 2 * [0, 1, 1]
     search = Search(low=-reach, high=reach, least=0.0, count=1, exponent=-1.0)
     found = Candidates(
@@ -332,14 +339,14 @@ def _few(frame: _Frame, lag: Floats) -> float:
     return few_places(first, second, found, search)
 
 
-def _pair(frame: _Frame, lag: Floats) -> tuple[Plane, Plane, Floats]:
+def _thumb_volumes(frame: _TurnedThumb, lag: Floats) -> tuple[Plane, Plane, Floats]:
     """Return the two thumbs of a place as volumes, and their shift."""
     turned = frame.turned[::-1, ::-1] if frame.half else frame.turned
     shift = np.concatenate([[0.0], lag])
     return frame.still[np.newaxis], np.ascontiguousarray(turned)[np.newaxis], shift
 
 
-def _maxima(surface: Plane) -> tuple[NDArray[np.float32], Floats]:
+def _correlation_peaks(surface: Plane) -> tuple[NDArray[np.float32], Floats]:
     """Return the heights of all maxima, sorted, and the lags of the first few."""
     volume = surface[np.newaxis]
     at, height = list_peaks(volume, 2.0, periodic=True)
