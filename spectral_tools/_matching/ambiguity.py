@@ -8,15 +8,19 @@ from numpy.typing import NDArray
 
 from .._sampling.boxes import overlap_block
 from .._shared.fft import forward, inverse
-from .._spectral.peaks import list_peaks
+from .._spectral.peaks import LEAST_OVERLAP, list_peaks
 
 __all__ = ["periodic_copies", "repeats_itself"]
 
-# Side of the middle part in which a period is looked for, in pixels.
+# Side of the middle part in which a period is looked for, in pixels: several periods, in
+# little time (bench_shifts: 256 x 256).
 SIDE = 80
-# A scene is periodic if it is this much like itself somewhere else, and a match has a
-# copy if this share of its correlation is found one period on.
-PERIODIC, COPY = 0.6, 0.95
+# A scene is periodic where its autocorrelation, 1 at lag zero, is above this
+# (test_a_cut_out_of_a_lattice_is_ambiguous).
+PERIODIC = 0.6
+# A match has a copy if this share of its correlation is found one period on
+# (test_a_defect_in_a_lattice_decides).
+COPY = 0.95
 
 
 def repeats_itself(
@@ -81,7 +85,7 @@ def _likeness(
     """Return the correlation coefficient of what two images share at a whole shift."""
     sizes = np.array(first.shape), np.array(second.shape)
     start0, start1, block = overlap_block(*sizes, whole)
-    if block.prod() < 16:
+    if block.prod() < LEAST_OVERLAP:
         return 0.0
     one = first[tuple(map(slice, start0, start0 + block))]
     other = second[tuple(map(slice, start1, start1 + block))]

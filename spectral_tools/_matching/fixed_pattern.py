@@ -16,6 +16,7 @@ from .._shared.sparse import connected_groups
 from .phase_correlate import ShiftEstimate
 
 __all__ = [
+    "PINNED",
     "CameraPattern",
     "Job",
     "camera_pattern",
@@ -23,13 +24,17 @@ __all__ = [
     "steady_pattern",
 ]
 
-# Fewer tiles than this, beside the two of a link, give no useful pattern.
+# Fewer tiles than this, beside the two of a link, give no useful pattern
+# (test_tiles_that_share_only_the_pattern_are_not_matched).
 FEWEST = 6
-# Width of the rings over which the pattern is told from the rest, in modes.
+# Width of the rings over which the pattern is told from the rest, in modes
+# (test_links_are_found_under_a_pattern_of_one_signal_sd).
 RING = 4
-# A shift this small, in camera pixels, may be the camera's own.
+# A shift this small, in camera pixels, may be the camera's own
+# (test_without_help_the_pattern_holds_links_at_zero).
 PINNED = 1.0
-# Where more links than this share are lost, the camera may have hidden them.
+# Where more links than this share are lost, the camera may have hidden them
+# (test_clean_tiles_are_left_alone).
 LOST = 0.2
 
 

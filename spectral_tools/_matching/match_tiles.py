@@ -28,7 +28,8 @@ from .phase_correlate import ShiftEstimate, correlate_images
 
 __all__ = ["TileMatches", "label_pairs", "match_tiles"]
 
-# Links beyond so many are dealt out in groups: enough for hundreds of workers.
+# Links beyond so many are dealt out in groups: enough for hundreds of workers
+# (bench_placement: 10,000 tiles).
 MOST_TASKS = 1000
 
 

@@ -31,7 +31,7 @@ from .search import (
     few_places,
     show_the_same,
 )
-from .shift_fit import ROUNDS, ShiftFit, fit_shift
+from .shift_fit import FIT_ROUNDS, ShiftFit, fit_shift
 
 __all__ = [
     "ALONE",
@@ -50,24 +50,41 @@ __all__ = [
 ]
 
 
-# A match is believed below this chance of a false alarm.
+# A match is believed below this chance of a false alarm
+# (test_one_unrelated_pair_in_a_thousand_is_believed).
 BELIEVED = 1e-3
-# A second peak this close to the first leaves the answer open.
+# Another peak, or fit, of this share of the first leaves the answer open
+# (test_alternatives_hold_the_repeats_of_a_scene, test_lattices_are_ambiguous).
 AMBIGUOUS = 0.85
 # Images that chance could bring together, but that correlate by more than this, are
-# looked at for periods.
+# looked at for periods (test_a_lattice_is_never_matched_a_period_off).
 LOOKS_ALIKE = 0.5
-# Where the second peak is lower than this there is no need to look for periods.
+# Where the second peak is lower than this share of the first there is no need to look
+# for periods (bench_shifts: 256 x 256).
 RIVALS = 0.25
-# Holes that are no deeper than this, in pixels, are filled.
+# Holes that are no deeper than this, in pixels, are filled
+# (test_scattered_dead_pixels_do_no_harm).
 HOLE = 2.0
-# The quick search is believed only far beyond doubt.
-CERTAIN, ALONE, COHERENT, RIVAL = 1e-6, 0.7, 8.0, 1.5
-# Images with sides of at least so many pixels show enough at half their resolution.
+# The quick search is believed below this chance of a false alarm, far beyond doubt
+# (test_unrelated_images_are_not_believed).
+CERTAIN = 1e-6
+# Its second peak is lower than this share of the first
+# (test_a_defect_in_a_lattice_decides).
+ALONE = 0.7
+# The significance of its fit is at least this, in standard deviations
+# (test_detail_that_folds_at_half_the_resolution_does_not_mislead).
+COHERENT = 8.0
+# The significance of the right wrap is so many times that of any other
+# (test_no_crop_is_lost).
+RIVAL = 1.5
+# Images with sides of at least so many pixels show enough at half their resolution
+# (bench_shifts: 512 x 512).
 LARGE = 128
-# They do where this share of their power is left.
+# They do where this share of their power is left
+# (test_detail_that_folds_at_half_the_resolution_does_not_mislead).
 SEEN = 0.5
-# Fewer maxima than this for each pixel are those of a few things on a plain ground.
+# Fewer maxima than this for each pixel are those of a few things on a plain ground
+# (test_a_bead_among_others_is_one_place_only).
 SPARSE = 5e-3
 
 
@@ -255,7 +272,7 @@ def _quick(
         found, fit = _coarse(first, second, search)
         if fit is not None:
             return found, fit
-    return _circular(first, second, search, ROUNDS)
+    return _circular(first, second, search, FIT_ROUNDS)
 
 
 def _coarse(

@@ -16,6 +16,7 @@ from .._sampling.boxes import overlap_block
 from .._shared.arrays import Floats, Ints, Volume
 from .._shared.fft import fast_shape, forward_pair, inverse
 from .._spectral.peaks import (
+    LEAST_OVERLAP,
     SEPARATION,
     box_table,
     chance_level,
@@ -39,16 +40,18 @@ __all__ = [
 ]
 
 
-# The least reach, in pixels, over which chance is measured.
+# The least reach, in pixels, over which chance is measured
+# (test_a_lattice_close_to_its_place_is_matched).
 NULL_REACH = 12
 # Chance makes a match of n places, somewhere among as many as were searched, with a
-# probability of about exp(-PLACE * n) each, as measured on unrelated scenes of a few
-# cells: full searches and narrow ones, wide overlaps and strips.
+# probability of about exp(-PLACE * n) each (test_unrelated_images_are_not_believed:
+# nuclei; test_a_bead_among_others_is_one_place_only).
 PLACE = 2.5
 # Two images show the same beyond this correlation, and this share of their power where
-# they lie on each other.
+# they lie on each other (test_a_bead_alone_is_matched).
 WHOLE = 0.99
-# A scene repeats itself where it is this much as alike to itself as the match is.
+# A scene repeats itself where its autocorrelation is this share of the match
+# (test_a_defect_in_a_lattice_decides).
 REPEATS = 0.4
 
 
@@ -110,7 +113,7 @@ def exact_search(
             squares,
             box_table(second, 1, flip),
             box_table(second, 2, flip),
-            max(search.least, 16.0),
+            max(search.least, LEAST_OVERLAP),
         )
 
     # The moving image turned round has the same spectrum and no match: chance.

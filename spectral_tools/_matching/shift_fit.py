@@ -14,12 +14,11 @@ from .._spectral.tapers import fade, fade_masked, rim_slopes, short_axes, taper_
 
 __all__ = [
     "FARTHEST",
-    "FOLLOW",
-    "MOST",
-    "NEWTON",
-    "ROUNDS",
+    "FIT_ROUNDS",
+    "NEWTON_STEPS",
+    "REMAINDER",
     "SLOW",
-    "STEPS",
+    "SLOWEST",
     "STEP_FLOOR",
     "STEP_SIGMAS",
     "ShiftFit",
@@ -28,22 +27,34 @@ __all__ = [
     "uncertainty_factor",
 ]
 
-ROUNDS, STEPS, FARTHEST = 10, 3, 4.0
-# A whole shift is kept up to this distance from it, in pixels.
+# Rounds of a fit, in each of which the tapers follow, at most
+# (test_a_strip_of_a_smooth_scene_is_found).
+FIT_ROUNDS = 10
+# Newton steps in each, at most (test_fit_finds_its_way_from_a_pixel_and_a_half).
+NEWTON_STEPS = 3
+# A fit that goes further than this, in pixels, has lost its peak
+# (test_unrelated_images_are_not_believed).
+FARTHEST = 4.0
+# A whole shift is kept up to this distance from it, in pixels; half a pixel would let
+# fits change sides for ever (test_fit_ends_where_it_ends_however_it_starts).
 HALF = 0.6
-# The fit ends when a step is below both a fixed and a statistical limit.
-STEP_FLOOR, STEP_SIGMAS = 2e-4, 0.1
-# The share of an error that the tapers keep from being seen in the first round.
-FOLLOW = 0.1
-# A share above the first is a slow approach; more than the second is none.
-SLOW, MOST = 0.3, 0.8
-# The share of an error that a Newton step leaves, at most.
-NEWTON = 0.1
+# A step below this, in pixels, is the last (test_exact_crops_without_noise_are_found).
+STEP_FLOOR = 2e-4
+# A step below this share of a standard error is the last
+# (test_crops_come_close_to_the_bound).
+STEP_SIGMAS = 0.1
+# The share of an error that a step, or the tapers of a first round, leave until it is
+# measured (test_fit_ends_where_it_ends_however_it_starts).
+REMAINDER = 0.1
+# Above this share an approach is slow, and extrapolated
+# (test_a_strip_of_a_smooth_scene_is_found).
+SLOW = 0.3
+# More than this share is no approach (test_a_fit_that_was_cut_short_says_so).
+SLOWEST = 0.8
 # The weights rest on a coherence that is itself found in the noise: that adds this
-# over the squared significance to the variance, as measured on strips and patches.
+# over the squared significance to the variance (test_covariance_of_crops_is_honest,
+# test_many_pairs_deep_in_noise_come_close_to_the_bound).
 UNSURE = 36.0
-# The first steps of a fit weigh modes roughly.
-ROUGHEST = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,8 +76,8 @@ def fit_shift(
     *,
     exponent: float = -1.0,
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
-    rounds: int = ROUNDS,
-    rough: int = ROUGHEST,
+    rounds: int = FIT_ROUNDS,
+    rough: int = 2,
 ) -> ShiftFit | None:
     """Refine the shift `start` of two volumes; None where nothing is coherent.
 
@@ -93,7 +104,7 @@ def fit_shift(
         move = step.shift - shift
         taken = _largest(move)
         # Each round leaves about the same share of the error to the next.
-        share = min(taken / moved, MOST) if math.isfinite(moved) else FOLLOW
+        share = min(taken / moved, SLOWEST) if math.isfinite(moved) else REMAINDER
         left = share / (1 - share)
         shift, moved = step.shift, taken
         if taken * left < _tolerance(step, active) or used == rounds:
@@ -132,7 +143,7 @@ def _newton_fit(
 ) -> "_NewtonStep | None":
     """Fit the shift for tapers that stay, and say where those that follow would be."""
     shift = before.copy()
-    for count in range(1, STEPS + 1):
+    for count in range(1, NEWTON_STEPS + 1):
         rough = rough if count == 1 else max(rough - 1, 0)
         step = _newton_step(blocks, shift, active, exponent, rough)
         if step is None:
@@ -140,8 +151,8 @@ def _newton_fit(
         shift += np.minimum(np.maximum(step.step, -0.4), 0.4)
         # What the next tapers will change again need not be fitted.
         enough = max(_tolerance(step, active), 0.05 * _largest(shift - before))
-        settled = NEWTON * _largest(step.step) < enough and rough == 0
-        if settled or count == STEPS:
+        settled = REMAINDER * _largest(step.step) < enough and rough == 0
+        if settled or count == NEWTON_STEPS:
             return replace(
                 step,
                 shift=before + (shift - before) * step.beyond,

@@ -32,13 +32,12 @@ from .phase_correlate import ALONE, CERTAIN, RIVALS, SPARSE
 from .search import chance_of_places, place_side
 from .shift_fit import (
     FARTHEST,
-    FOLLOW,
-    MOST,
-    NEWTON,
+    NEWTON_STEPS,
+    REMAINDER,
     SLOW,
+    SLOWEST,
     STEP_FLOOR,
     STEP_SIGMAS,
-    STEPS,
     nearest_whole,
     uncertainty_factor,
 )
@@ -46,14 +45,17 @@ from .shift_fit import (
 __all__ = ["count_pixels", "fit_windows", "search_windows", "trim_windows"]
 
 
-# A window is trimmed while it keeps this share of the pixels that count.
+# A window is trimmed while it keeps this share of the pixels that count
+# (test_windows_are_cut_to_what_counts).
 KEPT = 0.75
 
 Volumes = tuple[Volume, Volume]
 
-# A second peak as unlikely as this by chance may be a copy of the first.
-COPY = 0.05
-# A fit that moves by more than this, in pixels, is still looking.
+# A second peak that chance explains with less than this probability may be a copy of
+# the first (test_windows_searched_together_or_alone_say_the_same).
+BY_CHANCE = 0.05
+# A fit that moves by more than this, in pixels, is still looking
+# (test_displacements_of_tens_of_pixels_are_found).
 ROUGH = 0.05
 
 
@@ -316,7 +318,7 @@ def fit_fractions(
         rims = rim_slopes(edges, sums[w, 2:].copy(), width)
         shift = before[w].copy()
         rough = first_rough[w]
-        for _ in range(STEPS):
+        for _ in range(NEWTON_STEPS):
             table = ring_sums(
                 spectra[w, 0], spectra[w, 1], freq0, freq1, freq2, even, shift, edges
             )
@@ -336,7 +338,7 @@ def fit_fractions(
             told[w, 3:14] = step[3:14]
             told[w, :3] = before[w] + (shift - before[w]) * step[15:]
             # What the next tapers will change again need not be fitted.
-            if NEWTON * taken < max(enough, 0.05 * moved) and rough < 2:
+            if REMAINDER * taken < max(enough, 0.05 * moved) and rough < 2:
                 break
             rough = max(rough - 1, 0)
         for axis in range(3):
@@ -380,7 +382,7 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Wind
     told = rank_peaks(inverse_stack(spectra[:, 0], shape))
     shift = told[:, :3]
     sure &= (told[:, 5] <= CERTAIN) & (told[:, 4] <= ALONE * told[:, 3])
-    sure &= (told[:, 4] < RIVALS * told[:, 3]) | (told[:, 6] > COPY)
+    sure &= (told[:, 4] < RIVALS * told[:, 3]) | (told[:, 6] > BY_CHANCE)
     # The smaller of two shifts that differ by a wrap is the only one within reach.
     bound = np.where(np.array(shape) > 1, np.minimum(reach, shape - reach), 1)
     sure &= (np.abs(shift) < bound).all(axis=1)
@@ -449,7 +451,7 @@ def fit_windows(
         taken = np.abs(move).max(axis=1)
         # Each round leaves about the same share of the error to the next.
         known = np.isfinite(moved[rows])
-        share = np.where(known, np.minimum(taken / moved[rows], MOST), FOLLOW)
+        share = np.where(known, np.minimum(taken / moved[rows], SLOWEST), REMAINDER)
         left = share / (1 - share)
         near = np.abs(goal - start[rows]).max(axis=1) <= FARTHEST
         shift[rows] = goal

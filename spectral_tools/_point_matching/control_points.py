@@ -51,31 +51,45 @@ Transform = Floats | TransformEstimate
 Images = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 Structures = tuple[Structure, Structure]
 
-# Brightness beyond so many times the spread of an image does not count more.
+# Brightness beyond so many times the spread of an image does not count more
+# (test_units_and_markers_of_missing_data_do_not_matter).
 OUTMOST = 20.0
-# Images of up to so many levels, masks and labels, have edges that jump from pixel to
-# pixel: where two of them meet, edges are looked for that are at least so many pixels
-# wide. Finer ones agree best at whole pixels, which is no noise, and hidden from bars.
-LEVELS, JUMPY = 16, 2.0
-# Pixels that tell most images of more levels at once.
-SAMPLE = 4096
-# No window of a small copy is larger than this share of it.
+# Images of up to so many levels are masks and labels: their edges jump from pixel to
+# pixel (test_error_bars_of_masks_hold).
+LEVELS = 16
+# Where two of them meet, edges are looked for that are at least so many pixels wide: finer
+# ones agree best at whole pixels, which hides from bars (test_error_bars_of_masks_hold).
+JUMPY = 2.0
+# No window of a small copy is larger than this share of it
+# (test_points_are_found_without_any_hand).
 WIDEST = 0.55
-# Windows lie this much of their side apart: those of small copies are few, and lie closer.
-APART, CLOSER = 0.5, 0.25
-# Windows this much of their side apart tell things that are independent.
-ALONE = 0.6
+# Windows lie this share of their side apart (test_error_bars_hold_in_noise).
+WINDOW_STEP = 0.5
+# Those of small copies are few, and lie this share of their side apart
+# (test_points_are_found_without_any_hand).
+SMALL_STEP = 0.25
+# Windows this share of their side apart tell things that are independent
+# (test_nothing_in_common_is_not_believed).
+INDEPENDENT = 0.6
 
 
-# The shortest window that has enough edges in it.
+# The shortest window that has enough edges in it, in pixels
+# (test_nothing_in_common_is_not_believed).
 SHORTEST = 16
-# Coarse images are searched up to so many of their pixels, and finer ones after them.
-REACH, NEAR = 12.0, 8.0
-# No image is made smaller than so many windows along an axis.
+# Coarse images are searched up to so many of their pixels
+# (test_points_are_found_without_any_hand).
+REACH = 12.0
+# Finer ones are searched this far after them, in pixels
+# (test_a_rough_transform_leads_to_points).
+FINER_REACH = 8.0
+# No image is made smaller than so many windows along an axis
+# (test_points_are_found_without_any_hand).
 FEWEST = 1.25
-# A finer image is used if this share of its windows is believed, and so many.
-WORTH, ENOUGH = 0.25, 6
-# So many pairs can tell that one of them is wrong.
+# A finer image is used if this share of its windows is believed (bench_instruments:
+# lesions, rat-kidney).
+WORTH = 0.25
+# So many pairs can tell that one of them is wrong, and that an image is worth its windows
+# (test_wrong_points_are_refused_and_come_back_as_given).
 JUDGES = 8
 # Transforms that have no simpler one which turns and scales.
 SIMPLE = "translation", "rigid", "similarity"
@@ -116,7 +130,8 @@ def structures_on_reference(
 
 def _has_few_levels(image: NDArray[np.floating[Any]]) -> bool:
     """Tell whether an image has only a few values, as masks and labels have."""
-    step = max(image.size // SAMPLE, 1)
+    # Most images show that they have more in a few of their pixels.
+    step = max(image.size // LEVELS**2, 1)
     few = np.unique(image.ravel()[::step]).size <= LEVELS
     return bool(few and np.unique(image[np.isfinite(image)]).size <= LEVELS)
 
@@ -200,7 +215,7 @@ def match_on_grid(
     ahead = 3 - images[0].ndim
     shape = np.array(structures[0].weight.shape[ahead:])
     widest = shape if level == 0 else np.rint(WIDEST * shape).astype(np.intp)
-    sides, apart = np.minimum(sides, widest), CLOSER if level else APART
+    sides, apart = np.minimum(sides, widest), SMALL_STEP if level else WINDOW_STEP
     axes = []
     for size, side in zip(shape.tolist(), sides.tolist(), strict=True):
         count = 1 + math.ceil(max(size - side, 0) / (apart * side))
@@ -251,7 +266,7 @@ def a_contrario_support(
     tried = found.correlation > 0
     misses = np.abs(_mapped(fit, found.moving) - found.points).max(axis=1) / step
     misses[~tried] = np.inf
-    alone = min(((CLOSER if level else APART) / ALONE) ** ndim, 1.0)
+    alone = min(((SMALL_STEP if level else WINDOW_STEP) / INDEPENDENT) ** ndim, 1.0)
     # As many pairs as determine the fit agree with it for nothing.
     spent = family_of(model, ndim).least
     near = np.sort(misses[tried])[spent:]
@@ -524,12 +539,12 @@ def find_control_points(
         together = a_contrario_support(found, fit, simple, reach, level)
         if together is not None:
             believed = int((together.outcome == Outcome.MATCHED).sum())
-            if sure and believed < max(WORTH * len(together.outcome), ENOUGH):
+            if sure and believed < max(WORTH * len(together.outcome), JUDGES):
                 break
             kept, sure = [together], True
         elif sure:
             break
-        way, reach, simple = fit, NEAR, model
+        way, reach, simple = fit, FINER_REACH, model
         level -= 1
     return _point_matches(kept[0], kept[0].start, model)
 

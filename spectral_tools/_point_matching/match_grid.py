@@ -37,19 +37,22 @@ from .window_grid import Windows, halved, match_windows, window_pass
 __all__ = ["match_grid"]
 
 
-# Passes that bend the moving image further, at most, and how many of them search for
-# what was not found before. They end when the median window misses by less, in pixels.
-PASSES, SEARCHES, STRAIGHT = 8, 4, 0.03
+# Passes that bend the moving image further, at most; the first half of them search for
+# what was not found before (test_displacements_of_tens_of_pixels_are_found).
+BENDING_PASSES = 8
+# They end when the median window misses by less than this, in pixels
+# (test_points_are_right_to_a_fraction_of_a_pixel).
+STRAIGHT = 0.03
 # What windows miss by is bent too: it is known to this share only, of what they miss by
 # or of what all do in the mean. Where a part is in place already, it does not outweigh
-# what is not.
+# what is not (test_a_step_of_shear_is_followed_on_both_sides).
 BENT = 0.1
-# Points along each side of a window that stand for its pixels.
+# Points along each side of a window that stand for its pixels
+# (test_borders_are_as_right_as_their_covariances_say).
 INSIDE = 5
-# Smaller copies have at least so many pixels along each axis.
+# Smaller copies have at least so many pixels along each axis
+# (test_displacements_of_tens_of_pixels_are_found).
 SMALLEST = 48
-# Splines of this order sample the moving image.
-ORDER = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -292,7 +295,7 @@ def _warp_moving(problem: _GridProblem, values: Floats) -> NDArray[np.float32]:
         problem.matrix,
         displacement=field,
         shape=problem.reference.shape,
-        order=0 if still else ORDER,
+        order=0 if still else 5,
         valid=problem.moving_valid,
         fill_value=np.nan,
     )
@@ -308,13 +311,13 @@ def _iterate(
         pair = problem.reference, _warp_moving(problem, values)
         windows, shape = window_pass(
             run, pair, problem.sides, problem.spacing,
-            last=last, search=number <= SEARCHES, rounds=number, batched=batched,
+            last=last, search=2 * number <= BENDING_PASSES, rounds=number, batched=batched,
         )  # fmt: skip
         bent = _fit_field(problem, windows, values, stiffness)
         believed = windows.missed[windows.found][bent.believed]
         near = len(believed) and np.median(np.abs(believed).max(axis=1)) < STRAIGHT
         same = last is not None and not (windows.found & ~last.found).any()
-        if number == PASSES or not len(believed) or (near and same):
+        if number == BENDING_PASSES or not len(believed) or (near and same):
             return _gather(problem, windows, values, bent, shape)
         values, last = bent.values, windows
         # Windows that were fitted tell how stiff the field is, once and for all.

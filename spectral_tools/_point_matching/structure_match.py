@@ -29,32 +29,48 @@ __all__ = [
 
 
 # Edges count by how strong they are beside others within this many scales: those of a
-# faint part of the image as much as those of a bright one.
+# faint part of the image as much as those of a bright one
+# (test_structure_does_not_depend_on_contrast).
 AROUND = 8.0
-# Squared gradients are averaged over this many scales.
+# Squared gradients are averaged over this many scales
+# (test_structure_turns_with_the_image).
 SOFT = 0.3
-# Pixels this many scales from where nothing is known do not count.
+# Pixels this many scales from where nothing is known do not count
+# (test_pixels_that_do_not_count_leave_no_edges).
 BORDER = 2.0
-# Pixels as wide as a scale, and edges as soft, show no finer detail than two make a wave.
+# Pixels as wide as a scale, and edges as soft, show no finer detail than two make a wave,
+# in cycles per scale (test_images_of_very_different_pixels).
 FINEST = 0.5
 
 Spectra = NDArray[np.complexfloating]
 
-# Beyond the shifts that are allowed, so many more pixels tell what chance does.
+# Beyond the shifts that are allowed, so many more pixels tell what chance does
+# (test_nothing_in_common_is_not_believed).
 BEYOND = 20
-# Share of each side over which a window falls off, at both ends.
-FALL = 0.25
-# A bound on shifts is kept to so many pixels.
+# Share of each side over which a window falls off, at both ends
+# (test_error_bars_hold_in_noise).
+WINDOW_FALL = 0.25
+# A bound on shifts is kept to so many pixels
+# (test_a_bound_is_kept_to_a_fraction_of_a_pixel).
 LOOSE = 0.1
-# Steps of the fit, how many modes share a weight at least, and how far it may go.
-STEPS, RING_MODES, FARTHEST = 4, 40, 2.0
-# A step this small, in pixels, is the last.
+# Steps of the fit, at most (test_refined_points_are_far_better_than_hands).
+FIT_STEPS = 4
+# So many modes share a weight (test_error_bars_hold_in_noise).
+MODES_TOGETHER = 40
+# A fit that goes further than this, in pixels, has lost its peak
+# (test_nothing_in_common_is_not_believed).
+STRAY = 2.0
+# A step this small, in pixels, is the last: a tenth of what instruments allow
+# (bench_instruments: hands).
 ENOUGH = 2e-3
-# What the weights, found in the same noise, add to the variance, over the squared significance.
-UNSURE = 100.0
-# Errors of pixels this far apart, in pixels, have nothing to do with each other.
-PLACE = 10.0
-# Pixels beyond a block that are needed to look between its pixels.
+# What the weights, found in the same noise, add to the variance, over the squared
+# significance (test_error_bars_hold_in_noise).
+WEIGHTS_UNSURE = 100.0
+# Errors of pixels this far apart, in pixels, are independent
+# (test_error_bars_hold_in_noise).
+CORRELATED = 10.0
+# Pixels beyond a block that the cubic spline between its pixels needs
+# (test_a_window_between_pixels_is_that_of_scipy).
 RIM = 6
 
 
@@ -314,7 +330,7 @@ def fit_structure_shift(
     sides, window, waves, rings, counts, _ = modes
     one = forward_stack(window * first.field)
     shift = lag.copy()
-    for _ in range(STEPS):
+    for _ in range(FIT_STEPS):
         # The second window shows what the first does, to the fraction of a pixel.
         second = forward_stack(window * _resampled(moving, start + shift, sides))
         powers = [_power(part) for part in (one, second)]
@@ -327,7 +343,7 @@ def fit_structure_shift(
         curvature = bend
         step = _step(product, curvature, waves, sides)
         shift = shift + step
-        if np.abs(shift - lag).max() > FARTHEST:
+        if np.abs(shift - lag).max() > STRAY:
             return None
         if np.abs(step).max() < ENOUGH:
             break
@@ -351,7 +367,7 @@ def _mode_rings(freqs: list[Floats], finest: float) -> tuple[NDArray[np.intp], F
     counts[(last == 0) | (last == 0.5)] = 1.0
     order = np.argsort(radius, axis=None, kind="stable")
     rings = np.empty(radius.size, np.intp)
-    rings[order] = np.arange(radius.size) // RING_MODES
+    rings[order] = np.arange(radius.size) // MODES_TOGETHER
     counts[np.max(np.abs(freqs), axis=0) > finest] = 0.0
     counts[0, 0, 0] = 0.0
     return rings.reshape(radius.shape), counts
@@ -427,18 +443,22 @@ def _covariance(
     scatter = ((flat * near.ravel()) @ flat.conj().T).real
     # The weights are found in the same noise.
     chance = 2 * float((np.abs(product) ** 2 / np.maximum(counts, 1)).sum())
-    unsure = 1 + UNSURE * chance / float(product.real.sum()) ** 2
+    unsure = 1 + WEIGHTS_UNSURE * chance / float(product.real.sum()) ** 2
     covariance = np.zeros((3, 3))
     covariance[np.ix_(axes, axes)] = unsure * (small @ scatter @ small)
     return covariance
 
 
 def _bartlett_spectrum(sides: Ints) -> Floats:
-    """Return the spectrum of weights of pairs of pixels, less the further apart."""
+    """Return the spectrum of Bartlett weights of pairs of pixels, less the further apart.
+
+    They keep the covariance of errors that are correlated in space positive (Conley 1999,
+    :doi:`10.1016/S0304-4076(98)00084-0`).
+    """
     lines = []
     for size in sides.tolist():
         away = np.minimum(np.arange(size), size - np.arange(size))
-        lines.append(np.maximum(1 - away / PLACE, 0.0) if size > 1 else np.ones(1))
+        lines.append(np.maximum(1 - away / CORRELATED, 0.0) if size > 1 else np.ones(1))
     kernel = lines[0][:, None, None] * lines[1][:, None] * lines[2]
     return forward_stack(kernel).real
 
@@ -472,7 +492,7 @@ def _bspline_weights(part: float) -> list[float]:
 def _window(sides: Ints) -> Plane:
     """Return a window that falls off to all sides."""
     planes, rows, cols = (
-        edge_taper(size, max(FALL * size, 1.0), 0.0) for size in sides.tolist()
+        edge_taper(size, max(WINDOW_FALL * size, 1.0), 0.0) for size in sides.tolist()
     )
     window = planes[:, None, None] * rows[:, None] * cols
     return window.astype(np.float32)

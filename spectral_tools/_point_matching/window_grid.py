@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._matching.phase_correlate import COHERENT, ShiftEstimate, correlate_images
-from .._matching.shift_fit import ROUNDS, fit_shift
+from .._matching.shift_fit import FIT_ROUNDS, fit_shift
 from .._matching.window_batches import (
     count_pixels,
     fit_windows,
@@ -32,9 +32,11 @@ __all__ = [
 
 Images = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-# A window that has once been found is not looked for again if it misses by less.
+# A window that has once been found is not looked for again if it misses by less, in
+# pixels (test_windows_fitted_together_or_alone_say_the_same).
 NEAR = 2.0
-# So many windows are matched at once: their transforms stay in the cache.
+# So many windows are matched at once: their transforms stay in the cache of a processor
+# (bench_stack: after bending).
 TOGETHER = 16
 
 
@@ -136,7 +138,7 @@ def window_pass(
     level: int = 0,
     last: Windows | None = None,
     search: Flags | bool = True,
-    rounds: int = ROUNDS,
+    rounds: int = FIT_ROUNDS,
     batched: bool = True,
 ) -> tuple[Windows, tuple[int, ...]]:
     """Match all windows of a grid once.

@@ -19,16 +19,17 @@ from .._shared.checks import (
 )
 from .._shared.fft import fast_shape, forward, inverse
 from .._shared.results import result
-from .peaks import box_table, list_peaks, score_lags, separate_peaks
+from .peaks import (
+    LEAST_OVERLAP,
+    NO_SCORE,
+    box_table,
+    list_peaks,
+    score_lags,
+    separate_peaks,
+)
 from .whitening import whiten_images
 
 __all__ = ["Peaks", "correlation_surface", "find_peaks", "whiten"]
-
-
-# With fewer common pixels than this a correlation coefficient says nothing.
-LEAST_OVERLAP = 16.0
-# Lags without enough overlap are marked by a score below this.
-NO_SCORE = -1e8
 
 
 @result

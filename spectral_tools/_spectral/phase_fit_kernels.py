@@ -1,6 +1,6 @@
 """Compiled steps of the fit of a shift to a cross-spectrum.
 
-Volumes, spectra and rings are those of `_spectral_kernels`. What a ring says is
+Volumes, spectra and rings are those of `ring_kernels`. What a ring says is
 kept in a table of sums, because the weights are the same for a whole ring.
 """
 

@@ -42,12 +42,14 @@ RING_SHARE = 0.1
 # coherence (test_many_narrow_strips_are_found_deep_in_noise).
 WHITENING_MODES = 8.0
 # The power of what is never to be trusted, in units of an image's variance: what
-# sampling and rounding leave, below a few thousandths of the contrast.
+# sampling and rounding leave, below a few thousandths of the contrast
+# (test_exact_crops_without_noise_are_found).
 FAINT = 1e-5
-# A mode counts for the mean power of its ring up to this multiple of it: hardly ever
-# one of noise sticks out further (exp(-4.5) = 1 %).
+# A mode counts for the mean power of its ring up to this multiple of it: of noise
+# exp(-4.5) = 1 % stick out further (test_a_defect_in_a_lattice_decides).
 CAP = 4.5
-# A mode may stick out of its ring by this factor in amplitude, not more.
+# A mode may stick out of its ring by this factor in amplitude, not more
+# (test_a_defect_in_a_lattice_decides).
 LINE_LIMIT = 2.5
 
 

@@ -303,7 +303,7 @@ def test_rings_that_turn_on_themselves_are_ambiguous(law, rng):
     truth = pose(1.1, shift=(4, -7))
     middle = spt.apply_transform(np.linalg.inv(truth), (75, 50))
     places = [spt.apply_transform(way, middle) for way in found.alternatives]
-    # RankedPoses that were not fitted are right to a few pixels.
+    # Poses that were not fitted are right to a few pixels.
     assert np.hypot(*(np.array(places) - (75, 50)).T).min() < 3
 
 

@@ -13,7 +13,7 @@ from ..._shared.checks import as_finite, as_image, as_valid, check_fraction
 from ..._shared.results import Outcome, result
 from ..ambiguity import periodic_copies
 from ..phase_correlate import AMBIGUOUS, BELIEVED, LOOKS_ALIKE
-from .pose_fit import PoseFit, fit_pose, pose_matrix, travel
+from .pose_fit import PoseFit, fit_pose, pose_flow, travel
 from .pose_images import (
     Sketch,
     SplineImage,
@@ -27,24 +27,29 @@ __all__ = ["OrientationEstimate", "match_orientation", "match_sketches"]
 
 
 # Two poses are the same if they bring no corner of the image further apart than
-# this share of its diagonal.
+# this share of its diagonal (test_a_clear_match_has_no_alternatives).
 SAME = 0.1
-# A scene that has at least this share of the detail that it could have, along
-# each change of pose, does not slide on itself.
+# A scene slides on itself only if the curvature of its fit along some change of pose is
+# below this share of that of an isotropic scene
+# (test_rings_that_turn_on_themselves_are_ambiguous).
 FIRM = 0.3
-# A slide is made of so many small changes of pose.
-PARTS = 64
 
 
-# So many of the best places are fitted before the search gives up.
-TRIED = 3
-# Points along each axis by which an overlap is measured.
+# So many of the best poses are fitted before the search gives up
+# (bench_orientation: unrelated pairs).
+POSES_FITTED = 3
+# Points along each axis by which an overlap is measured: to 2 % of a side
+# (test_partial_overlap_is_enough).
 POINTS = 48
-# A scale may leave its range by this much, because the ends are seldom exact.
+# A logarithm of the scale may leave its range by this much, because the ends are seldom
+# exact (test_scale_is_found).
 BEYOND = 0.02
-# Where a free scale differs from a fixed one by so many standard errors, and moves a
-# corner by so many pixels, the images differ in scale.
-SURE, APART = 5.0, 2.0
+# A free scale differs from a fixed one by so many standard errors
+# (test_a_scale_that_was_not_asked_for_is_not_called_matched).
+SURE = 5.0
+# It then moves a corner by at least so many pixels
+# (test_a_scale_that_moves_corners_by_less_than_two_pixels_is_let_through).
+VISIBLE = 2.0
 
 
 def corner_distance(shape: tuple[int, ...], one: Floats, other: Floats) -> float:
@@ -103,10 +108,10 @@ def symmetric_poses(
         return []
     far = distinct_distance(turned.pixels.shape, fit.matrix)
     reach = math.hypot(*still.pixels.shape) / 2
-    part = fit.loose * (far / PARTS / max(travel(fit.loose, reach), 1e-30))
+    pose = fit.loose * (far / max(travel(fit.loose, reach), 1e-30))
     found = []
     for way in (1.0, -1.0):
-        slide = np.linalg.matrix_power(pose_matrix(way * part, fit.centre), PARTS)
+        slide = pose_flow(way * pose, fit.centre)
         other = fit_pose(still, turned, slide @ fit.matrix, scale=scale)
         if (
             other is not None
@@ -306,7 +311,7 @@ def match_sketches(
     found = search_poses(reference, moving, suggest_turns(reference, moving, wanted))
     places = _with_overlap(reference, moving, found.places, min_overlap)
     fits = None
-    for place, _ in places[:TRIED]:
+    for place, _ in places[:POSES_FITTED]:
         fits = _refine(reference, moving, place.matrix, wanted.free)
         if fits is not None:
             best = place
@@ -361,7 +366,7 @@ def has_other_scale(reference: Sketch, moving: Sketch, matrix: Floats) -> bool:
     sigma = math.sqrt(free.fit.covariance[1, 1])
     return (
         abs(0.5 * math.log(ratio)) > SURE * sigma
-        and corner_distance(moving.shape, other, matrix) > APART
+        and corner_distance(moving.shape, other, matrix) > VISIBLE
     )
 
 

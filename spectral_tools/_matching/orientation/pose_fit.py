@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 
 from ..._shared.arrays import Floats, Plane
 from ..._shared.fft import fftfreq, forward_pair, inverse, rfftfreq
@@ -20,25 +21,36 @@ from ..shift_fit import STEP_FLOOR, STEP_SIGMAS
 from .pose_images import SplineImage, tapered_pair
 from .pose_kernels import pose_sums
 
-__all__ = ["PoseFit", "fit_pose", "pose_matrix", "travel"]
+__all__ = ["PoseFit", "fit_pose", "pose_flow", "travel"]
 
 
-# Steps, at most.
-ROUNDS = 12
-# No pixel may move by more than this, in pixels, at once, nor altogether.
-STRIDE, TRAVEL = 2.0, 12.0
-# The share of an error that a step leaves, at least.
-NEWTON = 0.03
-# Side of the blocks that count by what they tell.
+# Gauss-Newton steps, at most (test_swapping_the_images_inverts_the_matrix).
+GAUSS_NEWTON_STEPS = 12
+# No pixel moves by more than this, in pixels, at once: the step is right for small
+# moves only (test_any_angle_is_found).
+STRIDE = 2.0
+# No corner moves by more than this, in pixels, altogether
+# (test_unrelated_images_are_not_believed).
+TRAVEL = 12.0
+# The share of an error that a step leaves, at least
+# (test_whole_images_take_one_step_after_the_small_ones).
+GAUSS_NEWTON = 0.03
+# Side of the blocks whose signal and noise are measured, in pixels
+# (test_sections_of_lung_are_found_at_any_angle).
 BLOCK = 32
-# The noise of a block counts from this many times that of all on, as chance alone makes
-# it differ by less, and no more than this many times as much.
-LEAST_NOISE, MOST_NOISE = 1.5, 4.0
-# Their scatter widens the covariance where it is larger by so many standard errors.
-DOUBT = 3.0
-# Where the curvature is less than this share of the expected one, the latter serves.
+# The noise of a block counts from this many times the mean on, as chance alone makes it
+# differ by less (test_errors_are_as_large_as_the_covariance_says).
+LEAST_NOISE = 1.5
+# It counts no more than this many times as much
+# (test_sections_of_lung_are_found_at_any_angle).
+MOST_NOISE = 4.0
+# The scatter of blocks widens the covariance where it is larger than expected by so many
+# standard errors (test_errors_are_as_large_as_the_covariance_says).
+SCATTER_SIGMAS = 3.0
+# Where the curvature is less than this share of the expected one, the latter serves
+# (test_rings_that_turn_on_themselves_are_ambiguous).
 LEAST_CURVATURE = 0.2
-# Fewer common pixels than this tell nothing.
+# Fewer common pixels than this tell nothing (test_images_too_small_are_not_an_error).
 LEAST_PIXELS = 40.0
 
 
@@ -67,6 +79,18 @@ def pose_matrix(pose: Floats, centre: Floats) -> Floats:
     return matrix
 
 
+def pose_flow(pose: Floats, centre: Floats) -> Floats:
+    """Return the matrix to which infinitely many small parts of a pose add up.
+
+    It is the exponential of the generator of the similarity: a curve along which the
+    direction of the pose, seen from where one is, stays the same.
+    """
+    generator = np.zeros((3, 3))
+    generator[:2, :2] = [[pose[1], -pose[0]], [pose[0], pose[1]]]
+    generator[:2, 2] = pose[2:] - generator[:2, :2] @ centre
+    return np.asarray(expm(generator), np.float64)
+
+
 def fit_pose(
     still: SplineImage,
     turned: SplineImage,
@@ -89,7 +113,7 @@ def fit_pose(
     centre = (low + high - 1) / 2
     reach = float(np.hypot(*(high - low))) / 2
     matrix, used, taken = start.copy(), 0, math.inf
-    share = NEWTON if near else 1.0
+    share = GAUSS_NEWTON if near else 1.0
     while True:
         used += 1
         step = _gauss_newton_step(still, turned, matrix, (low, high), scale)
@@ -104,10 +128,10 @@ def fit_pose(
             return None
         # A step leaves about the same share of the error as the one before it did.
         if used > 1:
-            share = float(np.clip(moved / taken, NEWTON, 1.0))
+            share = float(np.clip(moved / taken, GAUSS_NEWTON, 1.0))
         taken = min(moved, STRIDE)
         enough = max(STEP_FLOOR, STEP_SIGMAS * _travel_sigma(step.covariance, reach))
-        if share * moved < enough or used == ROUNDS:
+        if share * moved < enough or used == GAUSS_NEWTON_STEPS:
             break
     return PoseFit(
         matrix=matrix,
@@ -264,7 +288,7 @@ def _overdispersion(scores: Floats, unit: float, inverse_curvature: Floats) -> f
         return 1.0
     found = float(((rows @ inverse_curvature) * rows).sum()) / (unit * free)
     expected = 1 - free / count
-    doubt = DOUBT * math.sqrt(2 / (free * count))
+    doubt = SCATTER_SIGMAS * math.sqrt(2 / (free * count))
     return max(found / expected / (1 + doubt), 1.0)
 
 

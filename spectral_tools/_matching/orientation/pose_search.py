@@ -29,20 +29,27 @@ __all__ = [
 ]
 
 
-# Turns that are tried, at most, and how high they must be beside the best.
-TURNS, WORTH = 8, 0.5
-# Two turns within this angle, in radians, and logarithm of scale are one.
-ALIKE = 0.1
-# Shifts that are kept for each turn, and how far apart they are.
-PEAKS, APART = 3, 5
-# A surface of so few maxima tells nothing of chance.
+# Turns that are tried, at most (bench_orientation: scaled, 0 dB).
+TURNS = 8
+# How high they must be beside the best (bench_orientation: ms).
+WORTH = 0.5
+# Two turns within this angle, in radians, and logarithm of scale are one
+# (test_false_alarm_falls_as_noise_does, bench_orientation: scaled, 10 dB).
+SAME_TURN = 0.1
+# Shifts that are kept for each turn (test_images_that_look_alike_turned_round_are_ambiguous).
+PEAKS = 3
+# They are at least so many pixels of a thumb apart (test_lattices_are_ambiguous).
+APART = 5
+# A surface of fewer maxima tells nothing of chance
+# (test_small_images_that_are_unrelated_are_not_believed).
 FEWEST = 24
-# A turn and a scale are chosen among about so many that bring other places together.
+# A turn and a scale are chosen among about so many that bring other places together
+# (test_unrelated_images_are_not_believed).
 FREEDOM = 300.0
 # The spectra choose turns at which images of a few things fit by accident, so that chance
-# has about this many times the trials, as measured on unrelated scenes of cells.
+# has about this many times the trials (test_unrelated_images_are_not_believed).
 CHOICE = 10
-# Longest side of a turned thumb beside the one that stays.
+# Longest side of a turned thumb beside the one that stays (test_shapes_may_differ).
 LONGEST = 3
 
 
@@ -232,8 +239,8 @@ def _is_same_turn(one: Turn, other: Turn, apart: int) -> bool:
     return (
         apart % 2 == 0
         and one.mirrored == other.mirrored
-        and abs(angle) < ALIKE
-        and abs(one.log_scale - other.log_scale) < ALIKE
+        and abs(angle) < SAME_TURN
+        and abs(one.log_scale - other.log_scale) < SAME_TURN
     )
 
 
