@@ -26,9 +26,9 @@ from .ambiguity import repeats_itself
 from .search import (
     Candidates,
     Search,
+    chance_of_few_places,
     circular_search,
     exact_search,
-    few_places,
     show_the_same,
 )
 from .shift_fit import FIT_ROUNDS, ShiftFit, fit_shift
@@ -345,7 +345,9 @@ def _circular(
     _, wrap, best = fits[0]
     found = replace(found, shifts=np.vstack([wrap, found.shifts[1:]]))
     if found.chances < SPARSE * size.prod():
-        alarm = max(found.false_alarm, few_places(first, second, found, search))
+        alarm = max(
+            found.false_alarm, chance_of_few_places(first, second, found, search)
+        )
         found = replace(found, false_alarm=alarm)
         if alarm > CERTAIN:
             return None, None

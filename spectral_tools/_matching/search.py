@@ -31,10 +31,10 @@ from .._spectral.whitening import tapered_spectra, whiten_images, whiten_spectra
 __all__ = [
     "Candidates",
     "Search",
+    "chance_of_few_places",
     "chance_of_places",
     "circular_search",
     "exact_search",
-    "few_places",
     "place_side",
     "show_the_same",
 ]
@@ -126,7 +126,10 @@ def exact_search(
     if found is None:
         return None
     return replace(
-        found, false_alarm=max(found.chance, few_places(first, second, found, search))
+        found,
+        false_alarm=max(
+            found.chance, chance_of_few_places(first, second, found, search)
+        ),
     )
 
 
@@ -140,7 +143,7 @@ class Surfaces:
     low: Ints
 
 
-def few_places(
+def chance_of_few_places(
     first: Volume, second: Volume, found: Candidates, search: Search
 ) -> float:
     """Return the probability that chance matches as many places somewhere.

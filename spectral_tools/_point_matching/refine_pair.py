@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -155,6 +156,15 @@ def refine_pair(
     return _gather(rows, points[0].shape[:-1], ndim)
 
 
+class _RefinedPair(NamedTuple):
+    """A pair of points, the last estimate of their shift, and how many were made."""
+
+    reference: NDArray[np.float64]
+    moving: NDArray[np.float64]
+    estimate: ShiftEstimate
+    steps: int
+
+
 def _refine(
     images: tuple[NDArray[Any], NDArray[Any]],
     first: NDArray[np.float64],
@@ -163,7 +173,7 @@ def _refine(
     iterations: int,
     tolerance: float,
     whitening: float | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], ShiftEstimate, int]:
+) -> _RefinedPair:
     """Refine one pair of points; the last estimate says how good it is."""
     given = first, second
     estimate, best, used = None, 1.0, 0
@@ -198,10 +208,10 @@ def _refine(
         if np.abs(step).max() < tolerance:
             break
     if estimate is None:
-        return (*given, _outside(len(first)), 0)
+        return _RefinedPair(*given, _outside(len(first)), 0)
     if estimate.outcome != Outcome.MATCHED:
-        return (*given, estimate, used)
-    return first, second, estimate, used
+        return _RefinedPair(*given, estimate, used)
+    return _RefinedPair(first, second, estimate, used)
 
 
 def _outside(ndim: int) -> ShiftEstimate:
@@ -218,21 +228,21 @@ def _outside(ndim: int) -> ShiftEstimate:
 
 
 def _gather(
-    rows: list[tuple[NDArray[np.float64], NDArray[np.float64], ShiftEstimate, int]],
-    shape: tuple[int, ...],
-    ndim: int,
+    rows: list[_RefinedPair], shape: tuple[int, ...], ndim: int
 ) -> PointMatches:
-    estimates = [row[2] for row in rows]
+    estimates = [row.estimate for row in rows]
     outcome = np.empty(len(rows), object)
     outcome[:] = [estimate.outcome for estimate in estimates]
     return PointMatches(
-        reference_points=np.array([row[0] for row in rows]).reshape(*shape, ndim),
-        moving_points=np.array([row[1] for row in rows]).reshape(*shape, ndim),
+        reference_points=np.array([row.reference for row in rows]).reshape(
+            *shape, ndim
+        ),
+        moving_points=np.array([row.moving for row in rows]).reshape(*shape, ndim),
         covariance=np.array([e.covariance for e in estimates]).reshape(
             *shape, ndim, ndim
         ),
         correlation=np.array([e.correlation for e in estimates]).reshape(shape),
         false_alarm=np.array([e.false_alarm for e in estimates]).reshape(shape),
         outcome=outcome.reshape(shape),
-        steps=np.array([row[3] for row in rows], np.intp).reshape(shape),
+        steps=np.array([row.steps for row in rows], np.intp).reshape(shape),
     )

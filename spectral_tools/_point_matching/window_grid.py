@@ -170,7 +170,7 @@ def window_pass(
     """
     centres, shape = _centres(pair[0].shape, spacing)
     count, ndim = centres.shape
-    low, high, full, whole = _boxes(pair, sides, centres)
+    low, high, full, whole = _window_boxes(pair, sides, centres)
     points, halves = (low + high - 1) / 2, (high - low) / 2
     points[~full], halves[~full] = centres[~full], 1.0
     known = np.zeros(count, np.bool_) if last is None else last.found
@@ -216,13 +216,17 @@ def window_pass(
     return windows, shape
 
 
-def _boxes(
-    pair: Images, sides: Floats, centres: Floats
-) -> tuple[Ints, Ints, Flags, Flags]:
-    """Return where windows begin and end, which hold enough, and which only what counts.
+class _WindowBoxes(NamedTuple):
+    """Where windows begin and end, which hold enough, and which only what counts."""
 
-    Lines at their edges that do not count are cut off.
-    """
+    low: Ints
+    high: Ints
+    full: Flags
+    whole: Flags
+
+
+def _window_boxes(pair: Images, sides: Floats, centres: Floats) -> _WindowBoxes:
+    """Return the boxes of windows; lines at edges that do not count are cut off."""
     shape = pair[0].shape
     low = np.rint(centres - (sides - 1) / 2).astype(np.intp)
     high = np.clip(low + sides.astype(np.intp), 0, shape)
@@ -234,7 +238,7 @@ def _boxes(
     counts = count_pixels(first, second, wide, stop)
     full = counts >= WINDOW_OVERLAP * np.prod(sides)
     whole = trim_windows(first, second, wide, stop, counts) & full
-    return wide[:, lead:], stop[:, lead:], full, whole
+    return _WindowBoxes(wide[:, lead:], stop[:, lead:], full, whole)
 
 
 def _volume(image: NDArray[np.float32]) -> NDArray[np.float32]:

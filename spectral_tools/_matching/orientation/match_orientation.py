@@ -67,15 +67,15 @@ def distinct_distance(shape: tuple[int, ...], matrix: Floats) -> float:
 
 
 def rival_poses(
-    shape: tuple[int, ...], best: RankedPose, places: list[RankedPose]
+    shape: tuple[int, ...], best: RankedPose, poses: list[RankedPose]
 ) -> list[Floats]:
-    """Return the other places that are nearly as high as the best one."""
+    """Return the other poses that are nearly as high as the best one."""
     far = distinct_distance(shape, best.matrix)
     return [
-        place.matrix
-        for place in places
-        if place.height >= AMBIGUOUS * best.height
-        and corner_distance(shape, place.matrix, best.matrix) > far
+        pose.matrix
+        for pose in poses
+        if pose.height >= AMBIGUOUS * best.height
+        and corner_distance(shape, pose.matrix, best.matrix) > far
     ]
 
 
@@ -309,14 +309,18 @@ def match_sketches(
     if reference is None or moving is None:
         return nothing_found(Outcome.NO_TEXTURE)
     found = search_poses(reference, moving, suggest_turns(reference, moving, wanted))
-    places = _with_overlap(reference, moving, found.places, min_overlap)
+    poses = [
+        pose
+        for pose in found.poses
+        if overlap_share(reference, moving, pose.matrix) >= min_overlap
+    ]
     fits = None
-    for place, _ in places[:POSES_FITTED]:
-        fits = _refine(reference, moving, place.matrix, wanted.free)
+    for pose in poses[:POSES_FITTED]:
+        fits = _refine(reference, moving, pose.matrix, wanted.free)
         if fits is not None:
-            best = place
+            best = pose
             break
-        # Where chance is as good the next places are not better.
+        # Where chance is as good the next poses are not better.
         if found.false_alarm >= BELIEVED:
             break
     if fits is None:
@@ -328,7 +332,7 @@ def match_sketches(
     believed, rivals = found.false_alarm < BELIEVED, list[Floats]()
     if inside and overlap >= min_overlap:
         if believed:
-            rivals = rival_poses(moving.shape, best, [place for place, _ in places])
+            rivals = rival_poses(moving.shape, best, poses)
         # What repeats itself everywhere sets the level of chance by itself.
         if believed or fits.whole.fit.correlation > LOOKS_ALIKE:
             rivals += _self_similar_poses(reference, moving, fits)
@@ -401,17 +405,6 @@ def overlap_share(reference: Sketch, moving: Sketch, matrix: Floats) -> float:
     points = np.stack(grid, axis=-1) @ way[:2, :2].T + way[:2, 2]
     inside = (points > -0.5) & (points < np.array(other.shape) - 0.5)
     return float(inside.all(axis=-1).mean())
-
-
-def _with_overlap(
-    reference: Sketch, moving: Sketch, places: list[RankedPose], least: float
-) -> list[tuple[RankedPose, float]]:
-    shares = [overlap_share(reference, moving, place.matrix) for place in places]
-    return [
-        (place, share)
-        for place, share in zip(places, shares, strict=True)
-        if share >= least
-    ]
 
 
 def _self_similar_poses(reference: Sketch, moving: Sketch, fits: _Fits) -> list[Floats]:

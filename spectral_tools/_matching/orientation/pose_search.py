@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from ..._spectral.peaks import (
     parabola_tops,
     separate_peaks,
 )
-from ..search import Candidates, Search, few_places
+from ..search import Candidates, Search, chance_of_few_places
 from .pose_images import RAYS, STEP, Sketch
 from .pose_kernels import sample_turned
 
@@ -99,7 +100,7 @@ class RankedPose:
 class RankedPoses:
     """Poses that may be right, best first, and what chance does."""
 
-    places: list[RankedPose]
+    poses: list[RankedPose]
     false_alarm: float
 
 
@@ -188,7 +189,7 @@ def _at_given_angles(
 
 def search_poses(reference: Sketch, moving: Sketch, turns: list[Turn]) -> RankedPoses:
     """Return where the turned image fits best, for all turns together."""
-    found: list[tuple[float, int, int, _TurnedThumb, Floats]] = []
+    found: list[_Peak] = []
     surfaces: list[NDArray[np.float32]] = []
     owners: list[Turn] = []
     for turn in turns:
@@ -198,15 +199,15 @@ def search_poses(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Ranked
         ):
             owner = replace(frame, half=half)
             found += [
-                (float(height), len(surfaces), rank, owner, lag)
-                for rank, (height, lag) in enumerate(zip(heights, lags, strict=False))
+                _Peak(float(height), len(surfaces), owner, lag)
+                for height, lag in zip(heights, lags, strict=False)
             ]
             surfaces.append(heights)
             owners.append(turn)
     if not found:
-        return RankedPoses(places=[], false_alarm=1.0)
-    found.sort(key=lambda entry: -entry[0])
-    top, winner = found[0][:2]
+        return RankedPoses(poses=[], false_alarm=1.0)
+    found.sort(key=lambda peak: -peak.height)
+    winner = found[0].surface
     # Chance is what the other turns show, and the rest of the best surface.
     chance = [
         heights
@@ -219,16 +220,29 @@ def search_poses(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Ranked
     trials = CHOICE * sum(len(heights) for heights in surfaces)
     alarm = 1.0
     if len(everything) >= FEWEST:
-        alarm = chance_level(top, everything, trials)[0]
-        few = len(surfaces) * FREEDOM * _chance_of_few_places(*found[0][3:])
+        alarm = chance_level(found[0].height, everything, trials)[0]
+        few = (
+            len(surfaces)
+            * FREEDOM
+            * _chance_of_few_places(found[0].frame, found[0].lag)
+        )
         alarm = min(max(alarm, few), 1.0)
     return RankedPoses(
-        places=[
+        poses=[
             RankedPose(matrix=_matrix(reference, moving, frame, lag), height=height)
-            for height, _, _, frame, lag in found
+            for height, _, frame, lag in found
         ],
         false_alarm=alarm,
     )
+
+
+class _Peak(NamedTuple):
+    """A peak of the correlation of two thumbs, one of them turned."""
+
+    height: float
+    surface: int
+    frame: "_TurnedThumb"
+    lag: Floats
 
 
 def _is_same_turn(one: Turn, other: Turn, apart: int) -> bool:
@@ -343,7 +357,7 @@ def _chance_of_few_places(frame: _TurnedThumb, lag: Floats) -> float:
         period=np.zeros(3, np.intp),
         chances=0,
     )
-    return few_places(first, second, found, search)
+    return chance_of_few_places(first, second, found, search)
 
 
 def _thumb_volumes(frame: _TurnedThumb, lag: Floats) -> tuple[Plane, Plane, Floats]:
