@@ -26,7 +26,7 @@ from .._spectral.peaks import (
     separate_peaks,
     wrap_lags,
 )
-from .._spectral.whitening import tapered_spectra, whiten_images, whiten_spectra
+from .._spectral.ring_kernels import tapered_spectra, whiten_images, whiten_spectra
 
 __all__ = [
     "Candidates",

@@ -27,7 +27,7 @@ from .peaks import (
     score_lags,
     separate_peaks,
 )
-from .whitening import whiten_images
+from .ring_kernels import whiten_images
 
 __all__ = ["Peaks", "correlation_surface", "find_peaks", "whiten"]
 

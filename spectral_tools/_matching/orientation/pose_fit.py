@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
-from ..._shared.arrays import Floats, Plane
+from ..._shared.arrays import Floats, Image, Plane
+from ..._shared.compiled import compiled
 from ..._shared.fft import fftfreq, forward_pair, inverse, rfftfreq
 from ..._spectral.phase_fit_kernels import SLACK, ring_sums, smooth_coherence
 from ..._spectral.ring_kernels import (
@@ -19,7 +20,6 @@ from ..._spectral.ring_kernels import (
 )
 from ..shift_fit import STEP_FLOOR, STEP_SIGMAS
 from .pose_images import SplineImage, tapered_pair
-from .pose_kernels import pose_sums
 
 __all__ = ["PoseFit", "fit_pose", "pose_flow", "travel"]
 
@@ -404,3 +404,98 @@ def _slopes(
             slopes[index, axis] = inverse(spectrum * factor, shape)
         images[index] = inverse(spectrum, shape)
     return images, slopes
+
+
+@compiled
+def pose_sums(
+    first: Image,
+    second: Image,
+    slopes0: Image,
+    slopes1: Image,
+    centre: Floats,
+    side: int,
+    scores: Floats,
+    curvature: Floats,
+    unlike: Floats,
+) -> None:
+    """Sum what two aligned images tell about the pose of the second.
+
+    The pose has four parameters: an angle (counter-clockwise), the logarithm of a
+    scale, both about `centre`, and a shift (row, col).
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (rows, cols)
+        Filtered images.
+    slopes0, slopes1 : ndarray of shape (2, rows, cols)
+        Their slopes along both axes.
+    centre : ndarray of shape (2,)
+        Point that turns and scales leave where it is.
+    side : int
+        Side of the blocks, in pixels.
+    scores, curvature : ndarray of shape (block rows, block cols, 4) and (..., 4, 4)
+        The slope and the curvature of the likelihood that each block adds; updated.
+    unlike : ndarray of shape (block rows, block cols)
+        Half of the square of the difference of slopes; updated.
+    """
+    # Strategy: along a row of a block only the column changes, so that a few plain
+    # sums (of powers of the column) are all that is needed.
+    part = np.zeros((4, 4))
+    rows, cols = first.shape
+    for row in range(rows):
+        v = row - centre[0]
+        for block in range(scores.shape[1]):
+            begin, end = block * side, min((block + 1) * side, cols)
+            middle = begin + 0.5 * side
+            f0 = f1 = m0 = m1 = apart = np.float32(0)
+            a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = np.float32(0)
+            for col in range(begin, end):
+                h = np.float32(col - middle)
+                one, two = first[row, col], second[row, col]
+                p0, q0 = slopes0[0, row, col], slopes1[0, row, col]
+                p1, q1 = slopes0[1, row, col], slopes1[1, row, col]
+                up, along = one * q0 - two * p0, one * q1 - two * p1
+                f0 += up
+                f1 += along
+                m0 += h * up
+                m1 += h * along
+                rr, rc, cc = p0 * q0, p0 * q1 + p1 * q0, p1 * q1
+                apart += (p0 - q0) * (p0 - q0) + (p1 - q1) * (p1 - q1)
+                a0 += rr
+                b0 += rc
+                c0 += cc
+                a1 += h * rr
+                b1 += h * rc
+                c1 += h * cc
+                a2 += h * h * rr
+                b2 += h * h * rc
+                c2 += h * h * cc
+            u = middle - centre[1]
+            m0 += u * f0
+            m1 += u * f1
+            score = scores[row // side, block]
+            score[0] -= 0.5 * (v * f1 - m0)
+            score[1] -= 0.5 * (v * f0 + m1)
+            score[2] -= 0.5 * f0
+            score[3] -= 0.5 * f1
+            # Moments about the centre, of the products of slopes rr, rc + cr, cc.
+            a2, b2, c2 = (
+                a2 + 2 * u * a1 + u * u * a0,
+                b2 + 2 * u * b1 + u * u * b0,
+                c2 + 2 * u * c1 + u * u * c0,
+            )
+            a1, b1, c1 = a1 + u * a0, b1 + u * b0, c1 + u * c0
+            part[0, 0] = a2 - v * b1 + v * v * c0
+            part[0, 1] = -v * a1 - 0.5 * b2 + 0.5 * v * v * b0 + v * c1
+            part[0, 2] = -a1 + 0.5 * v * b0
+            part[0, 3] = -0.5 * b1 + v * c0
+            part[1, 1] = v * v * a0 + v * b1 + c2
+            part[1, 2] = v * a0 + 0.5 * b1
+            part[1, 3] = 0.5 * v * b0 + c1
+            part[2, 2], part[2, 3], part[3, 3] = a0, 0.5 * b0, c0
+            curvature[row // side, block] += part
+            unlike[row // side, block] += 0.5 * apart
+    for row in range(curvature.shape[0]):
+        for block in range(curvature.shape[1]):
+            whole = curvature[row, block]
+            whole += np.triu(whole, 1).T

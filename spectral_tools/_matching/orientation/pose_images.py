@@ -11,14 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._sampling.splines import prefilter, smooth, smooth_margin, spline_margin
-from ..._shared.arrays import Floats, Plane
+from ..._sampling.splines import (
+    gather_spline,
+    prefilter,
+    smooth,
+    smooth_margin,
+    spline_margin,
+    spline_weights,
+)
+from ..._shared.arrays import Floats, Image, Plane
+from ..._shared.compiled import compiled
 from ..._shared.fft import fast_shape, forward
 from ..._shared.ndimage import distance_transform_edt
+from ..._spectral.ring_kernels import whiten_images
 from ..._spectral.tapers import TAPER_FRACTION, TAPER_WIDTH, edge_taper
-from ..._spectral.whitening import whiten_images
 from ..phase_correlate import prepare_image
-from .pose_kernels import polar_power, sample_turned
 
 __all__ = [
     "RAYS",
@@ -28,6 +35,7 @@ __all__ = [
     "make_sketch",
     "make_spline_image",
     "resample_onto",
+    "sample_turned",
     "tapered_pair",
 ]
 
@@ -305,3 +313,181 @@ def _whiten(pixels: Plane, valid: NDArray[np.bool_] | None) -> Plane | None:
     volume = (pixels * fade)[np.newaxis]
     pair = whiten_images(volume, volume, shape, -1.0, masks)
     return None if pair is None else pair[0, 0, :rows, :cols] * fade
+
+
+@compiled
+def polar_power(
+    power: Image, columns: int, radii: Floats, angles: int, out: Image
+) -> None:
+    """Sample a power spectrum on rays through the origin, linearly.
+
+    Parameters
+    ----------
+    power : ndarray of shape (rows, columns // 2 + 1)
+        Power of the modes that a real transform stores.
+    columns : int
+        Columns of the image that was transformed.
+    radii : ndarray of shape (n,)
+        Frequencies along a ray, in cycles per pixel, up to 0.5.
+    angles : int
+        Number of rays in half a turn, counter-clockwise from the columns.
+    out : ndarray of shape (n, angles)
+        The result.
+    """
+    rows, last = power.shape[0], power.shape[1] - 1
+    for ray in range(angles):
+        across = math.cos(math.pi * ray / angles)
+        up = -math.sin(math.pi * ray / angles)
+        # The other half of the plane is the mirror image of the one that is stored.
+        if across < 0:
+            across, up = -across, -up
+        for ring in range(len(radii)):
+            col, row = radii[ring] * across * columns, radii[ring] * up * rows
+            left, low = min(int(col), last - 1), math.floor(row)
+            right, high = col - left, row - low
+            one, two = power[low % rows], power[(low + 1) % rows]
+            below = one[left] + right * (one[left + 1] - one[left])
+            above = two[left] + right * (two[left + 1] - two[left])
+            out[ring, ray] = below + high * (above - below)
+
+
+@compiled
+def sample_turned(
+    box: Image,
+    pad: int,
+    order: int,
+    linear: Floats,
+    start: Floats,
+    depth: Image,
+    width: float,
+    margin: float,
+    reach: float,
+    values: Image,
+    window: Image,
+) -> None:
+    """Sample a spline under an affine map, and fade it out towards its border.
+
+    Parameters
+    ----------
+    box : ndarray of shape (rows + 2 * pad, cols + 2 * pad)
+        Coefficients of the spline through an image and what surrounds it.
+    pad : int
+        Width of the surroundings, at least 4.
+    order : {3, 5}
+        Order of the spline.
+    linear : ndarray of shape (2, 2)
+        Steps in the image, in its columns, for one step along each axis of the result.
+    start : ndarray of shape (2,)
+        Where the first pixel of the result lies in the image.
+    depth : ndarray of shape (rows, cols) or (0, 0)
+        How deep each pixel lies among those that count; empty if all count.
+    width : float
+        Width of the edges of the window, in pixels of the image.
+    margin : float
+        Width of a border that does not count, in pixels of the image.
+    reach : float
+        How far beyond the border values are wanted, in pixels of the image; zero
+        farther out.
+    values, window : ndarray of the same shape
+        Values of the spline, and weights from 0 to 1; updated, the window by
+        a factor.
+    """
+    rows, cols = box.shape[0] - 2 * pad, box.shape[1] - 2 * pad
+    shape, flat = (1, box.shape[0], box.shape[1]), box.reshape(-1)
+    size = values.shape[1]
+    lows = np.empty((3, size), np.int32)
+    parts = np.empty((3, size), box.dtype)
+    room = np.empty((3, order + 1, size), box.dtype)
+    for line in range(values.shape[0]):
+        row0 = start[0] + linear[0, 0] * line
+        col0 = start[1] + linear[1, 0] * line
+        # What is just outside is made up, but needed by filters; beyond is nothing.
+        begin, end = _within(row0, linear[0, 1], reach, rows, 0, size)
+        begin, end = _within(col0, linear[1, 1], reach, cols, begin, end)
+        values[line, :begin] = 0
+        values[line, end:] = 0
+        count = end - begin
+        for k in range(count):
+            row = row0 + linear[0, 1] * (begin + k)
+            col = col0 + linear[1, 1] * (begin + k)
+            row = min(max(row, 4.0 - pad), rows + pad - 5.0) + pad
+            col = min(max(col, 4.0 - pad), cols + pad - 5.0) + pad
+            # Both are positive, so that this rounds down.
+            lows[1, k], lows[2, k] = np.int32(row), np.int32(col)
+            parts[1, k] = row - np.int32(row)
+            parts[2, k] = col - np.int32(col)
+        for axis in range(1, 3):
+            spline_weights(order, parts[axis], count, room[axis])
+        gather_spline(flat, lows, room, shape, order, count, values[line, begin:end])
+        _fade_out(
+            row0, col0, linear, (rows, cols), depth, width, margin, begin, end,
+            window[line],
+        )  # fmt: skip
+
+
+@compiled
+def _fade_out(
+    row0: float,
+    col0: float,
+    linear: Floats,
+    shape: tuple[int, int],
+    depth: Image,
+    width: float,
+    margin: float,
+    begin: int,
+    end: int,
+    fade: Image,
+) -> None:
+    """Weigh a line of points by how far within the image they lie."""
+    fade[:begin] = 0
+    fade[end:] = 0
+    rows, cols = shape
+    quarter = 0.5 * math.pi / width
+    # Where all is deep inside there is nothing to do.
+    first, last = _within(row0, linear[0, 1], -margin - width, rows, begin, end)
+    first, last = _within(col0, linear[1, 1], -margin - width, cols, first, last)
+    if depth.size > 0:
+        first = last = begin
+    for k in range(begin, end):
+        if fade[k] == 0 or first <= k < last:
+            continue
+        row = row0 + linear[0, 1] * k
+        col = col0 + linear[1, 1] * k
+        tall = min(row, rows - 1 - row) + 0.5 - margin
+        wide = min(col, cols - 1 - col) + 0.5 - margin
+        weight = 1.0 if min(tall, wide) > 0 else 0.0
+        if 0 < tall < width:
+            weight *= math.sin(quarter * tall) ** 2
+        if 0 < wide < width:
+            weight *= math.sin(quarter * wide) ** 2
+        if depth.size > 0 and weight > 0:
+            weight *= _fade(depth, row, col, quarter)
+        fade[k] *= weight
+
+
+@compiled
+def _within(
+    at: float, step: float, reach: float, size: int, begin: int, end: int
+) -> tuple[int, int]:
+    """Narrow a run of steps to those within `reach` of an axis of some size."""
+    low, high = -0.5 - reach, size - 0.5 + reach
+    if abs(step) < 1e-12:
+        return (begin, end) if low < at < high else (begin, begin)
+    one, two = (low - at) / step, (high - at) / step
+    first, last = min(one, two), max(one, two)
+    begin = int(min(max(math.ceil(first), begin), end))
+    return begin, int(min(max(math.floor(last) + 1, begin), end))
+
+
+@compiled
+def _fade(depth: Image, row: float, col: float, quarter: float) -> float:
+    """Return the weight of a point at some depth, interpolated."""
+    low = min(max(math.floor(row), 0), max(depth.shape[0] - 2, 0))
+    left = min(max(math.floor(col), 0), max(depth.shape[1] - 2, 0))
+    high, right = min(low + 1, depth.shape[0] - 1), min(left + 1, depth.shape[1] - 1)
+    down = min(max(row - low, 0.0), 1.0)
+    across = min(max(col - left, 0.0), 1.0)
+    one = depth[low, left] + across * (depth[low, right] - depth[low, left])
+    two = depth[high, left] + across * (depth[high, right] - depth[high, left])
+    deep = one + down * (two - one)
+    return math.sin(min(max(deep, 0.0) * quarter, 0.5 * math.pi)) ** 2

@@ -16,8 +16,7 @@ from ..._spectral.peaks import (
     separate_peaks,
 )
 from ..search import Candidates, Search, chance_of_few_places
-from .pose_images import RAYS, STEP, Sketch
-from .pose_kernels import sample_turned
+from .pose_images import RAYS, STEP, Sketch, sample_turned
 
 __all__ = [
     "Range",

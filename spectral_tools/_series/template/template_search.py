@@ -16,9 +16,8 @@ from ..._spectral.peaks import (
     parabola_tops,
     wrap_lags,
 )
-from ..._spectral.ring_kernels import whiten_modes
+from ..._spectral.ring_kernels import ring_gains, whiten_modes
 from ..._spectral.tapers import edge_taper, taper_block, taper_width
-from ..._spectral.whitening import ring_gains
 from .image_fit_kernels import shrink_pixels
 
 __all__ = [
