@@ -177,13 +177,12 @@ def match_without_pattern(
             result[row] = estimate
         elif pinned[row]:
             # Other links live without the pattern, this one does not.
-            result[row] = ShiftEstimate(
+            result[row] = replace(
+                estimate,
                 shift=first[row].shift,
                 covariance=np.diag(np.full(len(shapes[0]), np.inf)),
-                correlation=estimate.correlation,
                 false_alarm=1.0,
                 overlap=first[row].overlap,
-                alternatives=estimate.alternatives,
                 outcome=Outcome.FIXED_PATTERN,
             )
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from .._shared.link_arguments import Links, listed_positions, number_links
 from .._shared.results import Outcome, result
 from .._shared.workers import Workers, check_workers, spread
 from .fixed_pattern import Job, match_without_pattern, steady_pattern
-from .phase_correlate import ShiftEstimate, correlate_images
+from .phase_correlate import ShiftEstimate, correlate_images, overlap_share
 
 __all__ = ["TileMatches", "label_pairs", "match_tiles"]
 
@@ -274,16 +274,11 @@ def _of_whole_tiles(
 ) -> ShiftEstimate:
     """Return an estimate between parts of tiles as one between the tiles."""
     shift = found.shift + origin
-    common = np.minimum(shape0, np.array(shape1) + shift) - np.maximum(0, shift)
-    overlap = np.maximum(common, 0).prod() / min(np.prod(shape0), np.prod(shape1))
-    return ShiftEstimate(
+    return replace(
+        found,
         shift=shift,
-        covariance=found.covariance,
-        correlation=found.correlation,
-        false_alarm=found.false_alarm,
-        overlap=min(float(overlap), 1.0),
+        overlap=overlap_share(shape0, shape1, shift),
         alternatives=found.alternatives + origin,
-        outcome=found.outcome,
     )
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "ShiftEstimate",
     "correlate_images",
     "mend_holes",
+    "overlap_share",
     "phase_correlate",
     "prepare_image",
 ]
@@ -392,11 +393,6 @@ def _estimate(
         covariance, correlation = fit.covariance[axes, axes], fit.correlation
     options = np.concatenate([shift[None], options[1:peaks]])
     rows = np.minimum(np.arange(peaks), len(options) - 1)
-    shapes = [np.array(image.shape) for image in images]
-    common = np.minimum(shapes[0], shapes[1] + shift) - np.maximum(0, shift)
-    overlap = float(
-        np.maximum(common, 0).prod() / min(shapes[0].prod(), shapes[1].prod())
-    )
     if found.false_alarm >= BELIEVED or fit is None:
         outcome = Outcome.NOT_FOUND
     elif (
@@ -414,10 +410,19 @@ def _estimate(
         covariance=covariance,
         correlation=correlation,
         false_alarm=float(found.false_alarm),
-        overlap=min(overlap, 1.0),
+        overlap=overlap_share(images[0].shape, images[1].shape, shift),
         alternatives=options[rows],
         outcome=outcome,
     )
+
+
+def overlap_share(
+    shape0: tuple[int, ...], shape1: tuple[int, ...], shift: NDArray[np.float64]
+) -> float:
+    """Return the share of the smaller image that lies on the other one."""
+    common = np.minimum(shape0, np.array(shape1) + shift) - np.maximum(0, shift)
+    share = np.maximum(common, 0).prod() / min(np.prod(shape0), np.prod(shape1))
+    return min(float(share), 1.0)
 
 
 def _unmatched(

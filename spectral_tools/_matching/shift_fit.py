@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .._sampling.boxes import overlap_block
 from .._shared.fft import fast_shape, forward_pair, frequencies
 from .._spectral.phase_fit_kernels import fit_step, ring_sums
-from .._spectral.ring_kernels import RING_MODES, RING_SHARE, flatten_modes, ring_edges
+from .._spectral.ring_kernels import flatten_modes, rings_of
 from .._spectral.tapers import fade, fade_masked, rim_slopes, short_axes, taper_width
 
 __all__ = [
@@ -231,9 +231,7 @@ def _tapered_spectra(
         for spectrum in spectra:
             flatten_modes(spectrum, exponent)
     share = windows.squares**2 / windows.fourths / math.prod(shape)
-    long = [size for size in block.tolist() if size > 1]
-    width = math.prod(long) ** (-1 / len(long))
-    edges = ring_edges(np.array(shape), width, share, RING_MODES, RING_SHARE)
+    edges = rings_of(shape, tuple(block.tolist()), share)
     widths = np.array([taper_width(size) for size in block.tolist()])
     return _Spectra(
         whole=whole,

@@ -12,11 +12,9 @@ from .._spectral.gain_gradient import gain_slopes
 from .._spectral.peaks import SEPARATION, chance_level, circular_peaks, parabola_tops
 from .._spectral.phase_fit_kernels import fit_step, ring_sums
 from .._spectral.ring_kernels import (
-    RING_MODES,
-    RING_SHARE,
     WHITENING_MODES,
-    ring_edges,
     ring_whitening,
+    rings_of,
     whiten_modes,
 )
 from .._spectral.tapers import (
@@ -375,9 +373,7 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Wind
         out = canvas[:, side]
         sure &= taper_windows(image, low, block, tapers[0], tapers[1], tapers[2], out)
     spectra = forward_stack(canvas)
-    long = [size for size in shape if size > 1]
-    width = math.prod(long) ** (-1 / len(long))
-    edges = ring_edges(np.array(shape), width, 1.0, WHITENING_MODES, RING_SHARE)
+    edges = rings_of(shape, shape, 1.0, WHITENING_MODES)
     whiten_windows(spectra, *frequencies(shape), edges)
     told = rank_peaks(inverse_stack(spectra[:, 0], shape))
     shift = told[:, :3]
@@ -505,20 +501,13 @@ def _newton_fit(
     width = np.array([taper_width(size) for size in block.tolist()])
     sums = fade_windows(*images, *low, block, fraction, width, canvas)
     modes = math.prod(shape)
-    long = [size for size in block.tolist() if size > 1]
     # The rings of all windows are those of windows that lie on each other.
     tapers = [
         edge_taper(size, each, 0.0) for size, each in zip(block, width, strict=True)
     ]
     squares = math.prod(float((taper**2).sum()) for taper in tapers)
     fourths = math.prod(float((taper**4).sum()) for taper in tapers)
-    edges = ring_edges(
-        np.array(shape),
-        math.prod(long) ** (-1 / len(long)),
-        squares**2 / fourths / modes,
-        RING_MODES,
-        RING_SHARE,
-    )
+    edges = rings_of(shape, tuple(block.tolist()), squares**2 / fourths / modes)
     return fit_fractions(
         forward_stack(canvas),
         *frequencies(shape),

@@ -21,7 +21,6 @@ from .._shared.fft import fast_shape, forward, inverse
 from .._shared.results import result
 from .peaks import (
     LEAST_OVERLAP,
-    NO_SCORE,
     box_table,
     list_peaks,
     score_lags,
@@ -287,4 +286,4 @@ def _score(
         squares1,
         LEAST_OVERLAP,
     )
-    return np.where(score > NO_SCORE, score, 0).astype(np.float64)
+    return np.where(np.isfinite(score), score, 0).astype(np.float64)

@@ -14,7 +14,6 @@ from .._shared.compiled import compiled
 
 __all__ = [
     "LEAST_OVERLAP",
-    "NO_SCORE",
     "SEPARATION",
     "PeakList",
     "box_table",
@@ -35,8 +34,6 @@ SEPARATION = 3
 # With fewer common pixels than this a correlation coefficient tells nothing
 # (test_lags_without_overlap_are_zero).
 LEAST_OVERLAP = 16.0
-# What marks lags with less: far below any Fisher z (test_lags_without_overlap_are_zero).
-NO_SCORE = -1e9
 # A tail that is extrapolated from one pair tells nothing of chances below this
 # (test_chance_level_of_normal_heights_is_theirs).
 FAINTEST = 1e-15
@@ -133,12 +130,12 @@ def score_lags(
     """Turn circular correlations into Fisher z over the overlap, at each lag.
 
     Returns z (unit: the standard deviation that independent pixels would
-    give) and marks lags with an overlap of fewer than `least` pixels by `NO_SCORE`.
+    give) and marks lags with an overlap of fewer than `least` pixels by minus infinity.
     """
     a0, a1, a2 = sums0.shape[0] - 1, sums0.shape[1] - 1, sums0.shape[2] - 1
     b0, b1, b2 = sums1.shape[0] - 1, sums1.shape[1] - 1, sums1.shape[2] - 1
     m0, m1, m2 = surface.shape
-    score = np.full((shape[0], shape[1], shape[2]), np.float32(NO_SCORE))
+    score = np.full((shape[0], shape[1], shape[2]), np.float32(-np.inf))
     for i in range(shape[0]):
         s0 = low[0] + i
         p0, p1 = max(0, s0), min(a0, b0 + s0)
@@ -265,7 +262,7 @@ def parabola_tops(surface: AnyArray, indices: Ints, periodic: bool) -> Floats:
                 heights[n] = surface[p, r, c]
             left, top, right = heights[0], heights[1], heights[2]
             bend = left - 2 * top + right
-            if bend < 0 and min(left, right) > NO_SCORE:
+            if bend < 0 and min(left, right) > -np.inf:
                 offsets[row, axis] = min(max(0.5 * (left - right) / bend, -0.5), 0.5)
     return offsets
 

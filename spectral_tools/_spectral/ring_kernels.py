@@ -31,6 +31,7 @@ __all__ = [
     "ring_gains",
     "ring_power",
     "ring_whitening",
+    "rings_of",
     "tapered_spectra",
     "whiten_images",
     "whiten_modes",
@@ -115,6 +116,21 @@ def ring_edges(
             low = high
     edges[found - 1] = top * 1.01
     return edges[:found].copy()
+
+
+def rings_of(
+    shape: tuple[int, ...],
+    sides: tuple[int, ...],
+    share: float,
+    modes: float = RING_MODES,
+) -> Floats:
+    """Return the edges of rings of a transform, at least as wide as one mode of an image.
+
+    That is one over the geometric mean of its sides, of those that are longer than one.
+    """
+    long = [n for n in sides if n > 1]
+    width = math.prod(long) ** (-1 / len(long))
+    return ring_edges(np.array(shape), width, share, modes, RING_SHARE)
 
 
 @compiled
