@@ -1,4 +1,4 @@
-"""Match windows of two structures: search, fit, and say how sure."""
+"""The structure tensor of images, and shifts between its windows in two of them."""
 
 import math
 from typing import NamedTuple
@@ -96,7 +96,7 @@ class Structure(NamedTuple):
 def structure_tensor(
     image: NDArray[np.floating], scale: float, valid: NDArray[np.bool_] | None = None
 ) -> Structure:
-    """Return the structure of an image, at a scale in pixels.
+    """Return the deviator of the structure tensor of an image, at a scale in pixels.
 
     The direction of the gradient up to its sign does not change if bright becomes
     dark, nor if contrast grows; its double angle is what averages well.
@@ -282,7 +282,7 @@ def cut_structure(structure: Structure, low: Ints, shape: Ints) -> Structure:
 
 
 def masked_correlation(first: Structure, second: Structure, window: Plane) -> Plane:
-    """Return the correlation of a windowed block with a larger one, for all lags.
+    """Return the masked normalised correlation of a block with a larger one at all lags.
 
     Both count only where both have something to say.
     """

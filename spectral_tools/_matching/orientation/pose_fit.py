@@ -1,4 +1,9 @@
-"""Fit the pose of one image in another to the bound, on the images."""
+"""Fit the pose of one image in another by Gauss-Newton steps on the images.
+
+This is the method of Lucas & Kanade, see Baker & Matthews (2004),
+:doi:`10.1023/B:VISI.0000011205.11775.fd`, on images that are filtered so that each
+frequency counts by its coherence.
+"""
 
 import math
 from dataclasses import dataclass

@@ -246,7 +246,7 @@ def polar_map(whitened: Plane) -> Plane:
     Rows are rings of frequencies that rise by a factor, columns are directions
     through half a turn. Each ring is the deviation of the amplitudes from their
     mean, in units of it, weighted by the number of modes and by what stands above
-    the noise.
+    the noise (Reddy & Chatterji 1996, :doi:`10.1109/83.506761`).
     """
     rows, cols = whitened.shape
     tapers = [edge_taper(n, max(FALL * n, 1.0), 0.0) for n in whitened.shape]
