@@ -42,7 +42,7 @@ from .structure_match import (
     unmatched_structure,
     window_modes,
 )
-from .window_grid import halved
+from .window_grid import downsampled_pair
 
 __all__ = ["find_control_points", "refine_points"]
 
@@ -122,7 +122,7 @@ def structures_on_reference(
     jumpy = JUMPY / 2**level if all(map(_has_few_levels, images)) else 0.0
     first, second = (
         structure_tensor(small, max(scale * coarser, jumpy))
-        for small in halved((reference, laid), level)
+        for small in downsampled_pair((reference, laid), level)
     )
     finest = min(first.finest, FINEST / coarser)
     return first._replace(finest=finest), second._replace(finest=finest)

@@ -32,7 +32,7 @@ from .._transforms.fields.fit_displacement import (
 )
 from .._transforms.matrices import apply_transform
 from .refine_pair import PointMatches
-from .window_grid import Windows, halved, match_windows, window_pass
+from .window_grid import Windows, downsampled_pair, match_windows, window_pass
 
 __all__ = ["match_grid"]
 
@@ -215,7 +215,9 @@ def match_grid(
     run = partial(spread, job, workers=workers, progress=progress, title="match grid")
     values = np.zeros((int(np.prod(problem.grid.nodes)), len(reach)))
     for level in range(_pyramid_levels(problem, reach), 0, -1):
-        pair = halved((problem.reference, _warp_moving(problem, values)), level)
+        pair = downsampled_pair(
+            (problem.reference, _warp_moving(problem, values)), level
+        )
         windows, _ = window_pass(
             run,
             pair,

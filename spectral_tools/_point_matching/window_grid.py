@@ -25,7 +25,7 @@ __all__ = [
     "Images",
     "Job",
     "Windows",
-    "halved",
+    "downsampled_pair",
     "match_windows",
     "window_pass",
 ]
@@ -117,7 +117,7 @@ class Windows:
         return np.asarray(np.isfinite(self.covariance).all(axis=(1, 2)))
 
 
-def halved(pair: Images, level: int) -> Images:
+def downsampled_pair(pair: Images, level: int) -> Images:
     """Return smaller copies of images, halved so many times."""
     small = []
     for image in pair:

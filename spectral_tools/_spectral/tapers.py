@@ -147,7 +147,7 @@ def fade_blocks(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Windows:
+class WindowSums:
     """Sums over the product of the two windows, and how steep they are."""
 
     squares: float
@@ -171,7 +171,7 @@ def fade(
     block: NDArray[np.intp],
     fraction: NDArray[np.float64],
     canvas: NDArray[np.float32],
-) -> Windows:
+) -> WindowSums:
     """Write both blocks, faded at their edges, on the canvas.
 
     Overlaps lie at opposite edges of two fields of view, where light falls off in
@@ -182,7 +182,7 @@ def fade(
     sums = fade_blocks(
         *images, starts[0], starts[1], block, fraction, width, gain, canvas
     )
-    return Windows(squares=float(sums[0]), fourths=float(sums[1]), sides=sums[2:])
+    return WindowSums(squares=float(sums[0]), fourths=float(sums[1]), sides=sums[2:])
 
 
 def fade_masked(
@@ -192,7 +192,7 @@ def fade_masked(
     block: NDArray[np.intp],
     fraction: NDArray[np.float64],
     canvas: NDArray[np.float32],
-) -> Windows:
+) -> WindowSums:
     """Do the same where pixels that do not count fade out too."""
     parts = [tuple(map(slice, start, start + block)) for start in starts]
     common = valid[0][parts[0]] & valid[1][parts[1]]
@@ -215,7 +215,7 @@ def fade_masked(
         out[inside] = (cut - float((cut * window).sum()) / total) * window * even
         windows.append(window)
     product = windows[0] * windows[1]
-    return Windows(
+    return WindowSums(
         squares=float(product.sum()),
         fourths=float((product * product).sum()),
         sides=np.array([_steepness(windows[0], axis) for axis in range(3)]),
