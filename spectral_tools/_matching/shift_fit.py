@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 
 from .._sampling.boxes import overlap_block
 from .._shared.fft import fast_shape, forward_pair, frequencies
-from .._spectral.phase_fit_kernels import fit_step, ring_sums
+from .._spectral.phase_fit_kernels import fit_step, name_step, ring_sums
 from .._spectral.ring_kernels import flatten_modes, rings_of
-from .._spectral.tapers import fade, fade_masked, rim_slopes, short_axes, taper_width
+from .._spectral.tapers import (
+    RING,
+    fade,
+    fade_masked,
+    rim_slopes,
+    short_axes,
+    taper_width,
+)
 
 __all__ = [
     "FARTHEST",
@@ -171,9 +178,9 @@ def _significance_of_coarse(
     """Return the significance of detail of at least four pixels."""
     table = step.table.copy()
     # Finer rings tell only how much of the rest is faint.
-    table[blocks.edges > 1 / 16, 3:] = 0
-    known = fit_step(table, blocks.share, blocks.rims, active, True, 0)
-    return float(known[13])
+    table[blocks.edges > 1 / 16, RING.common :] = 0
+    known = name_step(fit_step(table, blocks.share, blocks.rims, active, True, 0))
+    return float(known.significance)
 
 
 def _tolerance(step: "_NewtonStep", active: NDArray[np.bool_]) -> float:
@@ -230,8 +237,9 @@ def _tapered_spectra(
     if exponent >= 0:
         everything = np.array([1.0])
         table = ring_sums(*spectra, *freqs, even, fraction, everything)[0]
-        power = math.sqrt(table[1] * table[2])
-        correlation = float(np.clip(table[3] / power, -1, 1)) if power > 0 else 0.0
+        power = math.sqrt(table[RING.power0] * table[RING.power1])
+        common = float(table[RING.common])
+        correlation = float(np.clip(common / power, -1, 1)) if power > 0 else 0.0
         for spectrum in spectra:
             flatten_modes(spectrum, exponent)
     share = windows.squares**2 / windows.fourths / math.prod(shape)
@@ -279,17 +287,19 @@ def _newton_step(
     table = ring_sums(
         *blocks.spectra, *blocks.freqs, blocks.even, fraction, blocks.edges
     )
-    known = fit_step(table, blocks.share, blocks.rims, active, exponent < 0, rough)
-    if not known[14]:
+    known = name_step(
+        fit_step(table, blocks.share, blocks.rims, active, exponent < 0, rough)
+    )
+    if not known.fitted:
         return None
     correlation = blocks.correlation
     return _NewtonStep(
-        step=known[:3],
-        shift=shift + known[:3],
-        covariance=known[3:12].reshape(3, 3) + np.diag(blocks.short),
-        correlation=float(known[12]) if correlation is None else correlation,
-        significance=float(known[13]),
-        beyond=known[15:],
+        step=known.step,
+        shift=shift + known.step,
+        covariance=known.covariance + np.diag(blocks.short),
+        correlation=float(known.correlation) if correlation is None else correlation,
+        significance=float(known.significance),
+        beyond=known.beyond,
         table=table,
         rough=max(rough - 1, 0),
     )

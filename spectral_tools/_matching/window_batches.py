@@ -10,7 +10,7 @@ from .._shared.compiled import compiled
 from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
 from .._spectral.gain_gradient import gain_slopes
 from .._spectral.peaks import SEPARATION, chance_level, circular_peaks, parabola_tops
-from .._spectral.phase_fit_kernels import fit_step, ring_sums
+from .._spectral.phase_fit_kernels import STEP, fit_step, name_step, ring_sums
 from .._spectral.ring_kernels import (
     WHITENING_MODES,
     ring_whitening,
@@ -306,11 +306,9 @@ def fit_fractions(
 ) -> Floats:
     """Fit the fractions of shifts for tapers that stay, from the fractions before.
 
-    Columns are where tapers that follow would be (3), the covariance (9), the
-    correlation, the significance, the error that does not matter, and 1 if there was
-    anything to fit.
+    The columns are those of `STEP`, with where tapers that follow would be for the step.
     """
-    told = np.zeros((len(spectra), 16))
+    told = np.zeros((len(spectra), STEP.width))
     for w in range(len(spectra)):
         share = sums[w, 0] ** 2 / sums[w, 1] / modes
         rims = rim_slopes(edges, sums[w, 2:].copy(), width)
@@ -321,27 +319,38 @@ def fit_fractions(
                 spectra[w, 0], spectra[w, 1], freq0, freq1, freq2, even, shift, edges
             )
             step = fit_step(table, share, rims, active, True, rough)
-            told[w, 15] = step[14]
-            if not step[14]:
+            told[w, STEP.fitted] = step[STEP.fitted]
+            if not step[STEP.fitted]:
                 break
             least, taken, moved = np.inf, 0.0, 0.0
             for axis in range(3):
                 if active[axis]:
-                    least = min(least, step[3 + 4 * axis] + short[axis])
+                    least = min(least, step[STEP.covariance + 4 * axis] + short[axis])
                 taken = max(taken, abs(step[axis]))
                 shift[axis] += min(max(step[axis], -0.4), 0.4)
                 moved = max(moved, abs(shift[axis] - before[w, axis]))
             enough = max(STEP_FLOOR, STEP_SIGMAS * math.sqrt(least))
-            told[w, 14] = enough
-            told[w, 3:14] = step[3:14]
-            told[w, :3] = before[w] + (shift - before[w]) * step[15:]
+            told[w, STEP.tolerance] = enough
+            told[w, STEP.covariance : STEP.fitted] = step[STEP.covariance : STEP.fitted]
+            beyond = step[STEP.beyond : STEP.tolerance]
+            told[w, :3] = before[w] + (shift - before[w]) * beyond
             # What the next tapers will change again need not be fitted.
             if REMAINDER * taken < max(enough, 0.05 * moved) and rough < 2:
                 break
             rough = max(rough - 1, 0)
         for axis in range(3):
-            told[w, 3 + 4 * axis] += short[axis]
+            told[w, STEP.covariance + 4 * axis] += short[axis]
     return told
+
+
+class PeakRanks(NamedTuple):
+    """What `rank_peaks` tells of each window beside the shift, in its order."""
+
+    first: Floats  # height in deviations of chance
+    second: Floats
+    alarm: Floats  # probability that chance alone is as high
+    second_alarm: Floats
+    maxima: Floats  # their number
 
 
 class WindowPeaks(NamedTuple):
@@ -375,15 +384,15 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Wind
     spectra = forward_stack(canvas)
     edges = rings_of(shape, shape, 1.0, WHITENING_MODES)
     whiten_windows(spectra, *frequencies(shape), edges)
-    told = rank_peaks(inverse_stack(spectra[:, 0], shape))
-    shift = told[:, :3]
-    sure &= (told[:, 5] <= CERTAIN) & (told[:, 4] <= ALONE * told[:, 3])
-    sure &= (told[:, 4] < RIVALS * told[:, 3]) | (told[:, 6] > BY_CHANCE)
+    table = rank_peaks(inverse_stack(spectra[:, 0], shape))
+    shift, told = table[:, :3], PeakRanks(*table[:, 3:].T)
+    sure &= (told.alarm <= CERTAIN) & (told.second <= ALONE * told.first)
+    sure &= (told.second < RIVALS * told.first) | (told.second_alarm > BY_CHANCE)
     # The smaller of two shifts that differ by a wrap is the only one within reach.
     bound = np.where(np.array(shape) > 1, np.minimum(reach, shape - reach), 1)
     sure &= (np.abs(shift) < bound).all(axis=1)
-    alarm = told[:, 5]
-    few = np.flatnonzero(sure & (told[:, 7] < SPARSE * math.prod(block.tolist())))
+    alarm = told.alarm
+    few = np.flatnonzero(sure & (told.maxima < SPARSE * math.prod(block.tolist())))
     if len(few):
         alarm[few] = np.maximum(
             alarm[few],
@@ -421,7 +430,7 @@ def fit_windows(
     count = len(low)
     active = np.array(images[0].shape) > 1
     shift, moved = start.copy(), np.full(count, np.inf)
-    told, rest = np.zeros((count, 16)), np.zeros((count, 3))
+    table, rest = np.zeros((count, STEP.width)), np.zeros((count, 3))
     done, going = np.ones(count, np.bool_), np.ones(count, np.bool_)
     whole = np.rint(shift)
     for number in range(rounds):
@@ -433,7 +442,7 @@ def fit_windows(
         if not len(rows):
             break
         level = np.where(moved[rows] > ROUGH, 1, 0) if number else rough
-        step = _newton_fit(
+        step_rows = _newton_fit(
             images,
             (low[rows], second[rows]),
             block,
@@ -441,8 +450,9 @@ def fit_windows(
             active,
             np.broadcast_to(level, len(rows)).astype(np.intp),
         )
-        told[rows] = step
-        goal = whole[rows] + step[:, :3]
+        table[rows] = step_rows
+        step = name_step(step_rows)
+        goal = whole[rows] + step.step
         move = goal - shift[rows]
         taken = np.abs(move).max(axis=1)
         # Each round leaves about the same share of the error to the next.
@@ -451,10 +461,10 @@ def fit_windows(
         left = share / (1 - share)
         near = np.abs(goal - start[rows]).max(axis=1) <= FARTHEST
         shift[rows] = goal
-        told[rows, 15] *= near
+        table[rows, STEP.fitted] *= near
         moved[rows] = taken
         rest[rows] = move * left[:, np.newaxis]
-        more = (taken * left >= step[:, 14]) & (told[rows, 15] > 0)
+        more = (taken * left >= step.tolerance) & step.fitted & near
         going[:] = False
         going[rows] = more
         slow = more & (left > SLOW / (1 - SLOW)) & (number + 1 < rounds)
@@ -463,16 +473,16 @@ def fit_windows(
             further = np.minimum(left, 0.3 / np.maximum(taken, 1e-12))[slow]
             shift[rows[slow]] += move[slow] * further[:, np.newaxis]
             moved[rows[slow]] = np.inf
-    significance = told[:, 13]
-    factor = np.array([uncertainty_factor(one) for one in significance.tolist()])
+    told = name_step(table)
+    factor = np.array([uncertainty_factor(one) for one in told.significance.tolist()])
     # What further rounds would still change is not known.
     doubt = rest[:, :, np.newaxis] * rest[:, np.newaxis]
     return WindowFits(
         shift=shift,
-        covariance=told[:, 3:12].reshape(-1, 3, 3) * factor[:, None, None] + doubt,
-        correlation=told[:, 12],
-        significance=significance,
-        found=told[:, 15] > 0,
+        covariance=told.covariance * factor[:, None, None] + doubt,
+        correlation=told.correlation,
+        significance=told.significance,
+        found=told.fitted,
         done=done,
     )
 

@@ -215,6 +215,7 @@ def _dependencies(value: Any, met: list[int]) -> Iterator[str]:
             yield from _of_kernel(value, met)
     elif isinstance(value, tuple):
         yield f"{type(value).__qualname__} of {len(value)}"
+        yield repr(getattr(value, "_fields", ()))  # of a named tuple
         for item in value:
             yield from _dependencies(item, met)
     elif isinstance(value, np.ndarray):

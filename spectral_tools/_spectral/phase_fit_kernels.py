@@ -5,15 +5,25 @@ kept in a table of sums, because the weights are the same for a whole ring.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from .._shared.arrays import Flags, Floats, Spectrum
 from .._shared.compiled import compiled
 from .ring_kernels import FAINT, mark_runs, whole_lines
-from .tapers import rim_shares, trust_rings
+from .tapers import RING, rim_shares, trust_rings
 
-__all__ = ["SLACK", "fit_step", "halves_apart", "ring_sums", "smooth_coherence"]
+__all__ = [
+    "SLACK",
+    "STEP",
+    "FitStep",
+    "fit_step",
+    "halves_apart",
+    "name_step",
+    "ring_sums",
+    "smooth_coherence",
+]
 
 
 # Means of a coherence over more rings are taken while they stay within so many standard
@@ -22,14 +32,51 @@ SLACK = 2.0
 # Coarse and fine detail tell different shifts if those differ by more than so many
 # standard errors (test_coarse_and_fine_detail_differ_by_chance_or_not).
 DIFFERENT = 3.0
-# Columns of a table of ring sums: the number of modes, the powers of the two
-# images, the real part of the cross-spectrum, its slopes (3), the mean power times k k^T
-# (6: 00 01 02 11 12 22), and the squared slopes (6).
-
-
 # Below this coherence the shift that one ring tells is mostly noise
 # (test_fit_finds_its_way_from_a_pixel_and_a_half).
 STEADY = 0.7
+
+
+class StepColumns(NamedTuple):
+    """Where `fit_step` puts what; of several numbers, the first."""
+
+    step: int  # (3)
+    covariance: int  # (9)
+    correlation: int
+    significance: int  # in standard deviations
+    fitted: int  # 1 if there was anything to fit
+    beyond: int  # how much further than the step the truth lies, as tapers follow (3)
+    tolerance: int  # the error that does not matter (of batches of windows alone)
+    width: int
+
+
+STEP = StepColumns(0, 3, 12, 13, 14, 15, 18, 19)
+
+
+class FitStep(NamedTuple):
+    """What `fit_step` found, by name; for many windows with a leading axis."""
+
+    step: Floats  # (..., 3)
+    covariance: Floats  # (..., 3, 3)
+    correlation: Floats
+    significance: Floats
+    fitted: Flags
+    beyond: Floats  # (..., 3)
+    tolerance: Floats
+
+
+def name_step(row: Floats) -> FitStep:
+    """Return views of the columns of one step, or of many."""
+    covariance = row[..., STEP.covariance : STEP.correlation]
+    return FitStep(
+        step=row[..., : STEP.covariance],
+        covariance=covariance.reshape(*row.shape[:-1], 3, 3),
+        correlation=row[..., STEP.correlation],
+        significance=row[..., STEP.significance],
+        fitted=row[..., STEP.fitted] > 0,
+        beyond=row[..., STEP.beyond : STEP.tolerance],
+        tolerance=row[..., STEP.tolerance],
+    )
 
 
 @compiled
@@ -48,18 +95,24 @@ def ring_shifts(
         g = smooth[ring]
         if g <= 0:
             continue
-        tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
+        tilt = (
+            g
+            * power[ring]
+            / (0.5 * (table[ring, RING.power0] + table[ring, RING.power1]))
+        )
         curve = spread = 0.0
         for i in range(3):
             if active[i]:
                 at = i * (7 - i) // 2
-                own = tilt * table[ring, 7 + at]
-                told[i, ring] = -table[ring, 4 + i] / max(own, 1e-300)
+                own = tilt * table[ring, RING.curvature + at]
+                told[i, ring] = -table[ring, RING.slope + i] / max(own, 1e-300)
                 curve += own
-                spread += table[ring, 13 + at]
+                spread += table[ring, RING.square + at]
         if curve > 0:
             # What the coherence predicts steadies what few modes scatter by chance.
-            model = 0.5 * (1 - g * g) / g * power[ring] / table[ring, 0] * curve
+            model = (
+                0.5 * (1 - g * g) / g * power[ring] / table[ring, RING.modes] * curve
+            )
             variance[ring] = axes * max(spread, model) / (curve * curve * share)
     return told, variance
 
@@ -188,10 +241,10 @@ def ring_sums(
     """Sum powers, the cross-spectrum turned back by `shift`, and its slopes.
 
     Returns a table with a row for each ring of frequencies (the columns are
-    named above): all that one step of the fit of a shift needs.
+    those of `RING`): all that one step of the fit of a shift needs.
     """
     tau = 2 * math.pi
-    table = np.zeros((len(edges), 19))
+    table = np.zeros((len(edges), RING.width))
     columns = first.shape[2]
     pitch = freq2[1] if columns > 1 else 1.0
     # Modes that are stored twice, in the first column and in the last of an even
@@ -278,25 +331,25 @@ def ring_sums(
                     count -= 0.5
                 if even and stop == columns:
                     count -= 0.5
-                row[0] += count if alone else 2 * count
-                row[1] += s0
-                row[2] += s1
-                row[3] += s2
-                row[4] += k0 * s3
-                row[5] += k1 * s3
-                row[6] += s4
-                row[7] += k0 * k0 * mean
-                row[8] += k0 * k1 * mean
-                row[9] += 0.5 * k0 * s5
-                row[10] += k1 * k1 * mean
-                row[11] += 0.5 * k1 * s5
-                row[12] += 0.5 * s6
-                row[13] += k0 * k0 * s9
-                row[14] += k0 * k1 * s9
-                row[15] += k0 * s7
-                row[16] += k1 * k1 * s9
-                row[17] += k1 * s7
-                row[18] += s8
+                row[RING.modes] += count if alone else 2 * count
+                row[RING.power0] += s0
+                row[RING.power1] += s1
+                row[RING.common] += s2
+                row[RING.slope] += k0 * s3
+                row[RING.slope + 1] += k1 * s3
+                row[RING.slope + 2] += s4
+                row[RING.curvature] += k0 * k0 * mean
+                row[RING.curvature + 1] += k0 * k1 * mean
+                row[RING.curvature + 2] += 0.5 * k0 * s5
+                row[RING.curvature + 3] += k1 * k1 * mean
+                row[RING.curvature + 4] += 0.5 * k1 * s5
+                row[RING.curvature + 5] += 0.5 * s6
+                row[RING.square] += k0 * k0 * s9
+                row[RING.square + 1] += k0 * k1 * s9
+                row[RING.square + 2] += k0 * s7
+                row[RING.square + 3] += k1 * k1 * s9
+                row[RING.square + 4] += k1 * s7
+                row[RING.square + 5] += s8
                 start = stop
     return table
 
@@ -362,12 +415,12 @@ def _invert(matrix: Floats, inverse: Floats) -> bool:
 @compiled
 def _own_coherence(row: Floats, power: float, count: float, active: Flags) -> float:
     """Return the coherence that a ring would have at the shift that it tells."""
-    square = (row[3] / power) * (row[3] / power)
-    scale = power / (0.5 * (row[1] + row[2]))
+    square = (row[RING.common] / power) * (row[RING.common] / power)
+    scale = power / (0.5 * (row[RING.power0] + row[RING.power1]))
     for i in range(3):
-        at = 7 + i * (7 - i) // 2
+        at = RING.curvature + i * (7 - i) // 2
         if active[i] and row[at] > 0:
-            told = row[4 + i] * row[4 + i] / (scale * row[at] * power)
+            told = row[RING.slope + i] * row[RING.slope + i] / (scale * row[at] * power)
             square += max(told - 0.5 / count, 0.0)
     return math.sqrt(min(square, 1.0))
 
@@ -388,32 +441,32 @@ def fit_step(
     weighs modes by their power, and the next (rough 1) asks what the coherence
     of a ring would be at its own shift.
 
-    The result holds the step (3), the covariance (9), the correlation, the
-    significance in standard deviations, 1 if there was anything to fit, and how
-    much further than the steps the truth lies, because the tapers follow (3).
+    The columns of the result are those of `STEP`.
     """
     rings = table.shape[0]
-    result = np.zeros(18)
+    result = np.zeros(STEP.width)
     power, scale, weight = np.empty(rings), np.empty(rings), np.zeros(rings)
     count, coherence, votes = np.zeros(rings), np.zeros(rings), np.zeros(rings)
     modes = total0 = total1 = total = powers = 0.0
     for ring in range(rings):
-        modes += table[ring, 0]
-        total0 += table[ring, 1]
-        total1 += table[ring, 2]
-        total += table[ring, 3]
-        power[ring] = math.sqrt(table[ring, 1] * table[ring, 2])
+        modes += table[ring, RING.modes]
+        total0 += table[ring, RING.power0]
+        total1 += table[ring, RING.power1]
+        total += table[ring, RING.common]
+        power[ring] = math.sqrt(table[ring, RING.power0] * table[ring, RING.power1])
         powers += power[ring]
     floor = FAINT * powers / max(modes, 1.0)
     for ring in range(rings):
         if power[ring] > 0:
-            count[ring] = table[ring, 0] * share
-            coherence[ring] = table[ring, 3] / power[ring]
+            count[ring] = table[ring, RING.modes] * share
+            coherence[ring] = table[ring, RING.common] / power[ring]
             if rough and coherence[ring] > STEADY:
                 coherence[ring] = _own_coherence(
                     table[ring], power[ring], count[ring], active
                 )
-            coherence[ring] *= 1 - floor / (power[ring] / table[ring, 0] + floor)
+            coherence[ring] *= 1 - floor / (
+                power[ring] / table[ring, RING.modes] + floor
+            )
     smooth = smooth_coherence(count, coherence, SLACK)
     detected = noise = 0.0
     for ring in range(rings):
@@ -421,7 +474,7 @@ def fit_step(
         scale[ring] = max(count[ring], 1.0) ** (-1 / 3)
         if count[ring] > 0:
             g = smooth[ring]
-            level = power[ring] / table[ring, 0]
+            level = power[ring] / table[ring, RING.modes]
             # The maximum-likelihood weight of a phase (Knapp & Carter 1976).
             if not weighted:
                 weight[ring] = 1.0
@@ -429,8 +482,8 @@ def fit_step(
                 weight[ring] = g
             else:
                 weight[ring] = g / ((1 - g * g) * level)
-            detected += g / level * table[ring, 3]
-            noise += 0.5 * g * g * table[ring, 0] / share
+            detected += g / level * table[ring, RING.common]
+            noise += 0.5 * g * g * table[ring, RING.modes] / share
     told, variance = ring_shifts(table, power, smooth, share, active)
     excess = 0.0 if rough else disagreement(told, variance, scale, active)
     shares = rim_shares(table, power, smooth, rims)
@@ -442,7 +495,11 @@ def fit_step(
         if weight[ring] <= 0 or not variance[ring] < np.inf:
             continue
         g = smooth[ring]
-        tilt = g * power[ring] / (0.5 * (table[ring, 1] + table[ring, 2]))
+        tilt = (
+            g
+            * power[ring]
+            / (0.5 * (table[ring, RING.power0] + table[ring, RING.power1]))
+        )
         trust = weight[ring]
         if weighted:
             trust *= scene[ring]
@@ -450,16 +507,18 @@ def fit_step(
         doubt = excess * scale[ring]
         trust *= variance[ring] / (variance[ring] + doubt)
         curve = trust * tilt
-        column = 7
+        column = RING.curvature
         for i in range(3):
             own = curve * table[ring, column]
             votes[ring] += own
             held[i] += own * shares[ring, i]
-            slope[i] += trust * table[ring, 4 + i]
+            slope[i] += trust * table[ring, RING.slope + i]
             spread[i, i] += own * own * doubt * share
             for j in range(i, 3):
                 matrix[i, j] += curve * table[ring, column]
-                spread[i, j] += trust * trust * table[ring, 6 + column]
+                spread[i, j] += (
+                    trust * trust * table[ring, RING.square - RING.curvature + column]
+                )
                 column += 1
         voted += votes[ring]
     if voted <= 0 or total0 <= 0 or total1 <= 0:
@@ -476,14 +535,14 @@ def fit_step(
     for i in range(3):
         if active[i]:
             for j in range(3):
-                result[i] -= inverse[i, j] * slope[j]
+                result[STEP.step + i] -= inverse[i, j] * slope[j]
     for i in range(3):
-        result[15 + i] = 1.0
+        result[STEP.beyond + i] = 1.0
         if active[i]:
             # Tapers that follow the content carry no information themselves, but
             # tapers that do not hold the fit back.
             stays = min(held[i], 0.5 * matrix[i, i])
-            result[15 + i] = matrix[i, i] / (matrix[i, i] - stays)
+            result[STEP.beyond + i] = matrix[i, i] / (matrix[i, i] - stays)
             matrix[i, i] -= stays
     if not _invert(matrix, inverse):
         return result
@@ -496,8 +555,10 @@ def fit_step(
                 for m in range(3):
                     error += inverse[i, k] * spread[k, m] * inverse[m, j]
             error = apart[i] * apart[j] + error / share
-            result[3 + 3 * i + j] = result[3 + 3 * j + i] = error
-    result[12] = min(max(total / math.sqrt(total0 * total1), -1.0), 1.0)
-    result[13] = detected / math.sqrt(noise) if noise > 0 else 0.0
-    result[14] = 1.0
+            result[STEP.covariance + 3 * i + j] = result[
+                STEP.covariance + 3 * j + i
+            ] = error
+    result[STEP.correlation] = min(max(total / math.sqrt(total0 * total1), -1.0), 1.0)
+    result[STEP.significance] = detected / math.sqrt(noise) if noise > 0 else 0.0
+    result[STEP.fitted] = 1.0
     return result

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from .._shared.ndimage import distance_transform_edt, shift_image
 from .gain_gradient import gain_slopes
 
 __all__ = [
+    "OWN",
+    "RING",
     "TAPER_FRACTION",
     "TAPER_WIDTH",
     "edge_taper",
@@ -39,8 +42,22 @@ TAPER_WIDTH = 6.0
 SEARCH_TAPER_WIDTH = 4.0
 
 
-# Columns of the mean power times the squared frequency along each axis.
-OWN = (7, 10, 12)
+class RingColumns(NamedTuple):
+    """Where a table of ring sums holds what; of several numbers, the first."""
+
+    modes: int  # their number
+    power0: int  # of both images
+    power1: int
+    common: int  # real part of the cross-spectrum
+    slope: int  # of its phase, by axis (3)
+    curvature: int  # mean power times k k^T (6: 00 01 02 11 12 22)
+    square: int  # squared slopes, likewise (6)
+    width: int
+
+
+RING = RingColumns(0, 1, 2, 3, 4, 7, 13, 19)
+# Columns of the curvature along each axis.
+OWN = (RING.curvature, RING.curvature + 3, RING.curvature + 5)
 # A ring counts in full if less than this share of its slope is the window's, which is
 # known to a factor of two (test_crops_come_close_to_the_bound).
 FREE = 0.4
@@ -298,7 +315,7 @@ def rim_shares(table: Floats, power: Floats, smooth: Floats, rims: Floats) -> Fl
     coarser = 0.0
     for ring in range(rings):
         own = smooth[ring] * power[ring]
-        mean = 0.5 * (table[ring, 1] + table[ring, 2])
+        mean = 0.5 * (table[ring, RING.power0] + table[ring, RING.power1])
         for axis in range(3):
             near[axis] += rims[ring, axis]
             told = own * table[ring, OWN[axis]]

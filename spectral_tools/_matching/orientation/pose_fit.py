@@ -23,6 +23,7 @@ from ..._spectral.ring_kernels import (
     ring_edges,
     whiten_modes,
 )
+from ..._spectral.tapers import OWN, RING
 from ..shift_fit import STEP_FLOOR, STEP_SIGMAS
 from .pose_images import SplineImage, tapered_pair
 
@@ -355,26 +356,25 @@ def _weigh_coherence(
     freqs = fftfreq(1), fftfreq(shape[0]), rfftfreq(shape[1])
     even = shape[1] % 2 == 0
     table = ring_sums(spectra[0], spectra[1], *freqs, even, np.zeros(3), edges)
-    count = np.maximum(table[:, 0], 1e-30)
-    powers, total = table[:, 1:3] / count[:, np.newaxis], table[:, 1:4].sum(axis=0)
-    if not (total[:2] > 0).all():
+    modes, power = table[:, RING.modes], table[:, RING.power0 : RING.common]
+    count, total = np.maximum(modes, 1e-30), power.sum(axis=0)
+    powers = power / count[:, np.newaxis]
+    if not (total > 0).all():
         return None
-    faint = FAINT * total[:2] / table[:, 0].sum()
+    faint = FAINT * total / modes.sum()
     level = np.maximum(powers, 1e-3 * faint)
     middle = np.sqrt(level.prod(axis=1))
-    measured = np.clip(table[:, 3] / count / middle, -1, 1)
-    coherence = smooth_coherence(table[:, 0] * share, measured, SLACK)
+    measured = np.clip(table[:, RING.common] / count / middle, -1, 1)
+    coherence = smooth_coherence(modes * share, measured, SLACK)
     if not coherence.any():
         return None
     noise = np.maximum(1 - coherence**2, np.minimum(np.sqrt(faint.prod()) / middle, 1))
     gain = np.sqrt(coherence / noise)
     unlimited = np.full(len(edges), 1e30)
-    for spectrum, power in zip(spectra, level.T, strict=True):
-        whiten_modes(spectrum, *freqs, edges, gain / np.sqrt(power), unlimited)
-    significance = math.sqrt(float((table[:, 0] * share * coherence**2).sum()))
-    square = table[:, [7, 10, 12]].sum(axis=1) / np.maximum(
-        powers.sum(axis=1) / 2, 1e-30
-    )
+    for spectrum, each in zip(spectra, level.T, strict=True):
+        whiten_modes(spectrum, *freqs, edges, gain / np.sqrt(each), unlimited)
+    significance = math.sqrt(float((modes * share * coherence**2).sum()))
+    square = table[:, OWN].sum(axis=1) / np.maximum(powers.sum(axis=1) / 2, 1e-30)
     weight = coherence / noise
     # The table is of half of the modes.
     steepness = 2 * float((square * weight * coherence).sum()) / math.prod(shape)
