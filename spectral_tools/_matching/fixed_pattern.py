@@ -13,7 +13,7 @@ from .._shared.checks import as_image, image_dtype
 from .._shared.fft import fftfreq, forward, inverse, rfftfreq
 from .._shared.results import Outcome
 from .._shared.sparse import connected_groups
-from .phase_correlate import ShiftEstimate
+from .phase_correlate import ShiftEstimate, no_match
 
 __all__ = [
     "PINNED",
@@ -178,12 +178,10 @@ def match_without_pattern(
         elif pinned[row]:
             # Other links live without the pattern, this one does not.
             result[row] = replace(
-                estimate,
-                shift=first[row].shift,
-                covariance=np.diag(np.full(len(shapes[0]), np.inf)),
-                false_alarm=1.0,
+                no_match(len(shapes[0]), Outcome.FIXED_PATTERN, first[row].shift),
+                correlation=estimate.correlation,
                 overlap=first[row].overlap,
-                outcome=Outcome.FIXED_PATTERN,
+                alternatives=estimate.alternatives,
             )
     return result
 

@@ -45,6 +45,7 @@ __all__ = [
     "ShiftEstimate",
     "correlate_images",
     "mend_holes",
+    "no_match",
     "overlap_share",
     "phase_correlate",
     "prepare_image",
@@ -136,13 +137,13 @@ def correlate_images(
     """Do the work of `phase_correlate` on arguments that are known to be good."""
     low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
     if (low > high).any():
-        return _unmatched(guess, peaks, Outcome.NOT_FOUND)
+        return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     # Only what the two images can share at a shift that is allowed is looked at.
     parts = reachable_parts(images[0].shape, images[1].shape, low, high)
     first, valid0 = prepare_image(images[0][parts[0]], cut_mask(masks[0], parts[0]))
     second, valid1 = prepare_image(images[1][parts[1]], cut_mask(masks[1], parts[1]))
     if first is None or second is None:
-        return _unmatched(guess, peaks, Outcome.NO_TEXTURE)
+        return no_match(len(guess), Outcome.NO_TEXTURE, guess, peaks)
     origin = np.array([p0.start - p1.start for p0, p1 in zip(*parts, strict=True)])
     search = Search(
         low=as_three(low - origin),
@@ -164,7 +165,7 @@ def correlate_images(
         found = exact_search(first, second, search, valid=valid)
         fit = _fit(first, second, found, search, valid)
     if found is None:
-        return _unmatched(guess, peaks, Outcome.NOT_FOUND)
+        return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     few = found.false_alarm >= BELIEVED > found.chance
     # A single bead is one place, but there is nothing else to be matched.
     if few and fit and show_the_same(first, second, fit.shift, fit.correlation):
@@ -425,17 +426,21 @@ def overlap_share(
     return min(float(share), 1.0)
 
 
-def _unmatched(
-    guess: NDArray[np.float64], peaks: int, outcome: Outcome
+def no_match(
+    ndim: int,
+    outcome: Outcome,
+    guess: NDArray[np.float64] | None = None,
+    peaks: int = 1,
 ) -> ShiftEstimate:
-    """Return the estimate of a pair that tells nothing."""
+    """Return the estimate of a pair that tells nothing, at the guess for it."""
+    shift = np.zeros(ndim) if guess is None else guess.copy()
     return ShiftEstimate(
-        shift=guess.copy(),
-        covariance=np.diag(np.full(len(guess), np.inf)),
+        shift=shift,
+        covariance=np.diag(np.full(ndim, np.inf)),
         correlation=0.0,
         false_alarm=1.0,
         overlap=0.0,
-        alternatives=np.tile(guess, (peaks, 1)),
+        alternatives=np.tile(shift, (peaks, 1)),
         outcome=outcome,
     )
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._matching.phase_correlate import BELIEVED, ShiftEstimate, correlate_images
+from .._matching.phase_correlate import (
+    BELIEVED,
+    ShiftEstimate,
+    correlate_images,
+    no_match,
+)
 from .._shared.checks import (
     as_finite,
     as_image,
@@ -207,23 +213,12 @@ def _refine(
         if np.abs(step).max() < tolerance:
             break
     if estimate is None:
-        return _RefinedPair(*given, _outside(len(first)), 0)
+        lost = no_match(len(first), Outcome.NO_TEXTURE)
+        unknown = np.full_like(lost.covariance, np.inf)
+        return _RefinedPair(*given, replace(lost, covariance=unknown), 0)
     if estimate.outcome != Outcome.MATCHED:
         return _RefinedPair(*given, estimate, used)
     return _RefinedPair(first, second, estimate, used)
-
-
-def _outside(ndim: int) -> ShiftEstimate:
-    """Return the estimate of a pair whose window lies outside of an image."""
-    return ShiftEstimate(
-        shift=np.zeros(ndim),
-        covariance=np.full((ndim, ndim), np.inf),
-        correlation=0.0,
-        false_alarm=1.0,
-        overlap=0.0,
-        alternatives=np.zeros((1, ndim)),
-        outcome=Outcome.NO_TEXTURE,
-    )
 
 
 def _gather(

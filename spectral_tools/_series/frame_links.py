@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .._matching.phase_correlate import ShiftEstimate
+from .._matching.phase_correlate import ShiftEstimate, no_match
 from .._placement.solve_tiles import Placement, solve_rigid
 from .._placement.uncertainty import position_covariance
 from .._shared.arrays import Floats, Ints, Volume
@@ -26,7 +26,6 @@ from .template.image_fit import lay_out
 from .template.joint_alignment import believed
 from .template.self_similarity import admit, find_lookalikes
 from .template.template_fit import far_apart, prepare_picture
-from .template.template_search import no_match
 from .template.weight_choice import listen
 
 __all__ = ["match_along", "match_to"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._matching.phase_correlate import ShiftEstimate, mend_holes
+from .._matching.phase_correlate import ShiftEstimate, mend_holes, no_match
 from .._shared.arrays import Floats, Ints, Volume
 from .._shared.results import Outcome
 from .._shared.workers import Workers, spread
@@ -20,7 +20,7 @@ from .template.mean_image import MeanCanvas
 from .template.self_similarity import Lookalikes
 from .template.template import find_pattern, grow_template
 from .template.template_fit import Picture, match_frame, match_masked, prepare_picture
-from .template.template_search import Bounds, no_match
+from .template.template_search import Bounds
 from .template.weight_choice import settle_alone
 
 __all__ = [

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..._matching.phase_correlate import BELIEVED, ShiftEstimate
+from ..._matching.phase_correlate import BELIEVED, ShiftEstimate, no_match
 from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.results import Outcome
 from .frame_noise import Noise, measure_noise
 from .image_fit import Overlay, OverlayFit, even_light, fit_overlay, lay_out
 from .mean_image import MeanCanvas
 from .template_fit import ALIKE, ASTRAY, match_frame, prepare_picture
-from .template_search import Bounds, no_match
+from .template_search import Bounds
 
 __all__ = [
     "SETTLED",

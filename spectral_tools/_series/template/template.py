@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._matching.phase_correlate import ShiftEstimate
+from ..._matching.phase_correlate import ShiftEstimate, no_match
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fftfreq, forward, inverse, rfftfreq
 from ..._shared.results import Outcome
@@ -15,7 +15,7 @@ from .image_fit import lay_out
 from .joint_alignment import Sample, believed, no_sample, settle_template
 from .mean_image import MeanCanvas, slide_frame
 from .template_fit import match_frame, prepare_picture
-from .template_search import Bounds, no_match, shrink_factor, shrink_frame
+from .template_search import Bounds, shrink_factor, shrink_frame
 
 __all__ = ["find_pattern", "grow_template"]
 

@@ -11,6 +11,7 @@ from ..._matching.phase_correlate import (
     COHERENT,
     ShiftEstimate,
     correlate_images,
+    no_match,
 )
 from ..._matching.shift_fit import fit_shift
 from ..._shared.arrays import Flags, Floats, Ints, Volume
@@ -22,7 +23,6 @@ from .template_search import (
     Template,
     known_core,
     make_probe,
-    no_match,
     search_template,
     shrink_factor,
 )

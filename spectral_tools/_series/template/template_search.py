@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._matching.phase_correlate import AMBIGUOUS, BELIEVED, ShiftEstimate
+from ..._matching.phase_correlate import AMBIGUOUS, BELIEVED, ShiftEstimate, no_match
 from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, frequencies, inverse
 from ..._shared.results import Outcome
@@ -25,7 +25,6 @@ __all__ = [
     "Template",
     "known_core",
     "make_probe",
-    "no_match",
     "search_template",
     "shrink_factor",
     "shrink_frame",
@@ -218,16 +217,3 @@ def known_core(known: NDArray[np.bool_]) -> tuple[slice, ...]:
             low[axis] += 1
         else:
             high[axis] -= 1
-
-
-def no_match(ndim: int, outcome: Outcome) -> ShiftEstimate:
-    """Return the estimate of a frame that tells nothing."""
-    return ShiftEstimate(
-        shift=np.zeros(ndim),
-        covariance=np.diag(np.full(ndim, np.inf)),
-        correlation=0.0,
-        false_alarm=1.0,
-        overlap=0.0,
-        alternatives=np.zeros((1, ndim)),
-        outcome=outcome,
-    )
