@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,7 @@ from .._shared.checks import as_image, as_points, check_same_shape
 from .._shared.link_arguments import as_link_weights
 from .._shared.results import result
 from .._transforms.estimate_transform import estimate_transform, why_undetermined
-from .._transforms.map_fit import Family, Model, family_of
+from .._transforms.map_fit import FAMILIES, Family, Model, family_of
 from .._transforms.point_maps import TransformEstimate
 from .scores import mutual_information, normalized_cross_correlation
 
@@ -280,9 +280,9 @@ def _scores(
 
 def _as_models(models: Sequence[Model]) -> tuple[Model, ...]:
     names = tuple(models)
-    unknown = [name for name in names if name not in get_args(Model)]
+    unknown = [name for name in names if name not in FAMILIES]
     if unknown or not names or isinstance(models, str):
-        listed = ", ".join(map(repr, get_args(Model)))
+        listed = ", ".join(map(repr, FAMILIES))
         message = f"`models` must be a sequence of some of {listed}; got {models!r}."
         raise ValueError(message)
     return names

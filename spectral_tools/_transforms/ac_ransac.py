@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import fdtri, gammainccinv, gammaln
 
 from .._shared.arrays import Flags, Floats, Ints
-from .map_fit import Family, Pairs, direct_maps, directions_of, fit_map, whitened
+from .map_fit import Family, Pairs, fit_map, whitened
 from .point_maps import PointMap, map_slopes
 
 __all__ = ["Evidence", "agreeing_pairs", "evidence_of"]
@@ -42,7 +42,7 @@ class Evidence(NamedTuple):
     Attributes
     ----------
     normal : ndarray of shape (k, k)
-        Covariance of the changes along `directions_of` the map, in units of the
+        Covariance of the changes along the directions of the map, in units of the
         variance of pairs.
     misses : ndarray of shape (n, ndim)
         How far each pair misses a linear fit without it, whitened; infinite if that
@@ -88,9 +88,7 @@ def evidence_of(
 ) -> Evidence:
     """Judge all pairs by the map that was fitted to those which are believed."""
     axes = family.ndim
-    slopes = pairs.roots @ map_slopes(
-        change, directions_of(family, change), pairs.moving
-    )
+    slopes = pairs.roots @ map_slopes(change, family.directions(change), pairs.moving)
     misfit = whitened(change, pairs)
     used = slopes[believed].reshape(-1, slopes.shape[2])
     normal = np.asarray(np.linalg.pinv(used.T @ used, hermitian=True), np.float64)
@@ -206,7 +204,7 @@ def _sampled_maps(family: Family, pairs: Pairs) -> PointMap:
     """Return the maps of many smallest sets of pairs."""
     sets = _sets(len(pairs.moving), family.least)
     reference, moving = pairs.reference[sets], pairs.moving[sets]
-    maps = direct_maps(family, reference, moving, np.ones(family.least))
+    maps = family.direct(reference, moving, np.ones(family.least))
     fine = np.isfinite(maps.matrix).all(axis=(1, 2))
     # Points on a line, or in a plane, or a projective map that comes close to one.
     sizes = np.linalg.svd(maps.matrix[:, : family.ndim], compute_uv=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,10 +13,10 @@ from .._shared.checks import as_coordinates, as_points, check_count, check_same_
 from .._shared.link_arguments import as_link_weights
 from .ac_ransac import agreeing_pairs, evidence_of
 from .map_fit import (
+    FAMILIES,
     Family,
     Model,
     Pairs,
-    directions_of,
     family_of,
     fit_map,
     fits_without,
@@ -61,11 +61,11 @@ def why_undetermined(family: Family, reference: Floats, moving: Floats) -> str:
     if len(moving) < family.least:
         least = "1 point" if family.least == 1 else f"{family.least} points"
         message = (
-            f"`reference_points` must hold at least {least} for {_named(family)}; "
+            f"`reference_points` must hold at least {least} for {family.name}; "
             f"got {len(moving)}."
         )
         return message
-    if family.model == "translation":
+    if family.spanned == 0:
         return ""
     reasons = [_flat(family, reference, "reference_points")]
     reasons += [_flat(family, moving, "moving_points")]
@@ -85,16 +85,13 @@ def _flat(family: Family, points: Floats, name: str) -> str:
     across = int((sizes > least).sum())
     if across == 0:
         message = (
-            f"`{name}` must not all be the same for {_named(family)}; "
+            f"`{name}` must not all be the same for {family.name}; "
             f"got {len(points)} times {points[0].tolist()}."
         )
         return message
-    needed = (
-        family.least - 1 if family.model in ("rigid", "similarity") else family.ndim
-    )
-    if across < needed:
+    if across < family.spanned:
         message = (
-            f"`{name}` must not all lie on {FLATS[across + 1]} for {_named(family)}; "
+            f"`{name}` must not all lie on {FLATS[across + 1]} for {family.name}; "
             f"got {len(points)} points that do."
         )
         return message
@@ -105,14 +102,7 @@ def _curved(family: Family, moving: Floats) -> str:
     """Return a reason if points lie on a curve that a polynomial may call zero."""
     away = moving - moving.mean(axis=0)
     unit = away / np.abs(away).max()
-    still = PointMap(
-        np.eye(family.ndim + 1),
-        np.zeros((len(family.powers), family.ndim)),
-        family.powers,
-        np.zeros(family.ndim),
-        1.0,
-    )
-    design = np.hstack([homogeneous(unit), bend_terms(still, unit)])
+    design = np.hstack([homogeneous(unit), bend_terms(family.identity(), unit)])
     sizes = np.linalg.svd(design, compute_uv=False)
     if sizes[-1] < ROUNDING * sizes[0]:
         order = int(family.powers.sum(axis=1).max())
@@ -139,19 +129,10 @@ def _cornerless(family: Family, points: Floats, name: str) -> str:
     if sizes[(ndim + 1) ** 2 - 2] < ROUNDING * sizes[0]:
         message = (
             f"`{name}` must hold {ndim + 2} points of which no {ndim + 1} lie on "
-            f"{FLATS[ndim]} for {_named(family)}; got {len(points)} points without."
+            f"{FLATS[ndim]} for {family.name}; got {len(points)} points without."
         )
         return message
     return ""
-
-
-def _named(family: Family) -> str:
-    """Return the name of a transform of a family, with its article."""
-    if family.model == "polynomial":
-        return f"a polynomial of order {family.powers.sum(axis=1).max()}"
-    article = "an" if family.model == "affine" else "a"
-    kind = " with `mirror`" if family.mirror else ""
-    return f"{article} {family.model} transform{kind}"
 
 
 class Frame(NamedTuple):
@@ -329,8 +310,8 @@ def transform_covariance(estimate: TransformEstimate, points: ArrayLike) -> Floa
 
 
 def _as_family(model: Model, ndim: int, mirror: bool, order: int) -> Family:
-    if model not in get_args(Model):
-        names = ", ".join(map(repr, get_args(Model)))
+    if model not in FAMILIES:
+        names = ", ".join(map(repr, FAMILIES))
         message = f"`model` must be one of {names}; got {model!r}."
         raise ValueError(message)
     check_count(order, "order")
@@ -346,7 +327,7 @@ def _frame(family: Family, reference: Floats, moving: Floats) -> Frame:
         float(np.sqrt(((points - middle) ** 2).sum(axis=1).mean()))
         for points, middle in zip((reference, moving), middles, strict=True)
     ]
-    if family.model in ("translation", "rigid"):
+    if not family.scales:
         # These know no scale: there is one for both.
         sizes = [max(*sizes)] * 2
     return Frame(*middles, (sizes[0] or 1.0, sizes[1] or 1.0))
@@ -368,15 +349,15 @@ def _finished(
         total = variance * evidence.freedom if evidence.freedom > 0 else 0.0
         honest = gammaincc(max(evidence.freedom, 1) / 2, total / 2) >= UNLIKELY
         variance = 1.0 if honest else max(variance, 1.0)
-    matrices, bends = directions_of(family, change)
+    matrices, bends = family.directions(change)
     into, out = _matrices_of(frame)
     matrix = out @ change.matrix @ into
     # The last entry is one, or minus one if the first pixel is beyond the horizon.
     depth = abs(matrix[-1, -1]) or 1.0
     entries = (out @ matrices @ into).reshape(len(matrices), -1) / depth
-    if family.model == "projective":
-        fixed = matrix.ravel() / (matrix[-1, -1] or np.inf)
-        entries -= np.outer(entries[:, -1], fixed)
+    # The last entry does not change.
+    fixed = matrix.ravel() / (matrix[-1, -1] or np.inf)
+    entries -= np.outer(entries[:, -1], fixed)
     bends = bends.reshape(len(bends), -1) * frame.sizes[0]
     slopes = np.hstack([entries, bends])
     if np.isfinite(variance):

@@ -12,6 +12,7 @@ from .._shared.arrays import Floats, Ints
 from .._shared.results import result
 
 __all__ = [
+    "Directions",
     "PointMap",
     "TransformEstimate",
     "affine_and_field",
@@ -112,6 +113,13 @@ class PointMap(NamedTuple):
     extent: float
 
 
+class Directions(NamedTuple):
+    """Ways in which maps may change: k of each matrix, and as many of each bend."""
+
+    matrices: Floats  # (..., k, ndim + 1, ndim + 1)
+    bends: Floats  # (..., k, terms, ndim)
+
+
 def map_of(estimate: TransformEstimate) -> PointMap:
     """Return what an estimate does to points."""
     return PointMap(
@@ -160,13 +168,10 @@ def map_points(change: PointMap, points: Floats) -> Floats:
     return np.asarray(moved)
 
 
-def map_slopes(
-    change: PointMap, directions: tuple[Floats, Floats], points: Floats
-) -> Floats:
+def map_slopes(change: PointMap, directions: Directions, points: Floats) -> Floats:
     """Return how mapped points move when maps change, shape (..., n, ndim, k).
 
-    Directions are k changes of each matrix, and k of each bend. Points on the horizon
-    or beyond it do not move.
+    Points on the horizon or beyond it do not move.
     """
     matrices, bends = directions
     ndim, full = points.shape[1], homogeneous(points)
@@ -187,12 +192,12 @@ def map_slopes(
     return np.asarray(slopes)
 
 
-def unit_directions(change: PointMap) -> tuple[Floats, Floats]:
+def unit_directions(change: PointMap) -> Directions:
     """Return the changes of one entry each, of the matrix and then of the bend."""
     entries, terms = change.matrix.size, change.bend.size
     total = entries + terms
     every = np.eye(total)
-    return (
+    return Directions(
         every[:, :entries].reshape(total, *change.matrix.shape),
         every[:, entries:].reshape(total, *change.bend.shape),
     )
@@ -242,7 +247,7 @@ def _slopes(change: PointMap, points: Floats) -> Floats:
     ways = np.zeros((ndim, ndim + 1, ndim + 1))
     ways[range(ndim), :, ndim] = change.matrix[:, :ndim].T
     bends = np.zeros((ndim, *change.bend.shape))
-    slopes = map_slopes(change, (ways, bends), points)
+    slopes = map_slopes(change, Directions(ways, bends), points)
     if not len(change.powers):
         return slopes
     unit = (points - change.center) / change.extent
