@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import cut_mask, lag_bounds, overlap_block, reachable_parts
+from .._sampling.downsample import block_means
 from .._shared.checks import (
     as_image,
     as_shift,
@@ -21,7 +22,6 @@ from .._shared.checks import (
 )
 from .._shared.ndimage import distance_transform_edt, gaussian_filter
 from .._shared.results import Outcome, result
-from .._spectral.ring_kernels import halve_volume
 from .ambiguity import repeats_itself
 from .search import (
     Candidates,
@@ -288,7 +288,10 @@ def _coarse(
         high=-(-search.high // 2),
         least=search.least / 2**axes,
     )
-    halves = halve_volume(first), halve_volume(second)
+    halves = tuple(
+        block_means(image, [min(size, 2) for size in image.shape])
+        for image in (first, second)
+    )
     # Detail that is too fine folds over, and agrees at wrong shifts.
     if any(
         _mean_square(small) < SEEN * _mean_square(image)

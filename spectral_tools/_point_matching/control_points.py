@@ -13,6 +13,7 @@ from scipy.special import betainc
 
 from .._matching.phase_correlate import BELIEVED
 from .._rendering.warp import warp_image
+from .._sampling.downsample import block_means
 from .._shared.arrays import Floats, Ints
 from .._shared.checks import (
     as_affine,
@@ -42,7 +43,6 @@ from .structure_match import (
     unmatched_structure,
     window_modes,
 )
-from .window_grid import downsampled_pair
 
 __all__ = ["find_control_points", "refine_points"]
 
@@ -121,8 +121,10 @@ def structures_on_reference(
     coarser = max(1.0, larger / 2**level)
     jumpy = JUMPY / 2**level if all(map(_has_few_levels, images)) else 0.0
     first, second = (
-        structure_tensor(small, max(scale * coarser, jumpy))
-        for small in downsampled_pair((reference, laid), level)
+        structure_tensor(
+            block_means(image, [2**level] * image.ndim), max(scale * coarser, jumpy)
+        )
+        for image in (reference, laid)
     )
     finest = min(first.finest, FINEST / coarser)
     return first._replace(finest=finest), second._replace(finest=finest)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._rendering.warp import warp_image
+from .._sampling.downsample import block_means
 from .._shared.arrays import Flags, Floats
 from .._shared.checks import (
     as_affine,
@@ -32,7 +33,7 @@ from .._transforms.fields.fit_displacement import (
 )
 from .._transforms.matrices import apply_transform
 from .refine_pair import PointMatches
-from .window_grid import Windows, downsampled_pair, match_windows, window_pass
+from .window_grid import Windows, match_windows, window_pass
 
 __all__ = ["match_grid"]
 
@@ -215,8 +216,10 @@ def match_grid(
     run = partial(spread, job, workers=workers, progress=progress, title="match grid")
     values = np.zeros((int(np.prod(problem.grid.nodes)), len(reach)))
     for level in range(_pyramid_levels(problem, reach), 0, -1):
-        pair = downsampled_pair(
-            (problem.reference, _warp_moving(problem, values)), level
+        sides = [2**level] * problem.reference.ndim
+        pair = (
+            block_means(problem.reference, sides),
+            block_means(_warp_moving(problem, values), sides),
         )
         windows, _ = window_pass(
             run,

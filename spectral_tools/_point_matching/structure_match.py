@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._matching.phase_correlate import AMBIGUOUS, BELIEVED, LOOKS_ALIKE
-from .._sampling.splines import spline_weights
+from .._sampling.splines import bspline_weights
 from .._shared.arrays import Floats, Ints, Plane
 from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
 from .._shared.ndimage import distance_transform_edt, gaussian_filter, spline_filter
@@ -476,17 +476,12 @@ def _resampled(moving: Structure, start: Floats, sides: Ints) -> Plane:
         lines = np.moveaxis(shown, axis + 1, -1)
         total = sum(
             weight * lines[..., first : first + size]
-            for first, weight in enumerate(_bspline_weights(part - low), RIM + low - 1)
+            for first, weight in enumerate(
+                bspline_weights(np.array(part - low)), RIM + low - 1
+            )
         )
         shown = np.moveaxis(np.asarray(total), -1, axis + 1)
     return shown
-
-
-def _bspline_weights(part: float) -> list[float]:
-    """Return what four cubic B-splines are between the middle two."""
-    weights = np.empty((4, 1))
-    spline_weights(3, np.array([part]), 1, weights)
-    return weights[:, 0].tolist()
 
 
 def _window(sides: Ints) -> Plane:

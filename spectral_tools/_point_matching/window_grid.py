@@ -25,7 +25,6 @@ __all__ = [
     "Images",
     "Job",
     "Windows",
-    "downsampled_pair",
     "match_windows",
     "window_pass",
 ]
@@ -115,18 +114,6 @@ class Windows:
     def found(self) -> Flags:
         """Windows that were found."""
         return np.asarray(np.isfinite(self.covariance).all(axis=(1, 2)))
-
-
-def downsampled_pair(pair: Images, level: int) -> Images:
-    """Return smaller copies of images, halved so many times."""
-    small = []
-    for image in pair:
-        step = 2**level
-        counts = [size // step for size in image.shape]
-        whole = image[tuple(slice(step * count) for count in counts)]
-        blocks = whole.reshape([n for count in counts for n in (count, step)])
-        small.append(blocks.mean(axis=tuple(range(1, 2 * image.ndim, 2))))
-    return small[0], small[1]
 
 
 def window_pass(

@@ -1,17 +1,25 @@
 """Images at half, a quarter, an eighth of their size, by means."""
 
-from math import isfinite
+from collections.abc import Sequence
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._shared.arrays import Float, Floats, Ints
+from .._shared.arrays import Flags, Float, Floats, Ints
 from .._shared.compiled import compiled
 from .._shared.ndimage import distance_transform_edt
 from .._shared.sparse import sparse_rows
 
-__all__ = ["count_levels", "halve", "halved", "shrunk"]
+__all__ = [
+    "block_means",
+    "count_levels",
+    "halve",
+    "halved",
+    "known_block_means",
+    "shrunk",
+]
 
 
 # The low-pass falls as a raised cosine from `MIDDLE` * (1 - `ROLL`) to `MIDDLE` * (1 +
@@ -36,6 +44,43 @@ def count_levels(length: int, side: int) -> int:
         length = halved(length)
         levels += 1
     return levels
+
+
+def block_means(image: NDArray[Any], sides: Sequence[int]) -> NDArray[Any]:
+    """Return the means of blocks of pixels; what is left over at the ends is cut off.
+
+    Parameters
+    ----------
+    image : ndarray
+        The image, of any real dtype.
+    sides : sequence of int
+        Pixels of a block along each axis, no more than the image has.
+    """
+    dtype = np.result_type(image.dtype, np.float32)
+    counts = [size // side for size, side in zip(image.shape, sides, strict=True)]
+    sums = image[tuple(map(slice, np.multiply(counts, sides)))]
+    # Whole lines first: sums of a few neighbours alone would be slow.
+    for axis, (count, side) in enumerate(zip(counts[:-1], sides[:-1], strict=True)):
+        if side > 1:
+            around = sums.shape[:axis], sums.shape[axis + 1 :]
+            blocks = sums.reshape(*around[0], count, side, *around[1])
+            sums = blocks.sum(axis=axis + 1, dtype=dtype)
+    columns = sums.reshape(*sums.shape[:-1], counts[-1], sides[-1])
+    total = columns[..., 0].astype(dtype)
+    for k in range(1, sides[-1]):
+        total += columns[..., k]
+    total /= dtype.type(prod(sides))
+    return total
+
+
+def known_block_means(
+    image: NDArray[Any], known: Flags, sides: Sequence[int]
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return the means of what is known in blocks of pixels, and the share that is."""
+    share = block_means(known, sides)
+    mean = block_means(np.where(known, image, 0), sides)
+    mean /= np.where(share > 0, share, 1)
+    return mean, share
 
 
 def halve(image: NDArray[Any]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from .._shared.compiled import compiled
 
 __all__ = [
     "LEAST_SIGMA",
+    "bspline_weights",
     "combine",
     "gather_spline",
     "prefilter",
@@ -138,6 +139,33 @@ def _four_taps(
     c = a * b
     for k in range(size):
         to[k] = (here[k] + a * near[k]) + (b * far[k] + c * last[k])
+
+
+def bspline_weights(parts: Floats, derivative: int = 0) -> Floats:
+    """Return the four cubic B-splines between two knots, or their derivatives.
+
+    Parameters
+    ----------
+    parts : ndarray of any shape
+        How far each point lies beyond the knot below it, 0 to 1.
+    derivative : {0, 1, 2, 3}, optional
+        Order of the derivative.
+
+    Returns
+    -------
+    ndarray of shape (*parts.shape, 4)
+        One for each knot that counts, from the lowest.
+    """
+    t, s = parts, 1 - parts
+    if derivative == 0:
+        rows = [s**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * s**2 + 3 * s**3, t**3]
+    elif derivative == 1:
+        rows = [-3 * s**2, 9 * t**2 - 12 * t, 12 * s - 9 * s**2, 3 * t**2]
+    elif derivative == 2:
+        rows = [6 * s, 18 * t - 12, 18 * s - 12, 6 * t]
+    else:
+        rows = [0 * t - 6, 0 * t + 18, 0 * t - 18, 0 * t + 6]
+    return np.stack(rows, axis=-1) / 6
 
 
 @compiled

@@ -5,11 +5,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._shared.arrays import Floats, Image, Ints
+from .._shared.arrays import Float, Floats, Image, Ints, Volume
 from .._shared.compiled import compiled
 from .splines import prefilter, spline_margin, spline_weights
 
-__all__ = ["SLACK", "move_frame", "room_for", "slide", "slide_margin"]
+__all__ = [
+    "SLACK",
+    "move_frame",
+    "room_for",
+    "slide",
+    "slide_frame",
+    "slide_margin",
+    "under_frame",
+]
 
 
 Room = tuple[Image, Image]
@@ -100,6 +108,44 @@ def _row(line: Image, taps: Image, cols: int, to: Image) -> None:
         weight, near = taps[n], line[n:]
         for k in range(cols):
             to[k] += weight * near[k]
+
+
+def slide_frame(frame: NDArray[Float], fraction: Floats, order: int) -> NDArray[Float]:
+    """Move a volume by less than a pixel; it goes on mirrored at its borders."""
+    if not fraction.any():
+        return frame
+    margin = slide_margin(order, frame.dtype)
+    pads = [(margin, margin) if n > 1 else (0, 0) for n in frame.shape]
+    out = np.empty_like(frame)
+    slide(np.pad(frame, pads, mode="reflect"), fraction, order, out)
+    return out
+
+
+def under_frame(
+    pixels: Volume, origin: Ints, shift: Floats, shape: tuple[int, ...]
+) -> tuple[Volume, NDArray[np.bool_]]:
+    """Return what a frame at a shift would see of a picture, and where it does."""
+    size = np.array(shape[1:])
+    place = shift - origin
+    whole = np.floor(place + 1e-9).astype(np.intp)
+    part = np.where(size > 1, np.maximum(place - whole, 0.0), 0.0)
+    extra = (part > 0).astype(np.intp)
+    first = np.maximum(-whole, 0)
+    stop = np.minimum(size, pixels.shape[1:] - whole - extra)
+    seen, there = np.zeros(shape, np.float32), np.zeros(shape[1:], np.bool_)
+    if (stop <= first).any():
+        return seen, there
+    cut = tuple(
+        slice(a, b) for a, b in zip(first + whole, stop + whole + extra, strict=True)
+    )
+    to = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+    # A picture that moves up by what is left of a pixel loses its first row.
+    back = tuple(slice(e, None) for e in extra)
+    turn = np.where(extra > 0, 1 - part, 0.0)
+    for channel, out in zip(pixels[:, *cut], seen, strict=True):
+        out[to] = slide_frame(np.ascontiguousarray(channel), turn, 3)[back]
+    there[to] = True
+    return seen, there
 
 
 def room_for(shape: tuple[int, ...], order: int, dtype: np.dtype[Any]) -> Room:

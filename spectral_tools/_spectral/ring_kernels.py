@@ -25,7 +25,6 @@ __all__ = [
     "WHITENING_MODES",
     "extend_periodic",
     "flatten_modes",
-    "halve_volume",
     "mark_runs",
     "ring_edges",
     "ring_gains",
@@ -59,21 +58,6 @@ CAP = 4.5
 # A mode may stick out of its ring by this factor in amplitude, not more
 # (test_a_defect_in_a_lattice_decides).
 LINE_LIMIT = 2.5
-
-
-@compiled
-def halve_volume(image: AnyArray) -> AnyArray:
-    """Return the means of pairs of pixels along all long axes; an odd last one is lost."""
-    n0, n1, n2 = image.shape
-    f0, f1 = min(n0, 2), min(n1, 2)
-    out = np.zeros((n0 // f0, n1 // f1, n2 // 2), image.dtype)
-    share = np.float32(0.5 / (f0 * f1))
-    for p in range(out.shape[0] * f0):
-        for r in range(out.shape[1] * f1):
-            line, row = image[p, r], out[p // f0, r // f1]
-            for c in range(out.shape[2]):
-                row[c] += share * (line[2 * c] + line[2 * c + 1])
-    return out
 
 
 @compiled

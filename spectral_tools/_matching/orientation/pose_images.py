@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._sampling.downsample import block_means, known_block_means
 from ..._sampling.splines import (
     gather_spline,
     prefilter,
@@ -277,27 +278,13 @@ def _shrink(
     pixels: Plane, valid: NDArray[np.bool_] | None, factor: int
 ) -> tuple[Plane, NDArray[np.bool_] | None]:
     """Average blocks of pixels; blocks count where most of their pixels do."""
-    rows, cols = (max(n // factor, 1) for n in pixels.shape)
-    side0, side1 = (min(factor, n) for n in pixels.shape)
-    inside = slice(0, rows * side0), slice(0, cols * side1)
-
-    def mean(image: NDArray[Any]) -> Plane:
-        # Whole rows at a time: a sum of a few neighbours alone would be slow.
-        lines = image[inside].reshape(rows, side0, cols * side1)
-        blocks = lines.sum(axis=1, dtype=np.float32).reshape(rows, cols, side1)
-        total = blocks[:, :, 0].copy()
-        for k in range(1, side1):
-            total += blocks[:, :, k]
-        total /= np.float32(side0 * side1)
-        return total
-
     if factor == 1:
         return pixels, valid
+    sides = [min(factor, n) for n in pixels.shape]
     if valid is None:
-        return mean(pixels), None
-    share = mean(valid)
-    known = mean(pixels * valid) / np.maximum(share, np.float32(1e-6))
-    return known.astype(np.float32, copy=False), share > 0.5
+        return block_means(pixels, sides), None
+    mean, share = known_block_means(pixels, valid, sides)
+    return mean, share > 0.5
 
 
 def _whiten(pixels: Plane, valid: NDArray[np.bool_] | None) -> Plane | None:

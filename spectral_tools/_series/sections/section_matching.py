@@ -17,6 +17,7 @@ from ..._matching.orientation.pose_images import Sketch, make_sketch
 from ..._matching.orientation.pose_search import Range, shrinking
 from ..._point_matching.window_grid import Windows, match_windows, window_pass
 from ..._rendering.warp import warp_image
+from ..._sampling.downsample import known_block_means
 from ..._shared.arrays import Flags, Floats
 from ..._shared.results import Outcome
 from ..._transforms.matrices import apply_transform
@@ -120,12 +121,7 @@ def make_section(factor: int, task: tuple[NDArray[Any], Flags | None]) -> Sectio
 
 def _blocks(image: NDArray[Any], usable: Flags, factor: int) -> NDArray[np.float32]:
     """Average blocks of pixels, of which at least half must count."""
-    rows, cols = (n // factor for n in image.shape)
-    inside = slice(0, rows * factor), slice(0, cols * factor)
-    blocks = (rows, factor, cols, factor)
-    values = np.where(usable, image, 0)[inside].reshape(blocks)
-    share = usable[inside].reshape(blocks).mean(axis=(1, 3))
-    mean = values.mean(axis=(1, 3), dtype=np.float64) / np.maximum(share, 1e-9)
+    mean, share = known_block_means(image, usable, (factor, factor))
     return np.where(share >= 0.5, mean, np.nan).astype(np.float32)
 
 

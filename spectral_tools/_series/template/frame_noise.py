@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..._sampling.splines import bspline_weights
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import forward, frequencies
 from ..._spectral.ring_kernels import RING_MODES, RING_SHARE, ring_edges
-from .mean_image import under_frame
 
 __all__ = ["LEAST", "Noise", "measure_noise", "radii", "ring_powers"]
 
@@ -87,10 +88,9 @@ def _passed(shape: tuple[int, ...], shift: Floats) -> Floats:
     ):
         if n > 1:
             turn = np.exp(2j * np.pi * frequency)
-            back, u = 1 - part, part
-            inner, next_one = (4 - 6 * x**2 + 3 * x**3 for x in (u, back))
-            bumps = back**3 / turn + inner + next_one * turn + u**3 * turn**2
-            between = np.abs(bumps) / (4 + 2 * turn.real)
+            weights = bspline_weights(np.array(part))
+            moved = sum(w * turn**k for k, w in enumerate(weights.tolist(), -1))
+            between = np.abs(moved) / ((4 + 2 * turn.real) / 6)
             result = result * (between**2)[axis]
     return result
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..._sampling.splines import prefilter, spline_margin
+from ..._sampling.splines import bspline_weights, prefilter, spline_margin
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.compiled import compiled
 from ..._shared.fft import fast_shape, forward, inverse
 from .frame_noise import LEAST, Noise, radii, ring_powers
 from .image_fit_kernels import overlay_sums, slope_tables
-from .mean_image import under_frame
 
 __all__ = [
     "Overlay",
@@ -43,7 +43,6 @@ REACH = 24
 LONGEST, LEFT, SHORT, SHORT_SIGMAS = 1.0, 0.1, 2e-4, 0.05
 
 
-@compiled
 def lay_frame(
     shift: Floats, origin: Ints, shape: Ints, size: Ints, lead: Ints
 ) -> tuple[Ints, Ints, Ints, Volume, Volume]:
@@ -72,31 +71,17 @@ def lay_frame(
     value, slope : ndarray of shape (3, 4)
         Weights of the four cubic bumps around a place, and their slopes.
     """
-    base, whole = np.zeros((2, 3), np.intp)
-    box = np.zeros((2, 3), np.intp)
-    value, slope = np.zeros((2, 3, 4), np.float32)
-    for axis in range(3):
-        place = shift[axis] - origin[axis]
-        # What rounding leaves below a pixel is that pixel.
-        whole[axis] = math.floor(place + 1e-9)
-        u = max(place - whole[axis], 0.0) if size[axis] > 1 else 0.0
-        box[0, axis] = max(-whole[axis], 0)
-        beyond = 1 if u > 0 else 0
-        box[1, axis] = min(size[axis], shape[axis] - whole[axis] - beyond)
-        base[axis] = whole[axis]
-        if size[axis] == 1:
-            value[axis, 0] = 1
-            continue
-        base[axis] += lead[axis] - 1
-        low, high = (1 - u) ** 3 / 6, u**3 / 6
-        inner = (4 - 6 * u**2 + 3 * u**3) / 6
-        value[axis] = (low, inner, 1 - low - inner - high, high)
-        slope[axis] = (
-            -((1 - u) ** 2) / 2,
-            1.5 * u**2 - 2 * u,
-            0.5 + u - 1.5 * u**2,
-            u**2 / 2,
-        )
+    place = shift - origin
+    # What rounding leaves below a pixel is that pixel.
+    whole = np.floor(place + 1e-9).astype(np.intp)
+    part = np.where(size > 1, np.maximum(place - whole, 0.0), 0.0)
+    box = np.stack(
+        [np.maximum(-whole, 0), np.minimum(size, shape - whole - (part > 0))]
+    )
+    value = bspline_weights(part).astype(np.float32)
+    slope = bspline_weights(part, 1).astype(np.float32)
+    value[size == 1], slope[size == 1] = (1, 0, 0, 0), 0
+    base = whole + np.where(size > 1, lead - 1, 0)
     return base, box, whole, value, slope
 
 

@@ -1,9 +1,6 @@
 """Compare a frame with a picture that lies under it, compiled."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.compiled import compiled
@@ -11,7 +8,6 @@ from ..._shared.compiled import compiled
 __all__ = [
     "SUMS",
     "overlay_sums",
-    "shrink_pixels",
     "slope_tables",
 ]
 
@@ -280,24 +276,3 @@ def slope_tables(plain: Volume, filtered: Volume, known: Flags, lead: Ints) -> F
                         to[k + 1] = above[k + 1] + total
         tables[:, plane + 1] += tables[:, plane]
     return tables
-
-
-@compiled
-def shrink_pixels(image: NDArray[Any], factor: int, out: Volume) -> None:
-    """Write the means of squares of `factor` times `factor` pixels into `out`."""
-    planes, rows, cols = out.shape
-    line = np.empty(factor * cols, np.float32)
-    scale = np.float32(1 / (factor * factor))
-    for plane in range(planes):
-        for row in range(rows):
-            line[:] = 0
-            for r in range(factor):
-                near = image[plane, factor * row + r]
-                for k in range(factor * cols):
-                    line[k] += near[k]
-            to = out[plane, row]
-            for c in range(cols):
-                total = np.float32(0)
-                for k in range(factor):
-                    total += line[factor * c + k]
-                to[c] = scale * total

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..._matching.phase_correlate import ShiftEstimate
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, inverse
 from ..._shared.results import Outcome
 from ..._spectral.peaks import local_maxima
 from .frame_noise import Noise, radii
 from .image_fit import Rings, filter_picture, weigh_rings
-from .mean_image import MeanCanvas, under_frame
+from .mean_image import MeanCanvas
 from .template_search import Bounds
 
 __all__ = ["Lookalikes", "admit", "find_lookalikes"]

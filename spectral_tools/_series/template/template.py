@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._matching.phase_correlate import ShiftEstimate, no_match
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fftfreq, forward, inverse, rfftfreq
 from ..._shared.results import Outcome
 from .frame_noise import Noise, measure_noise, ring_powers
 from .image_fit import lay_out
 from .joint_alignment import Sample, believed, no_sample, settle_template
-from .mean_image import MeanCanvas, slide_frame
+from .mean_image import MeanCanvas
 from .template_fit import match_frame, prepare_picture
 from .template_search import Bounds, shrink_factor, shrink_frame
 
@@ -125,17 +126,7 @@ def _seen(
     if max(max(pad) for pad in pads) > min(n for n in size.tolist() if n > 1) // 2:
         return None
     wide = np.pad(pixels, [(0, 0), *pads], mode="edge")
-    # One pixel more in front is what the first one moves over.
-    extra = np.where(size > 1, 1, 0)
-    begin = whole + [pad[0] for pad in pads] - extra
-    part = tuple(slice(a, a + n) for a, n in zip(begin, size + extra, strict=True))
-    inner = tuple(slice(e, None) for e in extra)
-    fraction = np.where(size > 1, whole - start, 0.0)
-    moved = [
-        slide_frame(np.ascontiguousarray(channel), fraction, 3)[inner]
-        for channel in wide[:, *part]
-    ]
-    return np.stack(moved)
+    return under_frame(wide, origin - [pad[0] for pad in pads], shift, shape)[0]
 
 
 def grow_template(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._matching.phase_correlate import AMBIGUOUS, BELIEVED, ShiftEstimate, no_match
+from ..._sampling.downsample import block_means
 from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, frequencies, inverse
 from ..._shared.results import Outcome
@@ -18,7 +19,6 @@ from ..._spectral.peaks import (
 )
 from ..._spectral.ring_kernels import ring_gains, whiten_modes
 from ..._spectral.tapers import edge_taper, taper_block, taper_width
-from .image_fit_kernels import shrink_pixels
 
 __all__ = [
     "Bounds",
@@ -75,11 +75,7 @@ def shrink_frame(frame: Volume, factor: int) -> Volume:
     """Return the means of squares of pixels; what is left over at the ends is cut off."""
     if factor == 1:
         return frame
-    rows, cols = (n // factor for n in frame.shape[2:])
-    small = np.empty((*frame.shape[:2], rows, cols), np.float32)
-    for channel, out in zip(frame, small, strict=True):
-        shrink_pixels(channel, factor, out)
-    return small
+    return block_means(frame, (1, 1, factor, factor)).astype(np.float32, copy=False)
 
 
 def make_probe(

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from ..._matching.phase_correlate import ShiftEstimate
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from .frame_noise import Noise, measure_noise
 from .image_fit import lay_out
 from .joint_alignment import SETTLED, SETTLED_SIGMAS, Sample, believed, mean_of
-from .mean_image import MeanCanvas, under_frame
+from .mean_image import MeanCanvas
 from .template_fit import Picture, fit_alone, fit_picture, fit_shared, match_frame
 from .template_search import known_core
 

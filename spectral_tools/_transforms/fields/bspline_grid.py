@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._sampling.splines import bspline_weights
 from ..._shared.arrays import Floats
 from ..._shared.sparse import sparse_rows, sum_of_products
 
@@ -61,20 +62,6 @@ def control_grid(shape: tuple[int, ...], spacing: Floats) -> ControlGrid:
     return ControlGrid(shape, tuple(cells.tolist()))
 
 
-def _bumps(parts: Floats, order: int) -> Floats:
-    """Return heights (or derivatives) of the four bumps at fractions of a cell."""
-    t, s = parts, 1 - parts
-    if order == 0:
-        rows = [s**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * s**2 + 3 * s**3, t**3]
-    elif order == 1:
-        rows = [-3 * s**2, 9 * t**2 - 12 * t, 12 * s - 9 * s**2, 3 * t**2]
-    elif order == 2:
-        rows = [6 * s, 18 * t - 12, 18 * s - 12, 6 * t]
-    else:
-        rows = [0 * t - 6, 0 * t + 18, 0 * t - 18, 0 * t + 6]
-    return np.stack(rows, axis=-1) / 6
-
-
 def _along(grid: ControlGrid, axis: int, where: Floats) -> tuple[Any, Floats]:
     """Return the first bump and the heights of four at coordinates on one axis.
 
@@ -83,7 +70,7 @@ def _along(grid: ControlGrid, axis: int, where: Floats) -> tuple[Any, Floats]:
     cells = grid.cells[axis]
     inside = np.clip((where + 0.5) * cells / grid.shape[axis], 0, cells)
     first = np.minimum(inside.astype(np.intp), cells - 1)
-    return first, _bumps(inside - first, 0)
+    return first, bspline_weights(inside - first)
 
 
 def shares_at(grid: ControlGrid, points: Floats) -> tuple[NDArray[np.intp], Floats]:
@@ -159,7 +146,7 @@ def _integrals(grid: ControlGrid, axis: int, order: int) -> Floats:
     """Integrate products of derivatives of bumps along one axis of the image."""
     cells, nodes = grid.cells[axis], grid.nodes[axis]
     pitch = grid.pitch[axis]
-    bumps = _bumps(GAUSS, order)
+    bumps = bspline_weights(GAUSS, order)
     cell = np.einsum("g,gi,gj->ij", SHARES, bumps, bumps) * pitch ** (1 - 2 * order)
     total = np.zeros((nodes, nodes))
     for first in range(cells):
