@@ -288,10 +288,8 @@ def _coarse(
         high=-(-search.high // 2),
         least=search.least / 2**axes,
     )
-    halves = tuple(
-        block_means(image, [min(size, 2) for size in image.shape])
-        for image in (first, second)
-    )
+    sides = [2 if size > 1 else 1 for size in first.shape]
+    halves = block_means(first, sides), block_means(second, sides)
     # Detail that is too fine folds over, and agrees at wrong shifts.
     if any(
         _mean_square(small) < SEEN * _mean_square(image)

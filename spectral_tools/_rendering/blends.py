@@ -1,7 +1,8 @@
 """Blend rows of sampled tiles into a block of the canvas, compiled.
 
-A blend is added here and nowhere else: it is a rule that updates the row of the
-block by a row of values and their weights, tile after tile.
+A blend is added here and nowhere else: its name in `BLENDS`, and a rule that updates
+the row of the block by a row of values and their weights, tile after tile. Only one
+that is more than a rule for each pixel has a module of its own.
 """
 
 from typing import Any
@@ -13,13 +14,17 @@ from .._shared.arrays import Image, Ints32
 from .._shared.compiled import compiled
 
 __all__ = [
+    "BLENDS",
     "FEATHER",
     "FIRST",
     "LAST",
     "MAXIMUM",
     "MEAN",
+    "MINIMAL_SEAM",
     "MINIMUM",
+    "MULTIBAND",
     "NEAREST",
+    "WITH_SEAMS",
     "blend_row",
     "deliver",
     "deliver_counts",
@@ -27,7 +32,16 @@ __all__ = [
 ]
 
 
+# In the order of their numbers.
+BLENDS = (
+    *("feather", "mean", "nearest", "maximum", "minimum", "first", "last"),
+    *("seam", "multiband"),
+)
 FEATHER, MEAN, NEAREST, MAXIMUM, MINIMUM, FIRST, LAST = range(7)
+# More than rules for each pixel: kernels never see these.
+MINIMAL_SEAM, MULTIBAND = range(7, 9)
+# Seams of these have a width.
+WITH_SEAMS = ("nearest", "seam")
 
 
 @compiled

@@ -20,7 +20,7 @@ from .._shared.checks import (
     check_positive,
     image_dtype,
 )
-from .blends import FEATHER, FIRST, LAST, MAXIMUM, MEAN, MINIMUM, NEAREST
+from .blends import BLENDS, FEATHER, WITH_SEAMS
 from .sample_kernels import SLACK, add_shifted, add_warped
 from .tile_reading import (
     Piece,
@@ -38,8 +38,7 @@ from .tile_reading import (
 )
 
 __all__ = [
-    "MINIMAL_SEAM",
-    "MULTIBAND",
+    "GROUP",
     "REGION",
     "Bounded",
     "Plan",
@@ -54,31 +53,16 @@ __all__ = [
 ]
 
 
-# Blends that are more than a rule for each pixel; the others are those of the kernels.
-MULTIBAND, MINIMAL_SEAM = -1, -2
-
 Valid = Sequence[ArrayLike | None] | ArrayLike | None
 
-BLENDS = {
-    "feather": FEATHER,
-    "mean": MEAN,
-    "nearest": NEAREST,
-    "maximum": MAXIMUM,
-    "minimum": MINIMUM,
-    "first": FIRST,
-    "last": LAST,
-    "seam": MINIMAL_SEAM,
-    "multiband": MULTIBAND,
-}
-# Seams of these have a width.
-WITH_SEAMS = ("nearest", "seam")
 # So many maps of overlaps are kept while a mosaic is rendered; each has up to 65,536
 # cells of 4 bytes.
 MAPS = 1000
 ORDERS = (0, 1, 3, 5)
-# A canvas with more pixels than this, and so many times more than its tiles have,
-# is taken for a mistake.
-LARGE, EMPTY = 1e9, 1e4
+# A canvas with fewer pixels than this is never taken for a mistake.
+LARGE = 1e9
+# A larger one is, with so many times the pixels of its tiles.
+EMPTY = 1e4
 
 # Strategy: the canvas is cut into regions and those into blocks, by rules that do
 # not know who works on them; this is why results do not depend on `workers`. A
@@ -86,8 +70,9 @@ LARGE, EMPTY = 1e9, 1e4
 # so small that the blend and its weight stay in the cache, and only finished pixels
 # leave it. Inside, every array has the axes (planes, rows, cols): a flat image is
 # one plane.
-# With more channels than MANY, regions are smaller, and need as much memory.
-MANY = 8
+# Channels that are rendered together: coordinates and weights are computed once for
+# all of them. With more, regions are smaller, and need as much memory.
+GROUP = 8
 REGION = {2: (1, 1024, 1024), 3: (16, 256, 256)}
 BLOCK = {2: (1, 128, 1024), 3: (2, 64, 256)}
 
@@ -284,7 +269,7 @@ def make_plan(
 ) -> Plan:
     """Check the arguments of a rendering, and lay the tiles out."""
     check_positive(scale, "scale")
-    check_choice(blend, tuple(BLENDS), "blend")
+    check_choice(blend, BLENDS, "blend")
     check_not_negative(seam_width, "seam_width")
     if seam_width and blend not in WITH_SEAMS:
         message = (
@@ -318,7 +303,7 @@ def make_plan(
         shape=shape,
         channel_axis=axis,
         channels=channels,
-        blend=BLENDS[blend],
+        blend=BLENDS.index(blend),
         seam_width=float(seam_width),
         tile_pixels=float(
             np.median(np.abs(np.linalg.det(maps)) ** (-1 / ndim)) / scale
@@ -329,7 +314,7 @@ def make_plan(
         kept=kept,
         computed=computed,
         counted=np.min_scalar_type(len(present)),
-        region=_sides(REGION[ndim], scale * min(1.0, MANY / channels) ** (1 / ndim)),
+        region=_sides(REGION[ndim], scale * min(1.0, GROUP / channels) ** (1 / ndim)),
         block=_sides(BLOCK[ndim], scale),
     )
 

@@ -14,11 +14,10 @@ from .._sampling.boxes import join_channels
 from .._shared.arrays import Ints
 from .._shared.checks import as_shape
 from .._shared.workers import Workers, spread
-from .blends import deliver, deliver_counts
+from .blends import MINIMAL_SEAM, MULTIBAND, deliver, deliver_counts
 from .multiband import band_box, blend_bands
 from .plan import (
-    MINIMAL_SEAM,
-    MULTIBAND,
+    GROUP,
     Plan,
     add_channels,
     cut_up,
@@ -52,9 +51,6 @@ Region = tuple[Ints, Ints]
 # So many regions are handed to a map-like callable at a time: it may compute all
 # of them before the first one is taken.
 BATCH = 16
-# Channels that are rendered together: coordinates and weights are computed once
-# for all of them.
-GROUP = 8
 
 
 class Part:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from .._shared.arrays import Bytes, Floats, Image, Ints
 from .._shared.compiled import compiled
 from .._shared.ndimage import gaussian_filter
-from .blends import NEAREST, finish
-from .plan import MINIMAL_SEAM, Plan, cut_up, sample_piece, tiles_near
+from .blends import MINIMAL_SEAM, NEAREST, finish
+from .plan import Plan, cut_up, sample_piece, tiles_near
 from .tile_reading import Piece, Tile, box_slices, read_piece
 
 __all__ = ["blend_seams", "has_seams", "seam_boxes"]
@@ -25,11 +25,17 @@ NARROW = 1e-6
 
 # An overlap is seen in up to so many cells: pixels, if it is not larger.
 CELLS = 2**16
-# Differences are smoothed by so many cells, and then their absolute values.
-FINE, COARSE = 1.0, 1.5
-# Differences up to this many times the median are taken for noise, in which seams
-# run straight; above, heights are told apart by this factor, from 1 to the last one.
-NOISE, RATIO, HIGHEST = 2.0, 2**0.125, 255
+# Differences are smoothed by a Gaussian of so many cells, against noise.
+SIGNED = 1.0
+# Then their absolute values are, by so many.
+ABSOLUTE = 1.5
+# Differences up to this many times the median are taken for noise, in which seams run
+# straight.
+NOISE = 2.0
+# Above, heights are told apart by this factor,
+RATIO = 2**0.125
+# and the last of them is this one: heights are bytes.
+HIGHEST = 255
 # A tile that no other one is compared with is ahead by so many pixels.
 FAR = 1e6
 
@@ -478,12 +484,12 @@ def _heights(
     means = sums / np.maximum(counts, 1)
     means -= np.median(means[known])
     means[~known] = 0
-    shares = gaussian_filter(known.astype(float), FINE * wide, mode="constant")
-    means = gaussian_filter(means, FINE * wide, mode="constant")
+    shares = gaussian_filter(known.astype(float), SIGNED * wide, mode="constant")
+    means = gaussian_filter(means, SIGNED * wide, mode="constant")
     means[known] = np.abs(means[known]) / shares[known]
     means[~known] = 0
     # A quarter of a soft seam is about the deviation of where it mixes tiles.
-    means = gaussian_filter(means, np.hypot(COARSE, fade / 4) * wide)
+    means = gaussian_filter(means, np.hypot(ABSOLUTE, fade / 4) * wide)
     highest = means.max()
     noise = max(NOISE * np.median(means[known]), highest * RATIO ** (1 - HIGHEST))
     if noise > 0:

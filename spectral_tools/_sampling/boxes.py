@@ -34,10 +34,6 @@ __all__ = [
 PATCH = 32
 
 
-# Each at least doubles what is known of a box.
-REFLECTIONS = 12
-
-
 @compiled
 def copy_box(
     lines: NDArray[Any],
@@ -212,7 +208,8 @@ def _reflect(box: NDArray[Float], inside: slice) -> None:
     """Fill a box around its known part with point reflections, in place."""
     first, last = inside.start, inside.stop - 1
     low, high = first, last
-    for _ in range(REFLECTIONS):
+    # Each round at least doubles what is known, but of a single pixel.
+    for _ in range(len(box).bit_length()):
         new = max(0, 2 * first - high)
         if new < low:
             mirrored = box[2 * first - low + 1 : 2 * first - new + 1]
@@ -223,7 +220,6 @@ def _reflect(box: NDArray[Float], inside: slice) -> None:
             mirrored = box[2 * last - new : 2 * last - high]
             box[high + 1 : new + 1] = 2 * box[last] - mirrored[::-1]
             high = new
-    # So far away that no filter sees it.
     box[:low], box[high + 1 :] = box[low], box[high]
 
 

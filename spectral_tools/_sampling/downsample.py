@@ -22,12 +22,14 @@ __all__ = [
 ]
 
 
-# The low-pass falls as a raised cosine from `MIDDLE` * (1 - `ROLL`) to `MIDDLE` * (1 +
-# `ROLL`), in units of the highest frequency that the new pixels can show: a steeper one
-# rings more at edges.
-MIDDLE, ROLL = 0.9, 0.8
+# Frequency at which the low-pass has half its height, in units of the highest that the
+# new pixels can show: a raised cosine, whose heights the notes of `resample` tell.
+MIDDLE = 0.9
+# It falls from `MIDDLE` * (1 - `ROLL`) to `MIDDLE` * (1 + `ROLL`): a steeper one rings
+# more at edges.
+ROLL = 0.8
 # So many new pixels to each side are mixed: beyond, weights are below 1e-3.
-REACH = 4
+HALF_WIDTH = 4
 # A new pixel is known where this share of its area is.
 KNOWN = 0.5
 
@@ -168,10 +170,10 @@ def _low_pass(middles: Floats, scale: float, size: int) -> tuple[Ints, Floats]:
     Beyond its border the image goes on as its point reflection there, so that a ramp
     stays a ramp.
     """
-    near = _pixels_near(middles, REACH / scale)
+    near = _pixels_near(middles, HALF_WIDTH / scale)
     away = (near - middles[:, None]) * scale
     # As many to either side, or ramps would lean.
-    weights = np.where(np.abs(away) <= REACH, _raised_cosine(away), 0)
+    weights = np.where(np.abs(away) <= HALF_WIDTH, _raised_cosine(away), 0)
     weights /= weights.sum(axis=1, keepdims=True)
     border = np.clip(near, 0, size - 1)
     outside = border != near

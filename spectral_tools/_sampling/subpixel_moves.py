@@ -24,8 +24,6 @@ Room = tuple[Image, Image]
 
 # A pixel this close outside of a border counts as on it: shifts carry rounding errors.
 SLACK = 1e-9
-# No spline reaches so many pixels beyond its own.
-FAR = 64.0
 
 
 def slide_margin(order: int, dtype: np.dtype[Any]) -> int:
@@ -248,7 +246,8 @@ def _brought_near(shift: Floats, shape: tuple[int, ...], border: str) -> Floats:
     size = np.array(shape)
     if border == "nearest":
         # So far away, no spline reaches further than the border pixel.
-        return np.clip(shift, -2.0 * size - FAR, 2.0 * size + FAR)
+        far = 2.0 * size + slide_margin(5, np.dtype(np.float64))
+        return np.clip(shift, -far, far)
     period = size if border == "wrap" else np.maximum(2 * (size - 1), 1)
     return np.where(np.abs(shift) > period, np.fmod(shift, period), shift)
 

@@ -10,6 +10,8 @@ from scipy.special import fdtri, gammainccinv
 from .arrays import Flags, Floats
 
 __all__ = [
+    "ROUNDING",
+    "ROUNDS",
     "Judge",
     "find_consensus",
     "honest_limit",

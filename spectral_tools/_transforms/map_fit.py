@@ -35,10 +35,12 @@ Model = Literal[
     "translation", "rigid", "similarity", "affine", "projective", "polynomial"
 ]
 
-# Steps of Gauss and Newton, and when points stand still, in units of their extent.
-STEPS, STILL = 100, 1e-9
-# A cost that grows by less than this share has not grown.
-SLACK = 1e-9
+# Steps of Gauss and Newton, of which few maps take more than ten.
+STEPS = 100
+# Points that a step moves by less than this part of their extent stand still.
+STILL = 1e-9
+# A cost that grows by less than this share has not grown: rounding of its sum.
+GROWTH = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +118,7 @@ class Family(ABC):
 class Translation(Family):
     """Moves."""
 
-    model = "translation"
+    model: ClassVar[Model] = "translation"
     scales = False
 
     @property
@@ -161,7 +163,7 @@ class Translation(Family):
 class Rigid(Translation):
     """Moves and turns. Steps are those of a Lie group: rotations stay rotations."""
 
-    model = "rigid"
+    model: ClassVar[Model] = "rigid"
     linear = False
     mirrors = True
 
@@ -226,7 +228,7 @@ class Rigid(Translation):
 class Similarity(Rigid):
     """Moves, turns and scales."""
 
-    model = "similarity"
+    model: ClassVar[Model] = "similarity"
     scales = True
 
     @property
@@ -252,7 +254,7 @@ class Similarity(Rigid):
 class Affine(Family):
     """Moves, turns, scales, stretches and shears."""
 
-    model = "affine"
+    model: ClassVar[Model] = "affine"
 
     @property
     def least(self) -> int:
@@ -286,7 +288,7 @@ class Affine(Family):
 class Projective(Affine):
     """Leans, like a plane in a photograph."""
 
-    model = "projective"
+    model: ClassVar[Model] = "projective"
     linear = False
 
     @property
@@ -324,7 +326,7 @@ class Projective(Affine):
 class Polynomial(Affine):
     """Bends."""
 
-    model = "polynomial"
+    model: ClassVar[Model] = "polynomial"
     bends = True
 
     @property
@@ -456,7 +458,7 @@ def _descended(
         trial = family.step(maps, directions, step[..., 0])
         trial_misfit = np.where(kept, whitened(trial, pairs), 0)
         trial_cost = (trial_misfit**2).sum(axis=(1, 2))
-        better = trial_cost <= cost * (1 + SLACK) + SLACK
+        better = trial_cost <= cost * (1 + GROWTH) + GROWTH
         # What overshoots tries half of it.
         share = np.where(better, 1.0, share / 2)
         cost = np.where(better, trial_cost, cost)

@@ -12,6 +12,8 @@ from .._shared.arrays import Floats, Ints
 from .._shared.results import result
 
 __all__ = [
+    "ARRIVED",
+    "AT_ONCE",
     "Directions",
     "PointMap",
     "TransformEstimate",
@@ -27,8 +29,10 @@ __all__ = [
 ]
 
 
-# Newton's steps, and when a point has arrived, in pixels.
-STEPS, ARRIVED = 20, 1e-6
+# Newton's steps, of which few points take more than five.
+STEPS = 20
+# A point this near to where it goes, in pixels, has arrived.
+ARRIVED = 1e-6
 
 
 # Points that are mapped at once.

@@ -36,9 +36,10 @@ Part = tuple[Box, NDArray[Any]]
 
 # Values that both formats can hold.
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
-# Parts are about so long, in pixels, where no chunks say otherwise; chunks that meet
-# only after so many pixels are not waited for.
-SIDE, LONGEST = 1024, 4096
+# Parts are about so long, in pixels, where no chunks say otherwise.
+SIDE = 1024
+# Chunks that meet only after so many pixels are not waited for.
+LONGEST = 4096
 
 
 # What lengths are called, short and long.

@@ -24,8 +24,10 @@ __all__ = ["warped_grid"]
 
 # Squares along the longer side of an image, at least.
 SQUARES = 12
-# Colours reach as far as this percentile of the changes of area, from 1 % ...
-MOST, LEAST_CHANGE = 99, 0.01
+# Colours reach as far as this percentile of the changes of area,
+MOST = 99
+# but from 1 % ...
+LEAST_CHANGE = 0.01
 # ... to no area at all, where folds begin.
 LARGEST_CHANGE = 1.0
 # Pixels that lines are drawn through, along the longer side: paper shows no more.

@@ -16,10 +16,11 @@ from .._placement.uncertainty import position_covariance
 from .._shared.arrays import Floats
 from .._shared.checks import as_points
 from .._shared.results import Outcome
+from .._shared.statistics import ROUNDING
 from ._style import (
     INK,
+    LABELLED,
     PALE,
-    ROUNDING,
     WRONG,
     draw_colorbar,
     draw_legend,
@@ -46,8 +47,6 @@ WORST_SIGMA = 3.0
 ARROW = 0.3
 # Tiles this small on paper, in points, have no room for arrows.
 ROOM = 15
-# Tiles that still have room for their labels.
-LABELLED = 100
 
 
 def placement(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from .._shared.arrays import Flags, Floats
 from .._shared.checks import as_points, as_positions, as_valid
+from .._shared.statistics import ROUNDING
 from ._images import (
     draw_shades,
     gray_image,
@@ -21,8 +22,8 @@ from ._images import (
 )
 from ._style import (
     INK,
+    LABELLED,
     MARK,
-    ROUNDING,
     WRONG,
     draw_legend,
     round_below,
@@ -35,11 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["points"]
 
 
-# A typical residual is drawn as long as this part of the way between points, or
-# of the image where there are few.
-ARROW, LONGEST = 0.6, 0.08
-# Points that still have room for their numbers.
-NUMBERED = 100
+# A typical residual is drawn as long as this part of the way between points,
+ARROW = 0.6
+# or of the image where there are few.
+LONGEST = 0.08
 
 
 def points(
@@ -115,7 +115,7 @@ def points(
             enlarged = _enlargement(rms, shown.shape, count)
             _draw_residuals(ax, places[believed], left[believed], enlarged)
     _draw_points(ax, places, believed)
-    if numbers or (numbers is None and count <= NUMBERED):
+    if numbers or (numbers is None and count <= LABELLED):
         _draw_numbers(ax, places, believed)
     ax.set_title(title, loc="left")
     draw_legend(ax, mark_uncovered(ax, np.isfinite(shown)))

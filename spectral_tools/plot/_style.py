@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INK",
+    "LABELLED",
     "MARK",
     "PALE",
-    "ROUNDING",
     "WRONG",
     "draw_colorbar",
     "draw_legend",
@@ -37,8 +37,8 @@ INK = "#333333"
 PALE = "#BBBBBB"
 WRONG = "#D55E00"
 MARK = "#F0E442"
-# Residuals that are smaller than this many pixels are rounding.
-ROUNDING = 1e-6
+# Tiles and points that still have room for their labels.
+LABELLED = 100
 
 
 def framed(ax: "Axes | None", low: Floats, high: Floats) -> "Axes":

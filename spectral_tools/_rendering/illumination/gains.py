@@ -18,18 +18,19 @@ from ..._shared.link_arguments import number_links
 from ..._shared.results import result
 from ..._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
 from ..._shared.workers import Workers, check_workers, spread
+from .shading import MAD, TUNING
 
 __all__ = ["Gains", "solve_gains"]
 
 
-# Cells into which an overlap is cut along an axis, and their least side in pixels.
-CELLS, SIDE = 16, 4
+# Cells into which an overlap is cut along an axis, at most.
+CELLS = 16
+# Their least side, in pixels.
+SIDE = 4
 # Overlaps of more pixels than this are thinned out.
 MOST = 2**21
 # Fewer cells than this tell nothing.
-FEWEST = 3
-# Standard deviation of a normal distribution over its median absolute deviation.
-MAD = 1.4826
+LEAST_CELLS = 3
 # Without that much correlation, contrasts are noise.
 CORRELATED = 0.3
 NOTHING = (0.0, np.inf)
@@ -40,8 +41,8 @@ NOTHING = (0.0, np.inf)
 PRIOR = 0.5
 # No link knows a ratio better than this, or it would silence the others.
 FINEST = 0.002
-# Links further off than their errors tell count less, by Cauchy's function.
-ROUNDS, TUNING = 10, 2.385
+# Rounds in which what is further off than errors tell loses weight, by Cauchy's function.
+REWEIGHTINGS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,7 +69,7 @@ def measure_seam(tiles: Any, maps: Floats, shapes: Ints, link: list[int]) -> Sea
     """Compare two tiles over what they share."""
     i, j = link
     cells = _cells(tiles, maps, shapes, i, j)
-    if cells.shape[1] < FEWEST:
+    if cells.shape[1] < LEAST_CELLS:
         return Seam(means=(0.0, 0.0), ratios=(NOTHING, NOTHING), noise=0.0)
     means, ratio, noise = _compare_means(cells)
     return Seam(means=means, ratios=(ratio, _compare_contrasts(cells)), noise=noise)
@@ -179,7 +180,7 @@ def _compare_means(
     """
     first, second, sizes = cells
     weights = sizes
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         total = weights.sum()
         means = float(weights @ first / total), float(weights @ second / total)
         if min(means) <= 0:
@@ -197,7 +198,7 @@ def _compare_contrasts(cells: Floats) -> tuple[float, float]:
     """Return the logarithm of the ratio of robust contrasts, and its variance."""
     weights = sizes = cells[2]
     slope, correlation = 1.0, 0.0
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         middle = cells[:2] @ weights / weights.sum()
         away = cells[:2] - middle[:, None]
         power = (away * away) @ weights
@@ -424,7 +425,7 @@ def _settle(
     """
     weights = 1 / variance
     values = np.zeros(count)
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         solve = factorized_stiffness(
             links,
             weights[:, None, None],

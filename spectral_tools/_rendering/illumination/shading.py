@@ -23,14 +23,18 @@ __all__ = ["Shading", "apply_shading", "estimate_shading"]
 CELLS = 64
 # Fields are polynomials up to this degree in rows and columns together.
 DEGREE = 8
-# A mode counts as far as its square exceeds this many times its variance.
+# A mode counts as far as its square exceeds this many times its variance, as in the
+# nonnegative garrote [Breiman 1995].
+DOUBT = 5.0
 # Few tiles tell their own scatter badly: they count by so many tiles' worth less.
-DOUBT, FEW = 5.0, 12.0
+FEW = 12.0
 # How much of a sample may pass for a dark field, against a rough guess of it.
 LEAK = 3.0
-ROUNDS = 20
+# Reweighting settles after fewer rounds than this.
+REWEIGHTINGS = 20
 # Where Cauchy's function halves a weight, in standard deviations, as is usual.
 TUNING = 2.385
+# Standard deviation of a normal distribution over its median absolute deviation.
 MAD = 1.4826
 # No tile counts as if it scattered less than this part of the usual.
 STEADIEST = 0.25
@@ -40,6 +44,7 @@ DARKEST = 0.02
 
 # All tiles together are kept as about so many cells, however many tiles there are.
 ROOM = 2_000_000
+# But as no fewer along an axis than this, which degree 8 takes.
 FEWEST_CELLS = 16
 
 
@@ -139,7 +144,7 @@ def fit_fields(cells: Floats, modes: Modes, *, dark: bool) -> tuple[Floats, Floa
 
     flat, added = np.ones(means.shape[1]), np.zeros(means.shape[1])
     flat_part = added_part = np.zeros(len(modes.powers))
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         weights = _weights(means, known, bright, flat, added)
         profile, noise, extra, extra_noise, ratio = _regress(means, bright, weights)
         flat_part = basis.shrunk(profile, noise)
@@ -228,14 +233,7 @@ def _weights(
         [_median(*each) for each in zip(np.abs(miss), known, strict=True)]
     )
     share = MAD * scatter / np.maximum(bright, np.finfo(float).tiny)
-    usual = max(
-        float(
-            np.median(
-                share[bright > 0],
-            )
-        ),
-        1e-9,
-    )
+    usual = max(float(np.median(share[bright > 0])), 1e-9)
     scale = np.maximum(share, STEADIEST * usual) * bright
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = known / (scale[:, None] ** 2 + (miss / TUNING) ** 2)

@@ -21,6 +21,7 @@ from ..._shared.sparse import (
     repeated,
     weighted_square,
 )
+from ..._shared.statistics import ROUNDING, ROUNDS, honest_limit
 from .bspline_grid import ControlGrid, bending_energy, ground_energy, knot_shares
 
 __all__ = [
@@ -41,20 +42,20 @@ STEPS = 5
 # Fields so many times stiffer than what points pull with do not bend; beyond it, rounding
 # of their stiffness would move them.
 STIFFEST = 1e9
-# Points that meet better than this, in pixels, meet.
-ROUNDING = 1e-6
-# Conjugate gradients stop when a step would be this much shorter than the first.
-FINE, ITERATIONS = 1e-6, 200
+# Conjugate gradients stop when a step would be this much shorter than the first,
+FINE = 1e-6
+# or after so many.
+ITERATIONS = 200
 # Random signs that count what points determine.
 PROBES = 32
 # No measurement has a larger share than this in its own prediction.
 MOST = 0.97
-# Chance that an honest measurement is not believed, and how often it is asked.
-FALSE_REJECTION, ROUNDS, SOME = 1e-6, 10, 3
-# Share of measurements that are wrong, as a guess, and of those that are right at least.
-WRONG, LEAST = 0.05, 0.3
-# Given covariances count like so many measurements of the variance for each real one.
-HONEST = 1.0
+# Rounds of dropping and taking back while the stiffness is looked for.
+SOME = 3
+# Share of measurements that are wrong, as a guess before any fit.
+WRONG = 0.05
+# Where fewer are right than this share, no more are dropped.
+LEAST = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -207,7 +208,7 @@ def _trimmed(
         usual = np.median(misses[believed]) / (2 * gammainccinv(ndim / 2, 0.5))
         # Residuals tell no unit where a field may follow all that was measured.
         unit = max(springs.least_unit or fit.unit, float(usual))
-        found = misses <= unit * 2 * gammainccinv(ndim / 2, FALSE_REJECTION)
+        found = misses <= unit * honest_limit(ndim)
         # Whoever lies makes its neighbours look as if they did: they come back once.
         dropped += believed & ~found
         found &= dropped < 2
@@ -317,9 +318,10 @@ def _fitted(springs: Springs, trust: Floats, stiffness: float) -> FieldFit:
     energy = float((weights * (left**2).sum(axis=1)).sum())
     energy += float((values * (held @ values)).sum())
     ndim = springs.targets.shape[1]
+    # Given covariances count like one measurement of the variance for each real one.
     count = max(ndim * float(trust.sum()), 1.0)
-    given = HONEST * count * springs.least_unit
-    unit = (energy + given) / (count + HONEST * count * (springs.least_unit > 0))
+    given = count * springs.least_unit
+    unit = (energy + given) / (count + count * (springs.least_unit > 0))
     unit = max(unit, springs.least_unit, _rounding(springs))
     # Pivots that rounding made negative: so stiff that nothing else is left.
     safe = np.maximum(factor.pivots, np.finfo(float).tiny)

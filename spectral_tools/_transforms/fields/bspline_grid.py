@@ -22,10 +22,11 @@ __all__ = [
 ]
 
 
-# The ground holds what neither points nor bending do: strains beyond this, and
-# displacements beyond this many sides of the image, are not expected. It is weak
-# beside any measurement.
-STRAIN, TRAVEL = 3.0, 300.0
+# The ground holds what neither points nor bending do, weak beside any measurement:
+# strains beyond this are not expected,
+STRAIN = 3.0
+# nor displacements beyond this many sides of the image.
+TRAVEL = 300.0
 # Points and weights that integrate polynomials up to degree 7 from 0 to 1.
 GAUSS, SHARES = np.polynomial.legendre.leggauss(4)
 GAUSS, SHARES = 0.5 * (GAUSS + 1), 0.5 * SHARES

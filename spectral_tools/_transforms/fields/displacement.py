@@ -7,10 +7,12 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..._sampling.splines import spline_margin
 from ..._shared.arrays import Floats
 from ..._shared.checks import as_affine, as_coordinates, image_dtype
 from ..._shared.ndimage import distance_transform_edt, map_coordinates, spline_filter
 from ..matrices import apply_transform
+from ..point_maps import ARRIVED
 
 __all__ = [
     "FieldSpline",
@@ -22,14 +24,14 @@ __all__ = [
 ]
 
 
-# Newton's steps, and when a point has arrived, in pixels.
-STEPS, ARRIVED = 30, 1e-6
+# Newton's steps, of which few points take more than five.
+NEWTON_STEPS = 30
 # No step is longer than this: beyond, a slope says nothing.
 LONGEST = 20.0
 # Determinants closer to zero than this are folds.
-FLAT = 1e-3
+FOLD = 1e-3
 # Pixels a spline is continued by beyond the border of the image.
-MARGIN = 12
+MARGIN = spline_margin(3, np.dtype(np.float32))
 
 
 def jacobian_determinant(displacement: ArrayLike) -> Floats:
@@ -275,7 +277,7 @@ def _arrive(field: Floats, goals: Floats) -> Floats:
     points = goals + spline.between(goals)
     arrived = np.zeros(len(goals), np.bool_)
     todo = np.flatnonzero(np.isfinite(goals).all(axis=1))
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         here = points[todo]
         away = here - spline.between(here) - goals[todo]
         done = np.abs(away).max(axis=1) < ARRIVED
@@ -287,8 +289,8 @@ def _arrive(field: Floats, goals: Floats) -> Floats:
     points[~arrived] = np.nan
     # A point that is reached on the back of a fold is not the only one.
     back = np.flatnonzero(arrived)
-    folds = spline.nearest(_area(filled_field(field)[0], slopes) < FLAT, points[back])
-    points[back[folds | (np.linalg.det(_between(slopes, points[back])) < FLAT)]] = (
+    folds = spline.nearest(_area(filled_field(field)[0], slopes) < FOLD, points[back])
+    points[back[folds | (np.linalg.det(_between(slopes, points[back])) < FOLD)]] = (
         np.nan
     )
     points[spline.missing(points)] = np.nan
@@ -354,7 +356,7 @@ def _between(slopes: Floats, points: Floats) -> Floats:
 def _newton(slopes: Floats, here: Floats, away: Floats) -> Floats:
     """Return the steps that would bring points to their goals on a slope."""
     matrix = _between(slopes, here)
-    steep = np.abs(np.linalg.det(matrix)) > FLAT
+    steep = np.abs(np.linalg.det(matrix)) > FOLD
     matrix[~steep] = np.eye(here.shape[1])
     step = np.linalg.solve(matrix, away[:, :, None])[:, :, 0]
     far = np.abs(step).max(axis=1, keepdims=True) / LONGEST

@@ -16,6 +16,7 @@ from ..._shared.checks import (
     check_positive,
 )
 from ..._shared.results import result
+from ..point_maps import AT_ONCE
 from .displacement import FieldSpline, as_displacement
 
 __all__ = [
@@ -24,10 +25,6 @@ __all__ = [
     "flatten_displacement",
     "resample_displacement",
 ]
-
-
-# Points whose values are looked up at once.
-AT_ONCE = 500_000
 
 
 @result

@@ -39,7 +39,7 @@ __all__ = [
 # Neighbours for each unknown of a linear field, enough to outvote a third that lie.
 PER_UNKNOWN = 6
 # Rounds in which neighbours far from the field around a point lose their weight.
-ROUNDS = 8
+REWEIGHTINGS = 8
 # A point is out of place where it misses by so many times the usual miss of its
 # neighbours. It is no verdict, only where a robust fit starts.
 TOLERANCE = 5.0
@@ -89,7 +89,7 @@ def fits_neighbours(points: Floats, values: Floats) -> NDArray[np.bool_]:
     terms = np.concatenate([away / reach, np.ones((count, near, 1))], axis=2)
     told = values[around]
     weights = np.ones((count, near))
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         turned = (terms * weights[:, :, None]).transpose(0, 2, 1)
         # A trace of an identity keeps neighbours on one line from being an error.
         normal = turned @ terms + 1e-9 * near * np.eye(ndim + 1)

@@ -24,9 +24,6 @@ __all__ = ["interpolate_displacement"]
 Method = Literal["thin_plate", "piecewise_affine"]
 Outside = Literal["nan", "nearest", "affine"]
 
-# A weight of the bending energy is so many times that of a term r**2 log(r), in the
-# plane, and of a term r in space: the fundamental solutions of the bending.
-UNIT = 8 * np.pi
 # Points on one line up to this share of their extent.
 FLAT = 1e-7
 
@@ -186,8 +183,11 @@ def _interpolator(
     kernels: tuple[Literal["thin_plate_spline"], Literal["linear"]]
     kernels = "thin_plate_spline", "linear"
     kernel = kernels[points.shape[1] - 2]
+    # A weight of the bending energy is 8 pi times that of a term r**2 log(r), in the
+    # plane, and of a term r in space: the fundamental solutions of the bending.
+    unit = 8 * np.pi
     return RBFInterpolator(
-        points, values, smoothing=UNIT * smoothing, kernel=kernel, degree=1
+        points, values, smoothing=unit * smoothing, kernel=kernel, degree=1
     )
 
 
