@@ -13,6 +13,7 @@ from .._shared.arrays import Floats
 from .._shared.checks import as_image, as_points, check_same_shape
 from .._shared.link_arguments import as_link_weights
 from .._shared.results import result
+from .._shared.statistics import ROUNDING
 from .._transforms.estimate_transform import estimate_transform, why_undetermined
 from .._transforms.map_fit import FAMILIES, Family, Model, family_of
 from .._transforms.point_maps import TransformEstimate
@@ -25,8 +26,6 @@ __all__ = ["TransformComparison", "compare_transforms"]
 NEEDED = "the fit needs a pair that cannot be left out."
 # A model judges which pairs are wrong if there are this many times as many as it needs.
 ENOUGH = 2
-# Errors that differ by less are the same, in pixels.
-EXACT = 1e-6
 
 
 @result
@@ -199,7 +198,7 @@ def compare_transforms(
     spread, _, inlier = as_link_weights(covariance, *first.shape)
     if robust:
         options["covariance"] = covariance
-        inlier = _believed(families, first, second, inlier, options)
+        inlier = _inliers(families, first, second, inlier, options)
 
     # Pairs that do not count have failed for all models alike.
     options["covariance"] = np.where(inlier[:, np.newaxis, np.newaxis], spread, np.inf)
@@ -212,7 +211,7 @@ def compare_transforms(
             found = estimate_transform(
                 first, second, model=family.model, robust=False, **options
             )
-            column[:2] = found.rms, _foretold(found)
+            column[:2] = found.rms, _leave_one_out_error(found)
             if images is not None:
                 column[2:] = _scores(found, *images)
             if not np.isfinite(column[1]):
@@ -224,7 +223,7 @@ def compare_transforms(
         unknowns=unknowns,
         rms=columns[0],
         leave_one_out=columns[1],
-        tied=_tied(columns[1], unknowns, first[inlier].size),
+        tied=_within_standard_error(columns[1], unknowns, first[inlier].size),
         correlation=columns[2],
         mutual_information=columns[3],
         inlier=inlier,
@@ -232,7 +231,7 @@ def compare_transforms(
     )
 
 
-def _believed(
+def _inliers(
     families: list[Family],
     reference: Floats,
     moving: Floats,
@@ -252,18 +251,18 @@ def _believed(
     return estimate_transform(reference, moving, model=judge, **options).inlier
 
 
-def _foretold(found: TransformEstimate) -> float:
+def _leave_one_out_error(found: TransformEstimate) -> float:
     """Return the root mean square of what pairs miss when they are left out."""
     return float(np.sqrt((found.leave_one_out[found.inlier] ** 2).mean()))
 
 
-def _tied(
+def _within_standard_error(
     leave_one_out: Floats, unknowns: NDArray[np.intp], count: int
 ) -> NDArray[np.bool_]:
     """Return which errors, each from as many coordinates, chance may have made least."""
     least = int(leave_one_out.argmin())
     freedom = max(count - int(unknowns[least]), 1)
-    limit = leave_one_out[least] * (1 + 1 / np.sqrt(freedom)) + EXACT
+    limit = leave_one_out[least] * (1 + 1 / np.sqrt(freedom)) + ROUNDING
     return np.isfinite(leave_one_out) & (leave_one_out <= limit)
 
 

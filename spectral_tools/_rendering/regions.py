@@ -357,16 +357,18 @@ def write_blocks(
         left = [k for k, cell in enumerate(cells) if not marks[cell]]
         regions, cells = [regions[k] for k in left], [cells[k] for k in left]
     for cell, _ in zip(
-        cells, _written(plan, regions, image, coverage, workers, progress), strict=True
+        cells,
+        _write_each(plan, regions, image, coverage, workers, progress),
+        strict=True,
     ):
         if done is not None:
-            _settle(image)
-            _settle(coverage)
+            _flush(image)
+            _flush(coverage)
             done[cell] = True
-            _settle(done)
+            _flush(done)
 
 
-def _written(
+def _write_each(
     plan: Plan,
     regions: list[Region],
     image: Any,
@@ -389,7 +391,7 @@ def _cell(region: Region, ndim: int, sides: Ints) -> tuple[int, ...]:
     return tuple((region[0][3 - ndim :] // sides).tolist())
 
 
-def _settle(store: Any) -> None:
+def _flush(store: Any) -> None:
     """Make a store write what it still holds back."""
     flush = getattr(store, "flush", None)
     if flush is not None:

@@ -277,22 +277,22 @@ def compare(
     dtype = levels0.dtype
     pixels = dtype.type(step[2])
     for plane in range(weights0.shape[0]):
-        low0, high0, part0 = _between(
+        low0, high0, part0 = _cells_around(
             start[0] + plane / step[0], distances.shape[0], step[0]
         )
         for row in range(weights0.shape[1]):
-            low1, high1, part1 = _between(
+            low1, high1, part1 = _cells_around(
                 start[1] + row / step[1], distances.shape[1], step[1]
             )
             one, two = distances[low0, low1], distances[low0, high1]
             three, four = distances[high0, low1], distances[high0, high1]
             for col in range(weights0.shape[2]):
                 if weights0[plane, row, col] > 0 and weights1[plane, row, col] > 0:
-                    low, high, part = _between(
+                    low, high, part = _cells_around(
                         start[2] + col / step[2], distances.shape[2], step[2]
                     )
-                    upper = _mixed(one, two, part1, low, high, part)
-                    lower = _mixed(three, four, part1, low, high, part)
+                    upper = _bilinear(one, two, part1, low, high, part)
+                    lower = _bilinear(three, four, part1, low, high, part)
                     ahead = pixels * dtype.type(upper + part0 * (lower - upper))
                     old0, old1 = levels0[plane, row, col], levels1[plane, row, col]
                     levels0[plane, row, col] = min(old0, ahead)
@@ -300,7 +300,7 @@ def compare(
 
 
 @compiled
-def _between(at: float, size: int, step: int) -> tuple[int, int, float]:
+def _cells_around(at: float, size: int, step: int) -> tuple[int, int, float]:
     """Return the cells around a point, and how far it is from the first."""
     if step == 1:
         cell = min(max(int(np.rint(at)), 0), size - 1)
@@ -311,7 +311,7 @@ def _between(at: float, size: int, step: int) -> tuple[int, int, float]:
 
 
 @compiled
-def _mixed(one: Any, two: Any, row: float, low: int, high: int, col: float) -> float:
+def _bilinear(one: Any, two: Any, row: float, low: int, high: int, col: float) -> float:
     upper = one[low] + col * (one[high] - one[low])
     lower = two[low] + col * (two[high] - two[low])
     return upper + row * (lower - upper)

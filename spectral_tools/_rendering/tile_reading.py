@@ -270,9 +270,10 @@ def read_piece(
     if known is not None and not known.any():
         touched = np.zeros_like(touched)
     if ready and touched.any():
-        first, pixels, known, offsets = filter_box(
+        pixels, known, offsets = filter_box(
             pixels, known, first, need.corner, need.end, dtype, tile.sigma, tile.order
         )
+        first = need.corner
         lower[:], upper[:] = first, first + pixels.shape[1:]
     return Piece(
         tile=tile,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -141,6 +141,14 @@ def box_slices(start: Ints, stop: Ints) -> tuple[slice, ...]:
     return tuple(map(slice, start.tolist(), stop.tolist()))
 
 
+class FilteredBox(NamedTuple):
+    """Pixels that are ready to be sampled, and which of them count, if not all do."""
+
+    pixels: NDArray[Float]  # (channels, planes, rows, cols), less the offsets
+    known: NDArray[Float] | None
+    offsets: Floats  # (channels,)
+
+
 def filter_box(
     pixels: NDArray[Any],
     known: Flags | None,
@@ -150,7 +158,7 @@ def filter_box(
     dtype: np.dtype[Any],
     sigma: Floats,
     order: int,
-) -> tuple[Ints, NDArray[Float], NDArray[Float] | None, Floats]:
+) -> FilteredBox:
     """Return filtered pixels that fill the box from `corner` to `end`.
 
     The tile goes on outside as its point reflection at its border pixels, so
@@ -183,7 +191,7 @@ def filter_box(
             prefilter(box, order)
         elif flags is not None:
             boxes[channel] *= flags
-    return corner, boxes, flags, offsets
+    return FilteredBox(boxes, flags, offsets)
 
 
 def boxes_in(room: NDArray[Float], count: int, sides: Sequence[int]) -> NDArray[Float]:

@@ -61,18 +61,17 @@ def block_means(image: NDArray[Any], sides: Sequence[int]) -> NDArray[Any]:
     dtype = np.result_type(image.dtype, np.float32)
     counts = [size // side for size, side in zip(image.shape, sides, strict=True)]
     sums = image[tuple(map(slice, np.multiply(counts, sides)))]
-    # Whole lines first: sums of a few neighbours alone would be slow.
-    for axis, (count, side) in enumerate(zip(counts[:-1], sides[:-1], strict=True)):
-        if side > 1:
-            around = sums.shape[:axis], sums.shape[axis + 1 :]
-            blocks = sums.reshape(*around[0], count, side, *around[1])
-            sums = blocks.sum(axis=axis + 1, dtype=dtype)
-    columns = sums.reshape(*sums.shape[:-1], counts[-1], sides[-1])
-    total = columns[..., 0].astype(dtype)
-    for k in range(1, sides[-1]):
-        total += columns[..., k]
-    total /= dtype.type(prod(sides))
-    return total
+    axes = list(range(image.ndim))
+    # Neighbours on a line are added last, since that is slow, but for pairs.
+    for axis in axes[-1:] + axes[:-1] if sides[-1] == 2 else axes:
+        around = sums.shape[:axis], sums.shape[axis + 1 :]
+        blocks = sums.reshape(*around[0], counts[axis], sides[axis], *around[1])
+        parts = np.moveaxis(blocks, axis + 1, 0)
+        sums = parts[0].astype(dtype)
+        for part in parts[1:]:
+            sums += part
+    sums /= dtype.type(prod(sides))
+    return sums
 
 
 def known_block_means(
@@ -146,15 +145,19 @@ def shrunk(image: NDArray[Float], scale: Floats, counts: list[int]) -> NDArray[F
     for axis in np.flatnonzero(scale < 1).tolist():
         size, count = image.shape[axis], counts[axis]
         middles = (np.arange(count) - (count - 1) / 2) / scale[axis] + (size - 1) / 2
-        image = _mixed(image, axis, *_low_pass(middles, float(scale[axis]), size))
+        image = _weighted_sums(
+            image, axis, *_low_pass(middles, float(scale[axis]), size)
+        )
         if not known.all():
-            share = _mixed(share, axis, *_areas(middles, float(scale[axis]), size))
+            share = _weighted_sums(
+                share, axis, *_area_weights(middles, float(scale[axis]), size)
+            )
     if not known.all():
         image[share < KNOWN] = np.nan
     return image
 
 
-def _mixed(
+def _weighted_sums(
     image: NDArray[Float], axis: int, numbers: Ints, weights: Floats
 ) -> NDArray[Float]:
     """Return weighted sums of pixels along one axis."""
@@ -185,7 +188,7 @@ def _low_pass(middles: Floats, scale: float, size: int) -> tuple[Ints, Floats]:
     )
 
 
-def _areas(middles: Floats, scale: float, size: int) -> tuple[Ints, Floats]:
+def _area_weights(middles: Floats, scale: float, size: int) -> tuple[Ints, Floats]:
     """Return which pixels each new one covers, and how much of it each of them is."""
     half = 0.5 / scale
     near = _pixels_near(middles, half + 1)

@@ -272,18 +272,18 @@ def gather(
     row, col, row_part, col_part = lows[1], lows[2], parts[1], parts[2]
     for k in range(size):
         at = row[k] * cols + col[k]
-        values[k] = _between(flat, at, cols, row_part[k], col_part[k])
+        values[k] = _bilinear(flat, at, cols, row_part[k], col_part[k])
     if planes > 1:
         layer = rows * cols
         for k in range(size):
             at = (lows[0, k] * rows + row[k]) * cols + col[k]
-            one = _between(flat, at, cols, row_part[k], col_part[k])
-            two = _between(flat, at + layer, cols, row_part[k], col_part[k])
+            one = _bilinear(flat, at, cols, row_part[k], col_part[k])
+            two = _bilinear(flat, at + layer, cols, row_part[k], col_part[k])
             values[k] = one + parts[0, k] * (two - one)
 
 
 @compiled
-def _between(flat: Image, at: int, cols: int, row: Any, col: Any) -> Any:
+def _bilinear(flat: Image, at: int, cols: int, row: Any, col: Any) -> Any:
     # Unsigned, so that no index is checked for being negative.
     here, below = np.uintp(at), np.uintp(at + cols)
     one = flat[here] + col * (flat[np.uintp(at + 1)] - flat[here])
@@ -465,7 +465,7 @@ def bend_runs(
     runs, count
         From `trace`.
     taps : ndarray of shape (3, order + 1, size + LANES)
-        Heights of the bumps at each point, for each axis.
+        Values of the B-splines at each point, for each axis.
     shape : tuple of three int
         Shape of the box.
     spare : ndarray of shape (size + LANES,)

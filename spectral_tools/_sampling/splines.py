@@ -1,7 +1,7 @@
 """Turn pixels into B-splines and sample rows of them, compiled.
 
-A spline is a sum of one bump for each pixel. The heights of the bumps come from an
-exact inverse filter, run along each axis in turn: a product of recursive filters,
+A spline is a sum of one B-spline for each pixel. Its coefficients come from an
+exact inverse filter [Unser, Aldroubi & Eden 1993], run along each axis in turn: a product of recursive filters,
 one pole at a time, forwards and backwards.
 """
 
@@ -170,7 +170,7 @@ def bspline_weights(parts: Floats, derivative: int = 0) -> Floats:
 
 @compiled
 def spline_weights(order: int, parts: Image, size: int, out: Image) -> None:
-    """Write the heights of the bumps at fractions of a pixel.
+    """Write the values of B-splines at fractions of a pixel.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def spline_weights(order: int, parts: Image, size: int, out: Image) -> None:
             fourth[k] = t * t * t * real(1 / 6)
         return
     fifth, sixth = out[4], out[5]
-    # The bump of order 5 at distances from 0 to 1, and from 1 to 2.
+    # The B-spline of order 5 at distances from 0 to 1, and from 1 to 2.
     near = np.array([-1 / 12, 1 / 4, 0, -1 / 2, 0, 11 / 20]).astype(parts.dtype)
     far = np.array([1 / 24, -3 / 8, 5 / 4, -7 / 4, 5 / 8, 17 / 40]).astype(parts.dtype)
     for k in range(size):
@@ -251,7 +251,7 @@ def gather_spline(
     lows : ndarray of shape (3, size)
         The pixels below each point.
     taps : ndarray of shape (3, order + 1, size)
-        Heights of the bumps at each point, for each axis.
+        Values of the B-splines at each point, for each axis.
     shape : tuple of three int
         Shape of the box.
     order : {3, 5}
@@ -267,19 +267,21 @@ def gather_spline(
     if planes == 1:
         for k in range(size):
             at = (row[k] - before) * cols + col[k] - before
-            values[k] = _under(flat, at, cols, taps, order, k)
+            values[k] = _spline_value(flat, at, cols, taps, order, k)
         return
     for k in range(size):
         at = ((lows[0, k] - before) * rows + row[k] - before) * cols + col[k] - before
-        total = _under(flat, at, cols, taps, order, k) * taps[0, 0, k]
+        total = _spline_value(flat, at, cols, taps, order, k) * taps[0, 0, k]
         for plane in range(1, order + 1):
             at += layer
-            total += _under(flat, at, cols, taps, order, k) * taps[0, plane, k]
+            total += _spline_value(flat, at, cols, taps, order, k) * taps[0, plane, k]
         values[k] = total
 
 
 @compiled
-def _under(flat: Image, at: int, cols: int, taps: Image, order: int, k: int) -> Any:
+def _spline_value(
+    flat: Image, at: int, cols: int, taps: Image, order: int, k: int
+) -> Any:
     """Return the value of a flat spline from its coefficients around a point."""
     total = flat.dtype.type(0)
     if order == 3:

@@ -65,11 +65,11 @@ def slide(box: Image, fraction: NDArray[np.float64], order: int, out: Image) -> 
             one = np.empty((order + 1, 1), box.dtype)
             spline_weights(order, parts[axis : axis + 1].astype(box.dtype), 1, one)
             taps[axis] = one[:, 0]
-    _weigh(box, base.astype(np.intp), taps, out)
+    _weighted_sums(box, base.astype(np.intp), taps, out)
 
 
 @compiled
-def _weigh(box: Image, base: NDArray[np.intp], taps: Image, out: Image) -> None:
+def _weighted_sums(box: Image, base: NDArray[np.intp], taps: Image, out: Image) -> None:
     """Write weighted sums of neighbours, separable along the axes."""
     count = taps.shape[1]
     planes, rows, cols = out.shape
@@ -177,7 +177,7 @@ def move_frame(
     near = np.rint(shift)
     steady = np.where((np.abs(shift - near) < SLACK) | (order == 0), near, shift)
     if border != "constant":
-        steady = _brought_near(steady, frame.shape, border)
+        steady = _shorter_shift(steady, frame.shape, border)
     elif (np.abs(steady) > frame.shape).any():
         to[...] = fill_value
         return
@@ -191,25 +191,29 @@ def move_frame(
         box, values = room
         lead = (1,) * (3 - len(fraction))
         turns = np.concatenate([np.zeros(len(lead)), np.where(size > 1, fraction, 0.0)])
-        _surround(frame, -whole - (np.array(box.shape) - size) // 2, border, box)
+        _copy_with_border(
+            frame, -whole - (np.array(box.shape) - size) // 2, border, box
+        )
         slide(
             box.reshape(*lead, *box.shape),
             turns,
             order,
             values.reshape(*lead, *values.shape),
         )
-        _keep(values, to)
+        _round_and_clip(values, to)
     elif to.dtype == frame.dtype and not np.may_share_memory(frame, to):
-        _surround(frame, -whole, beyond, to)
+        _copy_with_border(frame, -whole, beyond, to)
     else:
         box = np.empty(frame.shape, frame.dtype)
-        _surround(frame, -whole, beyond, box)
-        _keep(box, to)
+        _copy_with_border(frame, -whole, beyond, box)
+        _round_and_clip(box, to)
     if border == "constant":
         _fill_outside(to, shift, fill_value)
 
 
-def _surround(frame: NDArray[Any], start: Ints, border: str, box: NDArray[Any]) -> None:
+def _copy_with_border(
+    frame: NDArray[Any], start: Ints, border: str, box: NDArray[Any]
+) -> None:
     """Write the part of a frame that starts there, and what lies beyond its border."""
     stop = start + box.shape
     to, part, sources = [], [], []
@@ -218,7 +222,7 @@ def _surround(frame: NDArray[Any], start: Ints, border: str, box: NDArray[Any]) 
         high = max(min(last, size), low)
         part.append(slice(low, high))
         to.append(slice(low - first, high - first))
-        sources.append(_beyond(np.arange(first, last), size, border))
+        sources.append(_border_pixels(np.arange(first, last), size, border))
     box[tuple(to)] = frame[tuple(part)]
     for axis, inside in enumerate(to):
         outside = np.delete(np.arange(box.shape[axis]), inside)
@@ -231,7 +235,7 @@ def _surround(frame: NDArray[Any], start: Ints, border: str, box: NDArray[Any]) 
         box[(*ahead, outside, *to[axis + 1 :])] = strip
 
 
-def _beyond(points: Ints, size: int, border: str) -> Ints:
+def _border_pixels(points: Ints, size: int, border: str) -> Ints:
     """Return which pixel of a frame is seen at points that may lie beyond it."""
     if border == "nearest":
         return np.clip(points, 0, size - 1)
@@ -241,7 +245,7 @@ def _beyond(points: Ints, size: int, border: str) -> Ints:
     return np.minimum(points % period, -points % period)
 
 
-def _brought_near(shift: Floats, shape: tuple[int, ...], border: str) -> Floats:
+def _shorter_shift(shift: Floats, shape: tuple[int, ...], border: str) -> Floats:
     """Return a shift of about a frame at most that shows the same as a longer one."""
     size = np.array(shape)
     if border == "nearest":
@@ -252,7 +256,7 @@ def _brought_near(shift: Floats, shape: tuple[int, ...], border: str) -> Floats:
     return np.where(np.abs(shift) > period, np.fmod(shift, period), shift)
 
 
-def _keep(values: NDArray[Any], to: NDArray[Any]) -> None:
+def _round_and_clip(values: NDArray[Any], to: NDArray[Any]) -> None:
     """Copy values, rounded and clipped if they must be; they may change."""
     kept = to.dtype
     if kept.kind == "b" and values.dtype.kind == "f":

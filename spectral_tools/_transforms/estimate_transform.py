@@ -67,17 +67,17 @@ def why_undetermined(family: Family, reference: Floats, moving: Floats) -> str:
         return message
     if family.spanned == 0:
         return ""
-    reasons = [_flat(family, reference, "reference_points")]
-    reasons += [_flat(family, moving, "moving_points")]
+    reasons = [_why_flat(family, reference, "reference_points")]
+    reasons += [_why_flat(family, moving, "moving_points")]
     if family.model == "projective" and not any(reasons):
-        reasons += [_cornerless(family, reference, "reference_points")]
-        reasons += [_cornerless(family, moving, "moving_points")]
+        reasons += [_why_cornerless(family, reference, "reference_points")]
+        reasons += [_why_cornerless(family, moving, "moving_points")]
     if family.model == "polynomial" and not any(reasons):
-        reasons += [_curved(family, moving)]
+        reasons += [_why_curved(family, moving)]
     return next(filter(None, reasons), "")
 
 
-def _flat(family: Family, points: Floats, name: str) -> str:
+def _why_flat(family: Family, points: Floats, name: str) -> str:
     """Return a reason if points lie on one point, a line or a plane, where they must not."""
     sizes = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     # Coordinates far from zero are known less well.
@@ -98,7 +98,7 @@ def _flat(family: Family, points: Floats, name: str) -> str:
     return ""
 
 
-def _curved(family: Family, moving: Floats) -> str:
+def _why_curved(family: Family, moving: Floats) -> str:
     """Return a reason if points lie on a curve that a polynomial may call zero."""
     away = moving - moving.mean(axis=0)
     unit = away / np.abs(away).max()
@@ -114,7 +114,7 @@ def _curved(family: Family, moving: Floats) -> str:
     return ""
 
 
-def _cornerless(family: Family, points: Floats, name: str) -> str:
+def _why_cornerless(family: Family, points: Floats, name: str) -> str:
     """Return a reason if no points are the corners of a quadrilateral, or of a solid."""
     ndim = family.ndim
     away = points - points.mean(axis=0)
@@ -135,7 +135,7 @@ def _cornerless(family: Family, points: Floats, name: str) -> str:
     return ""
 
 
-class Frame(NamedTuple):
+class Normalization(NamedTuple):
     """Where points are taken from pixels to about one, and back.
 
     Attributes
@@ -249,7 +249,7 @@ def estimate_transform(
     _, weights, usable = as_link_weights(covariance, *reference.shape)
     check_points(family, reference[usable], moving[usable])
 
-    frame = _frame(family, reference[usable], moving[usable])
+    frame = _normalization(family, reference[usable], moving[usable])
     pairs = Pairs(
         (reference - frame.reference) / frame.sizes[0],
         (moving - frame.moving) / frame.sizes[1],
@@ -260,7 +260,7 @@ def estimate_transform(
     if robust:
         inlier[usable] = agreeing_pairs(family, pairs.chosen(usable), known=known)
     change = fit_map(family, pairs.chosen(inlier))
-    return _finished(family, change, pairs, inlier, frame, known)
+    return _estimate_of(family, change, pairs, inlier, frame, known)
 
 
 def transform_covariance(estimate: TransformEstimate, points: ArrayLike) -> Floats:
@@ -321,7 +321,7 @@ def _as_family(model: Model, ndim: int, mirror: bool, order: int) -> Family:
     return family_of(model, ndim, mirror=mirror, order=order)
 
 
-def _frame(family: Family, reference: Floats, moving: Floats) -> Frame:
+def _normalization(family: Family, reference: Floats, moving: Floats) -> Normalization:
     middles = reference.mean(axis=0), moving.mean(axis=0)
     sizes = [
         float(np.sqrt(((points - middle) ** 2).sum(axis=1).mean()))
@@ -330,15 +330,15 @@ def _frame(family: Family, reference: Floats, moving: Floats) -> Frame:
     if not family.scales:
         # These know no scale: there is one for both.
         sizes = [max(*sizes)] * 2
-    return Frame(*middles, (sizes[0] or 1.0, sizes[1] or 1.0))
+    return Normalization(*middles, (sizes[0] or 1.0, sizes[1] or 1.0))
 
 
-def _finished(
+def _estimate_of(
     family: Family,
     change: PointMap,
     pairs: Pairs,
     inlier: NDArray[np.bool_],
-    frame: Frame,
+    frame: Normalization,
     known: bool,
 ) -> TransformEstimate:
     """Say in pixels what was found."""
@@ -377,13 +377,13 @@ def _finished(
         variance=variance,
         residuals=residuals,
         inlier=inlier,
-        leave_one_out=_left_out(family, change, pairs, inlier, evidence.misses)
+        leave_one_out=_leave_one_out(family, change, pairs, inlier, evidence.misses)
         * frame.sizes[0],
         rms=float(np.sqrt(squares.mean())),
     )
 
 
-def _matrices_of(frame: Frame) -> tuple[Floats, Floats]:
+def _matrices_of(frame: Normalization) -> tuple[Floats, Floats]:
     """Return the matrices from moving pixels into the frame, and out of it."""
     ndim = len(frame.moving)
     into, out = np.eye(ndim + 1), np.eye(ndim + 1)
@@ -394,7 +394,7 @@ def _matrices_of(frame: Frame) -> tuple[Floats, Floats]:
     return into, out
 
 
-def _left_out(
+def _leave_one_out(
     family: Family,
     change: PointMap,
     pairs: Pairs,

@@ -37,10 +37,9 @@ Model = Literal[
 
 # Steps of Gauss and Newton, of which few maps take more than ten.
 STEPS = 100
-# Points that a step moves by less than this part of their extent stand still.
-STILL = 1e-9
-# A cost that grows by less than this share has not grown: rounding of its sum.
-GROWTH = 1e-9
+# Precision of fits: a step that moves points by less than this part of their extent is
+# the last one, and a cost that grows by less than this share has not grown.
+PRECISION = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -418,7 +417,9 @@ def fit_map(family: Family, pairs: Pairs) -> PointMap:
         Map with zero as its centre and an extent of one.
     """
     everything = np.ones((1, len(pairs.moving), 1), np.bool_)
-    maps = _descended(family, pairs, _repeated(_direct(family, pairs), 1), everything)
+    maps = _gauss_newton(
+        family, pairs, _repeated(_initial_map(family, pairs), 1), everything
+    )
     return maps._replace(matrix=maps.matrix[0], bend=maps.bend[0])
 
 
@@ -430,7 +431,7 @@ def fits_without(
     `change` is the fit to all of them.
     """
     kept = ~np.eye(len(pairs.moving), dtype=np.bool_)[rows, :, np.newaxis]
-    return _descended(family, pairs, _repeated(change, len(rows)), kept)
+    return _gauss_newton(family, pairs, _repeated(change, len(rows)), kept)
 
 
 def _repeated(change: PointMap, count: int) -> PointMap:
@@ -438,7 +439,7 @@ def _repeated(change: PointMap, count: int) -> PointMap:
     return change._replace(matrix=matrix, bend=bend)
 
 
-def _descended(
+def _gauss_newton(
     family: Family, pairs: Pairs, maps: PointMap, kept: NDArray[np.bool_]
 ) -> PointMap:
     """Take each of many maps to the least squares of the pairs that it keeps.
@@ -453,12 +454,12 @@ def _descended(
         slopes = pairs.roots @ map_slopes(maps, directions, pairs.moving)
         slopes = np.where(kept[..., np.newaxis], slopes, 0)
         slopes = slopes.reshape(len(kept), -1, slopes.shape[-1])
-        step = _solved(slopes, misfit.reshape(len(kept), -1, 1))
+        step = _least_squares_step(slopes, misfit.reshape(len(kept), -1, 1))
         step *= share[:, np.newaxis, np.newaxis]
         trial = family.step(maps, directions, step[..., 0])
         trial_misfit = np.where(kept, whitened(trial, pairs), 0)
         trial_cost = (trial_misfit**2).sum(axis=(1, 2))
-        better = trial_cost <= cost * (1 + GROWTH) + GROWTH
+        better = trial_cost <= cost * (1 + PRECISION) + PRECISION
         # What overshoots tries half of it.
         share = np.where(better, 1.0, share / 2)
         cost = np.where(better, trial_cost, cost)
@@ -468,19 +469,19 @@ def _descended(
             matrix=np.where(chosen, trial.matrix, maps.matrix),
             bend=np.where(chosen, trial.bend, maps.bend),
         )
-        if np.abs(slopes @ step).max() <= STILL * np.abs(pairs.roots).max():
+        if np.abs(slopes @ step).max() <= PRECISION * np.abs(pairs.roots).max():
             break
     return maps
 
 
-def _solved(slopes: Floats, misfit: Floats) -> Floats:
+def _least_squares_step(slopes: Floats, misfit: Floats) -> Floats:
     """Return the steps of least squares, the shortest where they are not determined."""
     left, right = np.linalg.qr(slopes)
     turned = np.swapaxes(left, 1, 2) @ misfit
     return np.asarray(np.linalg.pinv(right) @ turned, np.float64)
 
 
-def _direct(family: Family, pairs: Pairs) -> PointMap:
+def _initial_map(family: Family, pairs: Pairs) -> PointMap:
     """Return a map that is at least close to the best one."""
     weights = (pairs.roots**2).sum(axis=(1, 2)) / family.ndim
     if not family.linear:

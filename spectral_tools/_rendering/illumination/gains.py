@@ -94,10 +94,10 @@ def _cells(tiles: Any, maps: Floats, shapes: Ints, i: int, j: int) -> Floats:
         second = _cut(tiles, j, other, other + size, step)
         # Either tile goes half the way to what is left, so that both stay alike.
         rest = (shift - whole) / (2 * step)
-        first, second = _moved(first, rest), _moved(second, -rest)
+        first, second = _shift_linearly(first, rest), _shift_linearly(second, -rest)
         known = np.isfinite(first) & np.isfinite(second)
     else:
-        first, second, known = _look_up(tiles, shapes, i, j, linear, move)
+        first, second, known = _nearest_pixels(tiles, shapes, i, j, linear, move)
     return _cell_means(first, second, known)
 
 
@@ -117,7 +117,7 @@ def _cut(tiles: Any, number: int, start: Ints, stop: Ints, step: int) -> Floats:
     return pixels.astype(np.float64)
 
 
-def _moved(pixels: Floats, rest: Floats) -> Floats:
+def _shift_linearly(pixels: Floats, rest: Floats) -> Floats:
     """Return the inner pixels at a fraction of a pixel further on, linearly."""
     for axis, part in enumerate(rest):
         size = pixels.shape[axis]
@@ -131,7 +131,7 @@ def _moved(pixels: Floats, rest: Floats) -> Floats:
     return pixels
 
 
-def _look_up(
+def _nearest_pixels(
     tiles: Any, shapes: Ints, i: int, j: int, linear: Floats, move: Floats
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Read the reference, and at each pixel the nearest one of the moving tile."""
@@ -396,17 +396,17 @@ def _solve(pairs: Ints, seams: list[Seam], bright: Floats, offset: bool) -> Gain
     gain, added = np.ones(count), np.zeros(count)
     residuals = np.zeros(len(pairs))
     if counted.any():
-        logs = _settle(
+        logs = _solve_differences(
             used, count, ratio[counted], variance[counted] + FINEST**2, PRIOR
         )
         gain = np.exp(logs)
-        gain *= _keep(bright, bright * gain, group)
+        gain *= _conserving_factor(bright, bright * gain, group)
         step = gain[pairs[:, 0]] * reference - gain[pairs[:, 1]] * moving
         if offset:
             level = max(float(np.abs(bright).mean()), np.finfo(float).tiny)
             noise = np.array([seam.noise for seam in seams])[counted]
             noise = noise * gain[used].prod(axis=1) + (FINEST * level) ** 2
-            added = _settle(used, count, step[counted], noise, PRIOR * level)
+            added = _solve_differences(used, count, step[counted], noise, PRIOR * level)
             total = np.bincount(group, bright * (gain - 1) + added)
             added -= (total / np.bincount(group))[group]
         step += added[pairs[:, 0]] - added[pairs[:, 1]]
@@ -416,7 +416,7 @@ def _solve(pairs: Ints, seams: list[Seam], bright: Floats, offset: bool) -> Gain
     )
 
 
-def _settle(
+def _solve_differences(
     links: Ints, count: int, steps: Floats, variance: Floats, prior: float
 ) -> Floats:
     """Return values for tiles whose differences, moving less reference, are steps.
@@ -440,7 +440,7 @@ def _settle(
     return values
 
 
-def _keep(before: Floats, after: Floats, group: Ints) -> Floats:
+def _conserving_factor(before: Floats, after: Floats, group: Ints) -> Floats:
     """Return the factor for each tile that keeps the total of its group."""
     totals = np.bincount(group, before), np.bincount(group, after)
     factor = np.ones(len(totals[0]))

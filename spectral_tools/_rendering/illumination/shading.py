@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.polynomial.legendre import legvander
@@ -145,13 +145,13 @@ def fit_fields(cells: Floats, modes: Modes, *, dark: bool) -> tuple[Floats, Floa
     flat, added = np.ones(means.shape[1]), np.zeros(means.shape[1])
     flat_part = added_part = np.zeros(len(modes.powers))
     for _ in range(REWEIGHTINGS):
-        weights = _weights(means, known, bright, flat, added)
-        profile, noise, extra, extra_noise, ratio = _regress(means, bright, weights)
-        flat_part = basis.shrunk(profile, noise)
+        weights = _cauchy_weights(means, known, bright, flat, added)
+        found = _regression(means, bright, weights)
+        flat_part = basis.shrunk(found.profile, found.noise)
         if dark:
-            doubt = basis.leak(noise, bright)
-            added_part = basis.shrunk(extra, extra_noise, doubt)
-            flat_part = flat_part - ratio * added_part
+            doubt = basis.leak(found.noise, bright)
+            added_part = basis.shrunk(found.extra, found.extra_noise, doubt)
+            flat_part = flat_part - found.ratio * added_part
         flat = basis.cells @ flat_part
         level = flat.mean()
         flat = np.maximum(flat / level, DARKEST)
@@ -224,7 +224,7 @@ def _median(values: Floats, known: Flags) -> float:
     return float(np.median(values[known])) if known.any() else 0.0
 
 
-def _weights(
+def _cauchy_weights(
     means: Floats, known: Flags, bright: Floats, flat: Floats, added: Floats
 ) -> Floats:
     """Return inverse variances, less where a tile is far from what is expected."""
@@ -240,14 +240,18 @@ def _weights(
     return np.where(bright[:, None] > 0, weights, 0) / (flat * flat)
 
 
-def _regress(
-    means: Floats, bright: Floats, weights: Floats
-) -> tuple[Floats, Floats, Floats, Floats, float]:
-    """Regress each cell on brightness, and on what a constant adds to that.
+class Regression(NamedTuple):
+    """What each cell has of the brightness of tiles, and of a constant beside that."""
 
-    Returns the two coefficients, each with what every tile contributes to its error,
-    and what part of the first is due to the second.
-    """
+    profile: Floats  # (cells,)
+    noise: Floats  # (tiles, cells): what each tile contributes to its error
+    extra: Floats  # (cells,): orthogonal to brightness
+    extra_noise: Floats  # (tiles, cells)
+    ratio: float  # of the profile that is due to the constant
+
+
+def _regression(means: Floats, bright: Floats, weights: Floats) -> Regression:
+    """Regress each cell on brightness, and on what a constant adds to that."""
     level = bright[:, None]
     first = (weights * level * level).sum(axis=0)
     first = np.maximum(first, np.finfo(float).tiny)
@@ -259,7 +263,7 @@ def _regress(
     noise = weights * level * (means - level * profile) / first
     rest = means - level * profile - apart * extra
     extra_noise = weights * apart * rest / second
-    return profile, noise, extra, extra_noise, float(np.median(ratio))
+    return Regression(profile, noise, extra, extra_noise, float(np.median(ratio)))
 
 
 def _field(modes: Modes, parts: Floats) -> Floats:

@@ -65,11 +65,11 @@ class Springs:
     Attributes
     ----------
     grid : ControlGrid
-        Grid of the bumps of each field.
+        Grid of the B-splines of each field.
     fields : int
         Number of fields.
     rows : csr_array of shape (n, fields * nodes)
-        Shares of all bumps in what each pair of points measures.
+        Weights of all B-splines in what each pair of points measures.
     targets : ndarray of shape (n, ndim)
         What is measured: displacements, or differences of displacements.
     weights : ndarray of shape (n, ndim, ndim)
@@ -107,12 +107,12 @@ class Springs:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FieldFit:
-    """Heights of all bumps, and the equations that they were found with.
+    """Coefficients of all B-splines, and the equations that they were found with.
 
     Attributes
     ----------
     values : ndarray of shape (fields * nodes, ndim)
-        The heights.
+        The coefficients.
     stiffness : float
         Weight of the bending energy.
     unit : float
@@ -180,12 +180,12 @@ def solve_springs(
     believed = np.ones(len(springs.targets), np.bool_)
     if robust and plausible.any():
         believed = plausible.copy()
-    fit, believed = _start(springs, believed, stiffness, robust)
+    fit, believed = _fit_on_grid_of_stiffness(springs, believed, stiffness, robust)
     if robust:
         fit, believed, _ = _trimmed(springs, fit, believed, stiffness, ROUNDS)
     trust = believed.astype(np.float64)
-    fit = _climbed(springs, trust, fit, stiffness)
-    return _polished(springs, fit, trust), believed
+    fit = _refine_stiffness(springs, trust, fit, stiffness)
+    return _conjugate_gradients(springs, fit, trust), believed
 
 
 def _trimmed(
@@ -204,7 +204,7 @@ def _trimmed(
     ndim = springs.targets.shape[1]
     dropped = np.zeros(len(believed), np.intp)
     for _ in range(rounds):
-        misses = _misses(springs, fit, believed)
+        misses = _prediction_residuals(springs, fit, believed)
         usual = np.median(misses[believed]) / (2 * gammainccinv(ndim / 2, 0.5))
         # Residuals tell no unit where a field may follow all that was measured.
         unit = max(springs.least_unit or fit.unit, float(usual))
@@ -222,7 +222,7 @@ def _trimmed(
     return fit, believed, fit.score + cost
 
 
-def _misses(springs: Springs, fit: FieldFit, believed: Flags) -> Floats:
+def _prediction_residuals(springs: Springs, fit: FieldFit, believed: Flags) -> Floats:
     """Return how far measurements miss what others predict, in units of the errors.
 
     The share of a measurement in its own prediction comes from random signs.
@@ -232,29 +232,31 @@ def _misses(springs: Springs, fit: FieldFit, believed: Flags) -> Floats:
     moved = springs.rows @ fit.factor.solve(springs.rows.T @ signs)
     own = np.clip((signs * moved).mean(axis=1), 0, None)
     spread = np.where(believed, 1 - np.minimum(own, MOST), 1 + own)
-    return np.asarray(_squares(springs, fit) / spread)
+    return np.asarray(_squared_residuals(springs, fit) / spread)
 
 
-def _rounding(springs: Springs) -> float:
+def _least_variance(springs: Springs) -> float:
     return float(ROUNDING**2 * np.median(springs.amount))
 
 
 # How stiff
 
 
-def _start(
+def _fit_on_grid_of_stiffness(
     springs: Springs, believed: Flags, stiffness: float | None, robust: bool
 ) -> tuple[FieldFit, Flags]:
     """Fit with the stiffness that suits the data best, wherever it is."""
     trust = believed.astype(np.float64)
     if stiffness is not None:
-        return _fitted(springs, trust, stiffness), believed
-    even = _even(springs, weighted_square(springs.rows, springs.amount * trust))
+        return _penalized_fit(springs, trust, stiffness), believed
+    even = _balanced_stiffness(
+        springs, weighted_square(springs.rows, springs.amount * trust)
+    )
     # Fields that follow all points and fields that follow none both explain some of
     # them, so that there may be two best ones: all are looked at.
     found = []
     for way in FIRST:
-        fit = _fitted(springs, trust, even * way)
+        fit = _penalized_fit(springs, trust, even * way)
         tried = fit, believed, fit.score
         if robust:
             tried = _trimmed(springs, fit, believed, fit.stiffness, SOME)
@@ -262,7 +264,7 @@ def _start(
     return min(found, key=lambda tried: tried[2])[:2]
 
 
-def _even(springs: Springs, pulled: Any) -> float:
+def _balanced_stiffness(springs: Springs, pulled: Any) -> float:
     """Return the stiffness that holds as much as points pull."""
     return float(pulled.trace() / springs.bending.trace())
 
@@ -271,29 +273,29 @@ def _refitted(
     springs: Springs, trust: Floats, last: FieldFit, stiffness: float | None
 ) -> FieldFit:
     """Fit with another trust, and with a stiffness near the last one."""
-    fit = _fitted(springs, trust, last.stiffness)
-    return fit if stiffness is not None else _stepped(springs, trust, fit, NEXT, 1)
+    fit = _penalized_fit(springs, trust, last.stiffness)
+    return fit if stiffness is not None else _line_search(springs, trust, fit, NEXT, 1)
 
 
-def _climbed(
+def _refine_stiffness(
     springs: Springs, trust: Floats, best: FieldFit, stiffness: float | None
 ) -> FieldFit:
     """Settle the stiffness."""
     if stiffness is not None:
         return best
     for step in FINER:
-        best = _stepped(springs, trust, best, step, STEPS)
+        best = _line_search(springs, trust, best, step, STEPS)
     return best
 
 
-def _stepped(
+def _line_search(
     springs: Springs, trust: Floats, best: FieldFit, step: float, steps: int
 ) -> FieldFit:
     """Change the stiffness by a factor while that explains the data better."""
     for way in (step, 1 / step):
         moved = False
         for _ in range(steps):
-            other = _fitted(springs, trust, best.stiffness * way)
+            other = _penalized_fit(springs, trust, best.stiffness * way)
             if not other.score < best.score:
                 break
             best, moved = other, True
@@ -302,14 +304,14 @@ def _stepped(
     return best
 
 
-def _fitted(springs: Springs, trust: Floats, stiffness: float) -> FieldFit:
+def _penalized_fit(springs: Springs, trust: Floats, stiffness: float) -> FieldFit:
     """Solve as if covariances were round, and say how well that explains the data.
 
     The score is minus twice the logarithm of the marginal likelihood [MacKay 1992].
     """
     weights = springs.amount * trust
     pulled = weighted_square(springs.rows, weights)
-    stiffness = min(stiffness, STIFFEST * _even(springs, pulled))
+    stiffness = min(stiffness, STIFFEST * _balanced_stiffness(springs, pulled))
     held = stiffness * springs.bending + springs.ground
     matrix = pulled + held
     factor = factorized_matrix(matrix)
@@ -322,7 +324,7 @@ def _fitted(springs: Springs, trust: Floats, stiffness: float) -> FieldFit:
     count = max(ndim * float(trust.sum()), 1.0)
     given = count * springs.least_unit
     unit = (energy + given) / (count + count * (springs.least_unit > 0))
-    unit = max(unit, springs.least_unit, _rounding(springs))
+    unit = max(unit, springs.least_unit, _least_variance(springs))
     # Pivots that rounding made negative: so stiff that nothing else is left.
     safe = np.maximum(factor.pivots, np.finfo(float).tiny)
     entropy = float(np.log(safe).sum()) - springs.rank * np.log(stiffness)
@@ -341,13 +343,13 @@ def _fitted(springs: Springs, trust: Floats, stiffness: float) -> FieldFit:
 # What is left
 
 
-def _squares(springs: Springs, fit: FieldFit) -> Floats:
+def _squared_residuals(springs: Springs, fit: FieldFit) -> Floats:
     """Return the squared residual of each measurement in units of its covariance."""
     left = springs.targets - springs.rows @ fit.values
     return np.einsum("ni,nij,nj->n", left, springs.weights, left)
 
 
-def _polished(springs: Springs, fit: FieldFit, trust: Floats) -> FieldFit:
+def _conjugate_gradients(springs: Springs, fit: FieldFit, trust: Floats) -> FieldFit:
     """Put right what covariances that are not round change, by conjugate gradients."""
     weights = springs.weights * trust[:, None, None]
     round_part = (springs.amount * trust)[:, None]
@@ -385,7 +387,7 @@ def knot_variances(springs: Springs, fit: FieldFit) -> Floats:
 
 
 def row_variances(fit: FieldFit, rows: Any) -> Floats:
-    """Return the variance of sums of bumps that share what some measurement shares."""
+    """Return the variance of sums of B-splines that share what some measurement shares."""
     lengths = np.diff(rows.indptr)
     each = np.arange(lengths.max(initial=1))
     used = each < lengths[:, None]
@@ -394,7 +396,7 @@ def row_variances(fit: FieldFit, rows: Any) -> Floats:
 
 
 def _variances_of(fit: FieldFit, numbers: Any, heights: Floats) -> Floats:
-    """Return the variance of sums of bumps, from the entries of the inverse."""
+    """Return the variance of sums of B-splines, from the entries of the inverse."""
     factor = fit.factor
     pattern = factor_pattern(factor.starts, factor.rows, factor.rank)
     lower = spread_values(

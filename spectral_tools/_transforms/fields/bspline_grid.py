@@ -1,4 +1,4 @@
-"""Smooth fields as sums of cubic bumps on a regular grid."""
+"""Smooth fields as sums of cubic B-splines on a regular grid."""
 
 from itertools import combinations_with_replacement
 from math import factorial, prod
@@ -33,7 +33,7 @@ GAUSS, SHARES = 0.5 * (GAUSS + 1), 0.5 * SHARES
 
 
 class ControlGrid(NamedTuple):
-    """Cells that an image is divided into; bumps reach over four along each axis.
+    """Cells that an image is divided into; B-splines reach over four along each axis.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class ControlGrid(NamedTuple):
 
     @property
     def nodes(self) -> tuple[int, ...]:
-        """Bumps along each axis."""
+        """B-splines along each axis."""
         return tuple(cells + 3 for cells in self.cells)
 
     @property
@@ -64,7 +64,7 @@ def control_grid(shape: tuple[int, ...], spacing: Floats) -> ControlGrid:
 
 
 def _along(grid: ControlGrid, axis: int, where: Floats) -> tuple[Any, Floats]:
-    """Return the first bump and the heights of four at coordinates on one axis.
+    """Return the first B-spline and the values of four at coordinates on one axis.
 
     Beyond the border of the image, what is at the border goes on.
     """
@@ -75,7 +75,7 @@ def _along(grid: ControlGrid, axis: int, where: Floats) -> tuple[Any, Floats]:
 
 
 def shares_at(grid: ControlGrid, points: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """Return which bumps make up the field at points, and their shares.
+    """Return which B-splines make up the field at points, and their shares.
 
     Parameters
     ----------
@@ -87,17 +87,17 @@ def shares_at(grid: ControlGrid, points: Floats) -> tuple[NDArray[np.intp], Floa
     Returns
     -------
     tuple
-        Numbers of bumps and their heights, both of shape (n, 4 ** ndim).
+        Numbers of B-splines and their values, both of shape (n, 4 ** ndim).
     """
     count = len(points)
     numbers = np.zeros((count, 1), np.intp)
     heights = np.ones((count, 1))
     for axis, nodes in enumerate(grid.nodes):
-        first, bumps = _along(grid, axis, points[:, axis])
+        first, weights = _along(grid, axis, points[:, axis])
         own = first[:, None] + np.arange(4)
         wide = count, 4 ** (axis + 1)
         numbers = (numbers[:, :, None] * nodes + own[:, None]).reshape(wide)
-        heights = (heights[:, :, None] * bumps[:, None]).reshape(wide)
+        heights = (heights[:, :, None] * weights[:, None]).reshape(wide)
     return numbers, heights
 
 
@@ -109,18 +109,18 @@ def field_at_pixels(grid: ControlGrid, values: Floats) -> Floats:
     grid : ControlGrid
         The grid.
     values : ndarray of shape (nodes, k)
-        Heights of all bumps.
+        Coefficients of all B-splines.
 
     Returns
     -------
     ndarray of shape (*shape, k)
-        The field, in single precision if the heights are.
+        The field, in single precision if the coefficients are.
     """
     field = values.reshape(*grid.nodes, -1)
     for axis, size in enumerate(grid.shape):
-        first, bumps = _along(grid, axis, np.arange(size, dtype=np.float64))
-        bumps = bumps.astype(values.dtype, copy=False)
-        rows = sparse_rows(first[:, None] + np.arange(4), bumps, grid.nodes[axis])
+        first, weights = _along(grid, axis, np.arange(size, dtype=np.float64))
+        weights = weights.astype(values.dtype, copy=False)
+        rows = sparse_rows(first[:, None] + np.arange(4), weights, grid.nodes[axis])
         lines = np.moveaxis(field, axis, 0)
         spread = rows @ lines.reshape(len(lines), -1)
         field = np.moveaxis(spread.reshape(size, *lines.shape[1:]), 0, axis)
@@ -128,7 +128,7 @@ def field_at_pixels(grid: ControlGrid, values: Floats) -> Floats:
 
 
 def knot_shares(grid: ControlGrid) -> tuple[NDArray[np.intp], Floats]:
-    """Return which bumps make up the field at the corners of cells, and how much.
+    """Return which B-splines make up the field at the corners of cells, and how much.
 
     Only three of them count along each axis.
     """
@@ -144,11 +144,11 @@ def knot_shares(grid: ControlGrid) -> tuple[NDArray[np.intp], Floats]:
 
 
 def _integrals(grid: ControlGrid, axis: int, order: int) -> Floats:
-    """Integrate products of derivatives of bumps along one axis of the image."""
+    """Integrate products of derivatives of B-splines along one axis of the image."""
     cells, nodes = grid.cells[axis], grid.nodes[axis]
     pitch = grid.pitch[axis]
-    bumps = bspline_weights(GAUSS, order)
-    cell = np.einsum("g,gi,gj->ij", SHARES, bumps, bumps) * pitch ** (1 - 2 * order)
+    weights = bspline_weights(GAUSS, order)
+    cell = np.einsum("g,gi,gj->ij", SHARES, weights, weights) * pitch ** (1 - 2 * order)
     total = np.zeros((nodes, nodes))
     for first in range(cells):
         total[first : first + 4, first : first + 4] += cell

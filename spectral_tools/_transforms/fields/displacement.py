@@ -126,7 +126,7 @@ def invert_displacement(displacement: ArrayLike) -> Floats:
     ndim = field.shape[-1]
     pixels = np.moveaxis(np.indices(field.shape[:-1], dtype=np.float64), 0, -1)
     goals = pixels.reshape(-1, ndim)
-    return (goals - _arrive(field, goals)).reshape(field.shape)
+    return (goals - _invert_points(field, goals)).reshape(field.shape)
 
 
 def apply_displacement(
@@ -189,7 +189,7 @@ def apply_displacement(
         back, inward = goals - FieldSpline(field).at(goals), np.linalg.inv(way)
         moved = back @ inward[:-1, :-1].T + inward[:-1, -1]
     else:
-        moved = _arrive(field, apply_transform(way, goals))
+        moved = _invert_points(field, apply_transform(way, goals))
     return moved.reshape(given.shape)
 
 
@@ -269,7 +269,7 @@ class FieldSpline:
         return np.asarray(flags[tuple(near.T)])
 
 
-def _arrive(field: Floats, goals: Floats) -> Floats:
+def _invert_points(field: Floats, goals: Floats) -> Floats:
     """Return the reference points that show the goals; NaN where none does."""
     spline = FieldSpline(field)
     slopes = _jacobian(filled_field(field)[0])
@@ -285,14 +285,14 @@ def _arrive(field: Floats, goals: Floats) -> Floats:
         todo, here, away = todo[~done], here[~done], away[~done]
         if not len(todo):
             break
-        points[todo] = here - _newton(slopes, here, away)
+        points[todo] = here - _newton_steps(slopes, here, away)
     points[~arrived] = np.nan
     # A point that is reached on the back of a fold is not the only one.
     back = np.flatnonzero(arrived)
     folds = spline.nearest(_area(filled_field(field)[0], slopes) < FOLD, points[back])
-    points[back[folds | (np.linalg.det(_between(slopes, points[back])) < FOLD)]] = (
-        np.nan
-    )
+    points[
+        back[folds | (np.linalg.det(_interpolated_slopes(slopes, points[back])) < FOLD)]
+    ] = np.nan
     points[spline.missing(points)] = np.nan
     return points
 
@@ -342,7 +342,7 @@ def _determinant(matrices: Floats) -> Floats:
     return np.asarray((first * np.cross(second, third)).sum(axis=-1))
 
 
-def _between(slopes: Floats, points: Floats) -> Floats:
+def _interpolated_slopes(slopes: Floats, points: Floats) -> Floats:
     """Return the matrices of slopes at points, between those of the pixels."""
     ndim = points.shape[1]
     found = np.empty((len(points), ndim, ndim))
@@ -353,9 +353,9 @@ def _between(slopes: Floats, points: Floats) -> Floats:
     return found
 
 
-def _newton(slopes: Floats, here: Floats, away: Floats) -> Floats:
+def _newton_steps(slopes: Floats, here: Floats, away: Floats) -> Floats:
     """Return the steps that would bring points to their goals on a slope."""
-    matrix = _between(slopes, here)
+    matrix = _interpolated_slopes(slopes, here)
     steep = np.abs(np.linalg.det(matrix)) > FOLD
     matrix[~steep] = np.eye(here.shape[1])
     step = np.linalg.solve(matrix, away[:, :, None])[:, :, 0]
