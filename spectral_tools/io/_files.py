@@ -42,8 +42,9 @@ TROUBLES = (
     ValueError,
 )
 # No compressed array is this many times as large as its part of the file: deflate
-# reaches 1032. Small ones may come from nothing, such as a value that fills them.
+# reaches 1032.
 SMALLEST_SHARE = 2000
+# Bytes of arrays that may come from nothing, such as a value that fills them.
 FREE = 1 << 20
 # Objects in a file, and groups inside of each other, beyond which nobody looks.
 MOST_OBJECTS = 100_000
@@ -51,10 +52,14 @@ MOST_OBJECTS = 100_000
 MOST_VALUES = 64
 # Texts of any length lie in heaps: a mark, the size of all, and objects one after the
 # other, each with a head of its number and its size. Number 0 is what is free.
-MARK, HEAP_HEAD, OBJECT_HEAD = re.compile(b"GCOL"), 16, 16
-# The library makes none smaller than this, numbers objects with 16 bits, and reads a
-# head with at most this much around it.
-SMALLEST_HEAP, MOST_IN_HEAP, LARGEST_READ = 4096, 1 << 16, 1 << 21
+MARK = re.compile(b"GCOL")
+HEAP_HEAD, OBJECT_HEAD = 16, 16
+# Bytes of a heap: the library makes none smaller than this.
+SMALLEST_HEAP = 4096
+# It numbers objects with 16 bits.
+MOST_IN_HEAP = 1 << 16
+# It reads a head with at most so many bytes around it.
+LARGEST_READ = 1 << 21
 
 
 def as_target(path: str | os.PathLike[str], name: str) -> Path:

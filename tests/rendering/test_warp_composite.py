@@ -391,7 +391,7 @@ def test_many_channels_are_rendered_like_separate_images(
 
 def test_regions_of_many_channels_leave_no_trace(tiles, matrices, monkeypatch):
     stacks = [np.stack([tile] * 20, axis=-1) for tile in tiles]
-    monkeypatch.setattr(plan, "MANY", 0.02)
+    monkeypatch.setattr(plan, "GROUP", 0.02)
     mosaic = spt.warp_composite(stacks, matrices, channel_axis=2)
     plain = spt.warp_composite(tiles, matrices)
     # 1e-5: coordinates are counted from another pixel.

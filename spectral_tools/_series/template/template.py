@@ -126,7 +126,8 @@ def _seen(
     if max(max(pad) for pad in pads) > min(n for n in size.tolist() if n > 1) // 2:
         return None
     wide = np.pad(pixels, [(0, 0), *pads], mode="edge")
-    return under_frame(wide, origin - [pad[0] for pad in pads], shift, shape)[0]
+    first = origin - np.array([pad[0] for pad in pads], np.intp)
+    return under_frame(wide, first, shift, shape)[0]
 
 
 def grow_template(
