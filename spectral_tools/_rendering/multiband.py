@@ -407,9 +407,8 @@ def _views(plan: Plan, first: Ints, last: Ints, step: Ints) -> list[View]:
         stop = np.ceil((high + 1) / even).astype(np.intp) * even
         start, stop = np.maximum(start, first), np.minimum(stop, last)
         starts, stops = cut_up(start, stop, _chunk(plan, stop - start))
-        none = [np.empty((3, 0, 0, 0))] * len(starts)
         axis, dtype = plan.channel_axis, plan.computed
-        piece = read_piece(plan.tiles[number], axis, starts, stops, none, dtype)
+        piece = read_piece(plan.tiles[number], axis, starts, stops, [], dtype)
         if not piece.touched.any():
             continue
         values, weights = np.empty((2, *(stop - start)), dtype)
@@ -459,16 +458,18 @@ def _differences(
 ) -> list[Image]:
     """Return what is to be added to each tile, in its cells of two pixels."""
     if len(views) < 2:
-        return [np.zeros(_halved(view.values.shape), plan.computed) for view in views]
+        return [
+            np.zeros(_coarser_shape(view.values.shape), plan.computed) for view in views
+        ]
     # An offset is taken off, so that constants stay exactly constant.
-    offset = _some_value(views)
+    offset = _any_value(views)
     stacks = [
         _pyramid(plan, view, owner, number, offset)
         for number, view in enumerate(views, 1)
     ]
-    shapes = [_halved(owner.shape)]
+    shapes = [_coarser_shape(owner.shape)]
     for _ in range(1, LEVELS[plan.ndim]):
-        shapes.append(_halved(shapes[-1]))
+        shapes.append(_coarser_shape(shapes[-1]))
     found: list[Image] = []
     for level in range(len(shapes) - 1, -1, -1):
         mean, total = np.zeros((2, *shapes[level]), plan.computed)
@@ -485,7 +486,7 @@ def _differences(
             inside = _box(corner, shown.shape)
             found.append(np.subtract(mean[inside], shown, out=shown))
     for k, (view, stack) in enumerate(zip(views, stacks, strict=True)):
-        cells = _box(_inset(view, plan.ndim), _halved(view.values.shape))
+        cells = _box(_inset(view, plan.ndim), _coarser_shape(view.values.shape))
         found[k] = np.ascontiguousarray(found[k][cells])
         extend(found[k], np.ascontiguousarray(stack[0][1][cells]))
     return found
@@ -495,7 +496,7 @@ def _box(corner: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(at, at + n) for at, n in zip(corner, shape, strict=True))
 
 
-def _some_value(views: list[View]) -> float:
+def _any_value(views: list[View]) -> float:
     for view in views:
         known = view.weights > 0
         if known.any():
@@ -503,7 +504,7 @@ def _some_value(views: list[View]) -> float:
     return 0.0
 
 
-def _halved(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _coarser_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(size // 2, 1) for size in shape)
 
 
@@ -524,7 +525,7 @@ def _pyramid(
     plan: Plan, view: View, owner: NDArray[np.int32], number: int, offset: float
 ) -> list[Image]:
     """Return the local means of a tile, where it is known, and its masks."""
-    sums = np.zeros((3, *_halved(view.shape)), plan.computed)
+    sums = np.zeros((3, *_coarser_shape(view.shape)), plan.computed)
     inset = _inset(view, plan.ndim)
     shown = view.values, view.weights
     halve(*shown, owner, number, view.corner, offset, inset, sums)

@@ -177,9 +177,9 @@ def pieces_of(plan: Plan, starts: Ints, stops: Ints) -> list[Piece]:
 
 
 def _moves(plan: Plan, tile: Tile, starts: Ints, stops: Ints) -> list[Floats]:
-    """Return how far the points of each block are displaced in a tile."""
+    """Return how far the points of each block are displaced in a tile, if they are."""
     if plan.field is None:
-        return [np.empty((3, 0, 0, 0))] * len(starts)
+        return []
     found = []
     for start, stop in zip(starts, stops, strict=True):
         shape = tuple((stop - start).tolist())

@@ -78,8 +78,7 @@ class Part:
 
 def needs_of(plan: Plan, tile: Tile, starts: Ints, stops: Ints) -> list[Wanted]:
     """Return what the blocks of a region read of a tile."""
-    unmoved = [np.empty((3, 0, 0, 0))] * len(starts)
-    need = need_of(tile, starts, stops, unmoved, plan.computed)
+    need = need_of(tile, starts, stops, [], plan.computed)
     known, pixels = keys_of(tile, plan.channel_axis, need.first, need.stop)
     wanted: list[Wanted] = [("pixels", tile.pixels, pixels)]
     return wanted if tile.valid is None else [*wanted, ("valid", tile.valid, known)]

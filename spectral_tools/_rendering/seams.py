@@ -371,7 +371,7 @@ def _levels(plan: Plan, pieces: list[Piece], start: Ints, weights: Image) -> Ima
     stop = start + weights.shape[1:]
     for k, one in enumerate(pieces):
         for m, two in enumerate(pieces[:k]):
-            low, high = _common(two.tile, one.tile)
+            low, high = _shared_box(two.tile, one.tile)
             low, high = np.maximum(low, start), np.minimum(high, stop)
             if (low >= high).any():
                 continue
@@ -397,15 +397,15 @@ def seam_boxes(plan: Plan, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
     firsts, lasts = [starts], [stops]
     for k, one in enumerate(near):
         for two in near[:k]:
-            low, high = _common(one, two)
+            low, high = _shared_box(one, two)
             if (low < high).all():
-                start, stop, step = _cells(plan, one, two)
+                start, stop, step = _seam_box(plan, one, two)
                 for each, ends in ((firsts, 0), (lasts, 1)):
-                    each.append(_parts(plan, start, stop, step)[ends])
+                    each.append(_reading_boxes(plan, start, stop, step)[ends])
     return np.concatenate(firsts), np.concatenate(lasts)
 
 
-def _common(one: Tile, two: Tile) -> tuple[Ints, Ints]:
+def _shared_box(one: Tile, two: Tile) -> tuple[Ints, Ints]:
     """Return the box of pixels that two tiles can share."""
     boxes = np.stack([one.box, two.box])
     low = np.floor(boxes[:, 0].max(axis=0)).astype(np.intp)
@@ -413,9 +413,9 @@ def _common(one: Tile, two: Tile) -> tuple[Ints, Ints]:
     return low, high
 
 
-def _cells(plan: Plan, one: Tile, two: Tile) -> tuple[Ints, Ints, Ints]:
+def _seam_box(plan: Plan, one: Tile, two: Tile) -> tuple[Ints, Ints, Ints]:
     """Return the box in which the seam of two tiles is laid, and the size of a cell."""
-    low, high = _common(one, two)
+    low, high = _shared_box(one, two)
     wide: Ints = (np.arange(3) >= 3 - plan.ndim).astype(np.intp)
     side = np.ceil((np.prod(high - low) / CELLS) ** (1 / plan.ndim))
     step: Ints = np.where(wide > 0, int(side), 1)
@@ -423,7 +423,9 @@ def _cells(plan: Plan, one: Tile, two: Tile) -> tuple[Ints, Ints, Ints]:
     return low - step * wide, high + step * wide, step
 
 
-def _parts(plan: Plan, start: Ints, stop: Ints, step: Ints) -> tuple[Ints, Ints]:
+def _reading_boxes(
+    plan: Plan, start: Ints, stop: Ints, step: Ints
+) -> tuple[Ints, Ints]:
     """Return the boxes of whole cells in which a large one is read."""
     return cut_up(start, stop, -(-plan.region // step) * step)
 
@@ -431,11 +433,11 @@ def _parts(plan: Plan, start: Ints, stop: Ints, step: Ints) -> tuple[Ints, Ints]
 def _pair_map(plan: Plan, one: Piece, two: Piece) -> PairMap:
     """Lay the seam of two tiles, which depends on nothing else."""
     wide: Ints = (np.arange(3) >= 3 - plan.ndim).astype(np.intp)
-    start, stop, step = _cells(plan, one.tile, two.tile)
+    start, stop, step = _seam_box(plan, one.tile, two.tile)
     shape = -(-(stop - start) // step)
     sums, counts, votes = np.zeros((3, *shape))
     margin = plan.seam_width / 2 * plan.tile_pixels + 1
-    for first, last in zip(*_parts(plan, start, stop, step), strict=True):
+    for first, last in zip(*_reading_boxes(plan, start, stop, step), strict=True):
         shown = [_mean_channel(plan, piece, first, last) for piece in (one, two)]
         corner, cell = tuple((first - start).tolist()), tuple(step.tolist())
         tally(*shown[0], *shown[1], margin, corner, cell, sums, counts, votes)
@@ -451,9 +453,8 @@ def _mean_channel(
     plan: Plan, piece: Piece, start: Ints, stop: Ints
 ) -> tuple[Image, Image]:
     """Return the mean over the channels of a tile in a box, and its weights."""
-    none = [np.empty((3, 0, 0, 0))]
-    where = start[None], stop[None], none, plan.computed
-    part = read_piece(piece.tile, plan.channel_axis, *where)
+    where = start[None], stop[None]
+    part = read_piece(piece.tile, plan.channel_axis, *where, [], plan.computed)
     mean, values, weights = np.zeros((3, *(stop - start)), plan.computed)
     if part.touched[0]:
         for channel in range(plan.channels):

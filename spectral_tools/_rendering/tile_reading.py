@@ -44,8 +44,9 @@ __all__ = [
 
 # Farther than any pixel, yet an integer can hold it.
 FAR = 1e15
-# An offset that is none.
+# An offset that is none, and displacements that are none.
 NOTHING = np.zeros(1)
+NO_MOVES = np.empty((3, 0, 0, 0))
 # What kernels write as it is, and read as it is: few, for each is compiled anew.
 NATIVE = frozenset(map(np.dtype, ("?", "u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8")))
 READ = frozenset(map(np.dtype, ("u1", "u2", "f4", "f8")))
@@ -213,7 +214,7 @@ class Piece:
     tile: Tile
     pixels: NDArray[Any]  # (channels, planes, rows, cols), columns side by side
     lines: tuple[NDArray[Any], tuple[int, ...]]  # the memory behind, and its steps
-    moves: list[Floats]  # for each block: (3, planes, rows, cols), or empty
+    moves: list[Floats]  # for each block: (3, planes, rows, cols); or none
     offsets: Floats  # added to the pixels, for each channel
     known: NDArray[Any] | None
     ready: bool  # the pixels are filtered, and go as far as all blocks reach
@@ -255,7 +256,7 @@ def read_piece(
     starts, stops : ndarray of shape (blocks, 3)
         The blocks, on the canvas.
     moves : list of ndarray of shape (3, planes, rows, cols)
-        How far the points of each block are displaced in the tile; empty if
+        How far the points of each block are displaced in the tile; none if
         they are not.
     dtype : dtype
         In which images are computed.
@@ -325,7 +326,7 @@ def _reach(
     middle = (starts + stops - 1) / 2 @ tile.linear.T + tile.offset
     extent = (stops - 1 - starts) / 2 @ np.abs(tile.linear).T
     low, high = middle - extent, middle + extent
-    if moves[0].size:
+    if moves:
         least, most = np.transpose([_extremes(each) for each in moves], (1, 0, 2))
         low, high = low + least, high + most
     low = np.maximum(low, -0.5 - SLACK)
@@ -442,7 +443,7 @@ def source_of(
     return Source(
         pixels=pixels,
         known=known,
-        moves=piece.moves[block],
+        moves=piece.moves[block] if piece.moves else NO_MOVES,
         offsets=piece.offsets[channels],
         start=piece.start[block],
         centre=piece.centre[block],

@@ -15,8 +15,8 @@ from .._shared.sparse import sparse_rows
 __all__ = [
     "block_means",
     "count_levels",
+    "half_length",
     "halve",
-    "halved",
     "known_block_means",
     "shrunk",
 ]
@@ -34,7 +34,7 @@ HALF_WIDTH = 4
 KNOWN = 0.5
 
 
-def halved(length: int) -> int:
+def half_length(length: int) -> int:
     """Return the length of an axis one level up: the last pixel may be half empty."""
     return -(-length // 2)
 
@@ -43,7 +43,7 @@ def count_levels(length: int, side: int) -> int:
     """Return how many levels there are until the longest axis fits into `side`."""
     levels = 1
     while length > side:
-        length = halved(length)
+        length = half_length(length)
         levels += 1
     return levels
 
@@ -93,7 +93,7 @@ def halve(image: NDArray[Any]) -> NDArray[Any]:
     """
     *outer, rows, cols = image.shape
     planes = np.ascontiguousarray(image).reshape(-1, rows, cols)
-    out = np.empty((len(planes), halved(rows), halved(cols)), image.dtype)
+    out = np.empty((len(planes), half_length(rows), half_length(cols)), image.dtype)
     _halve_planes(planes, out, image.dtype.kind != "f")
     return out.reshape(*outer, *out.shape[1:])
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._sampling.downsample import count_levels, halved
+from .._sampling.downsample import count_levels, half_length
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite, as_shape, as_shift, check_count
 
@@ -171,7 +171,7 @@ def _chunks(image: Any, ndim: int) -> tuple[int, ...]:
 
 
 def as_sides(sides: Sequence[int], name: str) -> tuple[int, int]:
-    """Return rows and columns of a tile in a file, which are halved once."""
+    """Return rows and columns of a tile in a file, which are half_length once."""
     rows, cols = as_shape(sides, name, ndim=2)
     if rows % 16 or cols % 16:
         message = f"`{name}` must hold multiples of 16; got {(rows, cols)}."
@@ -192,7 +192,7 @@ def as_levels(
         if max(rows, cols) == 1:
             message = f"`levels` must end at one pixel, {len(shapes)}; got {levels}."
             raise ValueError(message)
-        shapes.append((*outer, halved(rows), halved(cols)))
+        shapes.append((*outer, half_length(rows), half_length(cols)))
     return shapes
 
 

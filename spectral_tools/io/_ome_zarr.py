@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
-from .._sampling.downsample import halve, halved
+from .._sampling.downsample import half_length, halve
 from ._files import as_target, beside, put_in_place
 from ._image_source import (
     Frame,
@@ -200,7 +200,7 @@ def _halves(
     """Yield the next level of an array, in parts of whole chunks."""
     source = as_source(array, 0 if 0 in kept else None, None)
     for where, part in parts(source, (1, 1, 2 * sides[0], 2 * sides[1])):
-        inside = (slice(one.start // 2, halved(one.stop)) for one in where[2:])
+        inside = (slice(one.start // 2, half_length(one.stop)) for one in where[2:])
         yield (*where[:2], *inside), halve(part)
 
 
