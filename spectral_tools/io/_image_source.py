@@ -171,7 +171,7 @@ def _chunks(image: Any, ndim: int) -> tuple[int, ...]:
 
 
 def as_sides(sides: Sequence[int], name: str) -> tuple[int, int]:
-    """Return rows and columns of a tile in a file, which are half_length once."""
+    """Return rows and columns of a tile in a file, which are halved once."""
     rows, cols = as_shape(sides, name, ndim=2)
     if rows % 16 or cols % 16:
         message = f"`{name}` must hold multiples of 16; got {(rows, cols)}."
