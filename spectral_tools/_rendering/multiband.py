@@ -1,5 +1,6 @@
 """Blend tiles band by band, coarse details over wide seams."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -477,7 +478,7 @@ def _differences(
         for number, (stack, corner) in enumerate(zip(stacks, corners, strict=True)):
             shown, _, mask = stack[level]
             if found:
-                wide = _expand(found[number], plan.ndim)
+                wide = _resized(found[number], plan.ndim, widens=True)
                 shown = np.add(wide, shown, out=wide)
             mix(shown, mask, corner, mean, total)
         found = []
@@ -531,35 +532,19 @@ def _pyramid(
     halve(*shown, owner, number, view.corner, offset, inset, sums)
     stack = [sums]
     for _ in range(1, LEVELS[plan.ndim]):
-        stack.append(_reduce(stack[-1], plan.ndim))
+        stack.append(_resized(stack[-1], plan.ndim, widens=False))
     for each in stack:
         normalise_sums(each[0], each[1])
     return stack
 
 
-def _reduce(array: Image, ndim: int) -> Image:
-    for axis in range(4 - ndim, 4):
-        shape = list(array.shape)
-        shape[axis] //= 2
-        coarse = np.empty(shape, array.dtype)
-        sides = np.prod(shape[:axis], dtype=int), np.prod(shape[axis + 1 :], dtype=int)
-        shrink(
-            array.reshape(sides[0], -1, sides[1]),
-            coarse.reshape(sides[0], -1, sides[1]),
-        )
-        array = coarse
-    return array
-
-
-def _expand(array: Image, ndim: int) -> Image:
-    for axis in range(3 - ndim, 3):
-        shape = list(array.shape)
-        shape[axis] *= 2
-        fine = np.empty(shape, array.dtype)
-        sides = np.prod(shape[:axis], dtype=int), np.prod(shape[axis + 1 :], dtype=int)
-        widen(
-            array.reshape(sides[0], -1, sides[1]),
-            fine.reshape(sides[0], -1, sides[1]),
-        )
-        array = fine
+def _resized(array: Image, ndim: int, *, widens: bool) -> Image:
+    """Return an image of twice or half the size along its last axes."""
+    for axis in range(array.ndim - ndim, array.ndim):
+        size = array.shape[axis] * 2 if widens else array.shape[axis] // 2
+        shape = (*array.shape[:axis], size, *array.shape[axis + 1 :])
+        made = np.empty(shape, array.dtype)
+        sides = math.prod(shape[:axis]), -1, math.prod(shape[axis + 1 :])
+        (widen if widens else shrink)(array.reshape(sides), made.reshape(sides))
+        array = made
     return array

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from .._shared.arrays import Float, Floats, Image, Ints, Volume
 from .._shared.compiled import compiled
+from .boxes import box_slices
 from .splines import prefilter, spline_margin, spline_weights
 
 __all__ = [
@@ -133,10 +134,7 @@ def under_frame(
     seen, there = np.zeros(shape, np.float32), np.zeros(shape[1:], np.bool_)
     if (stop <= first).any():
         return seen, there
-    cut = tuple(
-        slice(a, b) for a, b in zip(first + whole, stop + whole + extra, strict=True)
-    )
-    to = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+    cut, to = box_slices(first + whole, stop + whole + extra), box_slices(first, stop)
     # A picture that moves up by what is left of a pixel loses its first row.
     back = tuple(slice(e, None) for e in extra)
     turn = np.where(extra > 0, 1 - part, 0.0)
