@@ -194,25 +194,6 @@ def _moves(plan: Plan, tile: Tile, starts: Ints, stops: Ints) -> list[Floats]:
     return found
 
 
-def add_piece(
-    plan: Plan,
-    piece: Piece,
-    block: int,
-    channel: int,
-    blend: int,
-    mean: NDArray[Float],
-    total: NDArray[Float],
-    count: NDArray[np.int32],
-) -> None:
-    """Add one channel of a tile to one block that holds something everywhere."""
-    spans = np.zeros((mean.shape[0] * mean.shape[1], 2), np.intp)
-    spans[:, 1] = mean.shape[2]
-    channels, room = slice(channel, channel + 1), np.empty(0, plan.computed)
-    add_channels(
-        plan, piece, block, channels, blend, mean[None], total, count, spans, room
-    )
-
-
 def add_channels(
     plan: Plan,
     piece: Piece,
@@ -249,7 +230,12 @@ def sample_piece(
     values.fill(0)
     weights.fill(0)
     count = np.zeros(values.shape, np.int32)
-    add_piece(plan, piece, block, channel, FEATHER, values, weights, count)
+    # Every row is written from end to end.
+    spans = np.zeros((values.shape[0] * values.shape[1], 2), np.intp)
+    spans[:, 1] = values.shape[2]
+    onto: Any = (FEATHER, values[None], weights, count, spans)
+    channels, room = slice(channel, channel + 1), np.empty(0, plan.computed)
+    add_channels(plan, piece, block, channels, *onto, room)
 
 
 def make_plan(
