@@ -35,7 +35,7 @@ Model = Literal[
     "translation", "rigid", "similarity", "affine", "projective", "polynomial"
 ]
 
-# Steps of Gauss and Newton, of which few maps take more than ten.
+# Steps of Gauss and Newton, at most.
 STEPS = 100
 # Precision of fits: a step that moves points by less than this part of their extent is
 # the last one, and a cost that grows by less than this share has not grown.

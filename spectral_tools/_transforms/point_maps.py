@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-# Newton's steps, of which few points take more than five.
+# Newton's steps, at most.
 STEPS = 20
 # A point this near to where it goes, in pixels, has arrived.
 ARRIVED = 1e-6

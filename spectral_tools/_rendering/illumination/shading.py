@@ -30,7 +30,7 @@ DOUBT = 5.0
 FEW = 12.0
 # How much of a sample may pass for a dark field, against a rough guess of it.
 LEAK = 3.0
-# Reweighting settles after fewer rounds than this.
+# Rounds of reweighting.
 REWEIGHTINGS = 20
 # Where Cauchy's function halves a weight, in standard deviations, as is usual.
 TUNING = 2.385
@@ -44,7 +44,7 @@ DARKEST = 0.02
 
 # All tiles together are kept as about so many cells, however many tiles there are.
 ROOM = 2_000_000
-# But as no fewer along an axis than this, which degree 8 takes.
+# But never as fewer along an axis.
 FEWEST_CELLS = 16
 
 

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-# Newton's steps, of which few points take more than five.
+# Newton's steps, at most.
 NEWTON_STEPS = 30
 # No step is longer than this: beyond, a slope says nothing.
 LONGEST = 20.0
