@@ -233,9 +233,9 @@ def sample_piece(
     # Every row is written from end to end.
     spans = np.zeros((values.shape[0] * values.shape[1], 2), np.intp)
     spans[:, 1] = values.shape[2]
-    onto: Any = (FEATHER, values[None], weights, count, spans)
-    channels, room = slice(channel, channel + 1), np.empty(0, plan.computed)
-    add_channels(plan, piece, block, channels, *onto, room)
+    room = np.empty(0, plan.computed)
+    onto: Any = (FEATHER, values[None], weights, count, spans, room)
+    add_channels(plan, piece, block, slice(channel, channel + 1), *onto)
 
 
 def make_plan(
