@@ -92,27 +92,23 @@ class Kernel:
 
     @property
     def _numba_type_(self) -> Any:
-        """What numba sees where a kernel calls another.
-
-        It has no way in from Python: to make that takes longer than to compile a
-        short kernel.
-        """
-        return self._dispatcher("inner", no_cpython_wrapper=True)._numba_type_
+        """What numba sees where a kernel calls another."""
+        return self.dispatcher._numba_type_
 
     @property
     def dispatcher(self) -> Any:
         """What numba makes of the function, with the cache of the house."""
-        return self._dispatcher("outer")
-
-    def _dispatcher(self, role: str, **options: bool) -> Any:
-        made = self.__dict__.get(role)
+        made = self.__dict__.get("_made")
         if made is None:
-            made = _numba().njit(**OPTIONS, **options)(self.py_func)
-            # There is nothing to cache where compiling is switched off.
-            if hasattr(made, "_cache") and _can_cache():
-                made._cache = KernelCache(self, role)
             # Threads that come here at once go on with the same.
-            made = self.__dict__.setdefault(role, made)
+            made = self.__dict__.setdefault("_made", self._dispatcher())
+        return made
+
+    def _dispatcher(self) -> Any:
+        made = _numba().njit(**OPTIONS)(self.py_func)
+        # There is nothing to cache where compiling is switched off.
+        if hasattr(made, "_cache") and _can_cache():
+            made._cache = KernelCache(self)
         return made
 
 
@@ -141,8 +137,8 @@ class KernelCache:
 
     cache_path = None
 
-    def __init__(self, kernel: Kernel, role: str) -> None:
-        self._kernel, self._role = kernel, role
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """Return the code for the types of a signature, None if there is none."""
@@ -174,7 +170,7 @@ class KernelCache:
         digest = sha256()
         for part in (
             *_of_types(getattr(signature, "args", signature)),
-            *map(repr, (self._role, codegen.magic_tuple(), *_versions())),
+            *map(repr, (codegen.magic_tuple(), *_versions())),
             *_dependencies(self._kernel, []),
         ):
             digest.update(f"{len(part)} {part}".encode())
@@ -215,7 +211,6 @@ def _dependencies(value: Any, met: list[int]) -> Iterator[str]:
             yield from _of_kernel(value, met)
     elif isinstance(value, tuple):
         yield f"{type(value).__qualname__} of {len(value)}"
-        yield repr(getattr(value, "_fields", ()))  # of a named tuple
         for item in value:
             yield from _dependencies(item, met)
     elif isinstance(value, np.ndarray):
