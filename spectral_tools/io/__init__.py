@@ -1,4 +1,18 @@
-"""Files of other programs: what is written here opens there."""
+"""Files of other programs: what is written here opens there.
+
+_files : files that may be broken, and files that take their place when complete
+_image_source : images of any size and layout, read part by part
+_itk_text : transforms of ITK as text (public)
+_itk_transforms : transforms of ITK as matrices, points and grids, and back (public)
+_mosaic_stos : mosaics and slice-to-slice transforms of ir-tools and Nornir (public)
+_ome_tiff : pyramids as OME-TIFF (public)
+_ome_zarr : pyramids as OME-Zarr (public)
+_results : results in a file, and the same ones back (public)
+_text_words : text files word by word, and where they are wrong
+_tile_lists : tile configurations of Fiji, and folders of tiles (public)
+_usid_read : read Universal Spectroscopy and Imaging Data (public)
+_usid_write : write Universal Spectroscopy and Imaging Data (public)
+"""
 
 from ._itk_text import ITKTransform, format_itk, parse_itk
 from ._itk_transforms import (
