@@ -35,9 +35,6 @@ SAME = 0.1
 FIRM = 0.3
 
 
-# So many of the best poses are fitted before the search gives up
-# (bench_orientation: unrelated pairs).
-POSES_FITTED = 3
 # Points along each axis by which an overlap is measured: to 2 % of a side
 # (test_partial_overlap_is_enough).
 POINTS = 48
@@ -66,10 +63,9 @@ def distinct_distance(shape: tuple[int, ...], matrix: Floats) -> float:
     return SAME * size * math.hypot(shape[0] - 1, shape[1] - 1)
 
 
-def rival_poses(
-    shape: tuple[int, ...], best: RankedPose, poses: list[RankedPose]
-) -> list[Floats]:
-    """Return the other poses that are nearly as high as the best one."""
+def rival_poses(shape: tuple[int, ...], poses: list[RankedPose]) -> list[Floats]:
+    """Return the other poses that are nearly as high as the best one, which is first."""
+    best = poses[0]
     far = distinct_distance(shape, best.matrix)
     return [
         pose.matrix
@@ -315,14 +311,8 @@ def match_sketches(
         if overlap_share(reference, moving, pose.matrix) >= min_overlap
     ]
     fits = None
-    for pose in poses[:POSES_FITTED]:
-        fits = _refine(reference, moving, pose.matrix, wanted.free)
-        if fits is not None:
-            best = pose
-            break
-        # Where chance is as good the next poses are not better.
-        if found.false_alarm >= BELIEVED:
-            break
+    if poses:
+        fits = _refine(reference, moving, poses[0].matrix, wanted.free)
     if fits is None:
         return nothing_found(Outcome.NOT_FOUND)
     matrix, covariance = _at_centre(fits.whole, moving.shape)
@@ -332,7 +322,7 @@ def match_sketches(
     believed, rivals = found.false_alarm < BELIEVED, list[Floats]()
     if inside and overlap >= min_overlap:
         if believed:
-            rivals = rival_poses(moving.shape, best, poses)
+            rivals = rival_poses(moving.shape, poses)
         # What repeats itself everywhere sets the level of chance by itself.
         if believed or fits.whole.fit.correlation > LOOKS_ALIKE:
             rivals += _self_similar_poses(reference, moving, fits)

@@ -32,12 +32,6 @@ __all__ = ["PoseFit", "fit_pose", "pose_flow", "travel"]
 
 # Gauss-Newton steps, at most (test_swapping_the_images_inverts_the_matrix).
 GAUSS_NEWTON_STEPS = 12
-# No pixel moves by more than this, in pixels, at once: the step is right for small
-# moves only (test_any_angle_is_found).
-STRIDE = 2.0
-# No corner moves by more than this, in pixels, altogether
-# (test_unrelated_images_are_not_believed).
-TRAVEL = 12.0
 # The share of an error that a step leaves, at least
 # (test_whole_images_take_one_step_after_the_small_ones).
 GAUSS_NEWTON = 0.03
@@ -56,8 +50,6 @@ SCATTER_SIGMAS = 3.0
 # Where the curvature is less than this share of the expected one, the latter serves
 # (test_rings_that_turn_on_themselves_are_ambiguous).
 LEAST_CURVATURE = 0.2
-# Fewer common pixels than this tell nothing (test_images_too_small_are_not_an_error).
-LEAST_PIXELS = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,17 +117,12 @@ def fit_pose(
         step = _gauss_newton_step(still, turned, matrix, (low, high), scale)
         if step is None:
             return None
-        pose = step.pose.copy()
-        moved = travel(pose, reach)
-        if moved > STRIDE:
-            pose *= STRIDE / moved
-        matrix = pose_matrix(pose, centre) @ matrix
-        if _largest_corner_distance(matrix, start, turned) > TRAVEL:
-            return None
+        moved = travel(step.pose, reach)
+        matrix = pose_matrix(step.pose, centre) @ matrix
         # A step leaves about the same share of the error as the one before it did.
         if used > 1:
             share = float(np.clip(moved / taken, GAUSS_NEWTON, 1.0))
-        taken = min(moved, STRIDE)
+        taken = moved
         enough = max(STEP_FLOOR, STEP_SIGMAS * _travel_sigma(step.covariance, reach))
         if share * moved < enough or used == GAUSS_NEWTON_STEPS:
             break
@@ -164,13 +151,6 @@ def _travel_sigma(covariance: Floats, reach: float) -> float:
 def _corners(shape: tuple[int, ...]) -> Floats:
     rows, cols = shape[0] - 0.5, shape[1] - 0.5
     return np.array([(-0.5, -0.5), (-0.5, cols), (rows, -0.5), (rows, cols)])
-
-
-def _largest_corner_distance(one: Floats, other: Floats, turned: SplineImage) -> float:
-    """Return how far apart two matrices bring the corners of an image."""
-    corners = _corners(turned.pixels.shape)
-    apart = corners @ (one - other)[:2, :2].T + (one - other)[:2, 2]
-    return float(np.hypot(*apart.T).max())
 
 
 def _common_box(
@@ -205,7 +185,7 @@ def _gauss_newton_step(
     pair, window, correlation = tapered_pair(still, turned, matrix, box)
     square = np.square(window)
     squares = float(square.sum(dtype=np.float64))
-    if squares < LEAST_PIXELS:
+    if not squares > 0:
         return None
     fourths = float(np.square(square).sum(dtype=np.float64))
     shape = pair.shape[1:]

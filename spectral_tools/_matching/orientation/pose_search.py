@@ -40,9 +40,6 @@ SAME_TURN = 0.1
 PEAKS = 3
 # They are at least so many pixels of a thumb apart (test_lattices_are_ambiguous).
 APART = 5
-# A surface of fewer maxima tells nothing of chance
-# (test_small_images_that_are_unrelated_are_not_believed).
-FEWEST = 24
 # A turn and a scale are chosen among about so many that bring other places together
 # (test_unrelated_images_are_not_believed).
 FREEDOM = 300.0
@@ -217,15 +214,9 @@ def search_poses(reference: Sketch, moving: Sketch, turns: list[Turn]) -> Ranked
     chance.append(surfaces[winner][PEAKS:])
     everything = np.concatenate(chance)
     trials = CHOICE * sum(len(heights) for heights in surfaces)
-    alarm = 1.0
-    if len(everything) >= FEWEST:
-        alarm = chance_level(found[0].height, everything, trials)[0]
-        few = (
-            len(surfaces)
-            * FREEDOM
-            * _chance_of_few_places(found[0].frame, found[0].lag)
-        )
-        alarm = min(max(alarm, few), 1.0)
+    alarm = chance_level(found[0].height, everything, trials)[0]
+    few = _chance_of_few_places(found[0].frame, found[0].lag)
+    alarm = min(max(alarm, len(surfaces) * FREEDOM * few), 1.0)
     return RankedPoses(
         poses=[
             RankedPose(matrix=_matrix(reference, moving, frame, lag), height=height)
