@@ -1,7 +1,7 @@
 """Known truths, and scores that hold results against them.
 
-compare_transforms : which model of a transform points support (public)
-scores : correlation, mutual information, Fourier rings, texture, overlaps (public)
-simulate : pairs, tiles and series with a known truth (public)
-textures : random scenes (public)
+compare_transforms : compare what several kinds of transforms make of the same points
+scores : scores of images that lie on each other, and of images alone
+simulate : make acquisitions whose truth is known, out of any image
+textures : make random scenes that look like images to an algorithm
 """

@@ -1,13 +1,13 @@
 """Warp and blend images into one canvas, block by block.
 
-blends : what a blend does with the tiles at a pixel, and the names of all blends
-composite : a mosaic as one image, or block by block (public)
-lazy_composite : a mosaic as a lazy array of Dask (public)
-multiband : blend band by band, coarse detail over wide seams
-plan : what is rendered where, and the pieces of tiles that it takes (public)
-regions : render regions, by threads, into arrays and stores
-sample_kernels : sample a tile and blend it into a block, compiled
-seams : seams of least difference through overlaps, and blends along them
-tile_reading : the parts of tiles and masks that a region needs
-warp : one image by a matrix or a field, and larger or smaller pixels (public)
+blends : blend rows of sampled tiles into a block of the canvas
+composite : render placed tiles into one image
+lazy_composite : render a mosaic as a lazy array of dask, by whoever computes it
+multiband : blend tiles band by band, coarse details over wide seams
+plan : what is rendered where, and the pieces of tiles that it takes
+regions : render regions of the canvas, one after the other or by threads
+sample_kernels : sample tiles and blend them into a block of the canvas
+seams : find seams through overlaps, and blend along them
+tile_reading : read the parts of placed tiles that a region of the canvas needs
+warp : warp one image, with all its channels, by a matrix or a field
 """

@@ -1,8 +1,8 @@
 """Read an image between its pixels, at another size, or in part.
 
-boxes : parts of tiles that reach over their border, holes filled, overlaps of two boxes
-downsample : means of blocks of pixels, and larger pixels by a low-pass filter
-sample_rows : values at rows of points, one by one or along runs, compiled
-splines : coefficients and weights of B-splines, compiled
-subpixel_moves : one shift for all pixels, by B-splines
+boxes : copy parts of tiles into boxes that reach over their border
+downsample : images at half, a quarter, an eighth of their size, by means
+sample_rows : locate and sample rows of points in a tile
+splines : turn pixels into B-splines and sample rows of them
+subpixel_moves : move a whole image by a fraction of a pixel
 """

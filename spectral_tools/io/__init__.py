@@ -1,17 +1,17 @@
 """Files of other programs: what is written here opens there.
 
-_files : files that may be broken, and files that take their place when complete
-_image_source : images of any size and layout, read part by part
-_itk_text : transforms of ITK as text (public)
-_itk_transforms : transforms of ITK as matrices, points and grids, and back (public)
-_mosaic_stos : mosaics and slice-to-slice transforms of ir-tools and Nornir (public)
-_ome_tiff : pyramids as OME-TIFF (public)
-_ome_zarr : pyramids as OME-Zarr (public)
-_results : results in a file, and the same ones back (public)
-_text_words : text files word by word, and where they are wrong
-_tile_lists : tile configurations of Fiji, and folders of tiles (public)
-_usid_read : read Universal Spectroscopy and Imaging Data (public)
-_usid_write : write Universal Spectroscopy and Imaging Data (public)
+_files : write files and folders beside their place, and move them when complete
+_image_source : images of any size and layout, read part by part as files want them
+_itk_text : ITK's transforms as text, and whether they are whole
+_itk_transforms : ITK's transforms as matrices, control points and polynomials
+_mosaic_stos : mosaics of tiles with their transforms, as a text file
+_ome_tiff : write tiled pyramids as OME-TIFF
+_ome_zarr : write pyramids as OME-Zarr
+_results : keep results in a file, and get the same ones back
+_text_words : read text files word by word, and say where they are wrong
+_tile_lists : where tiles lie, as Fiji writes it into a text file
+_usid_read : spectra on grids of positions, as Universal Spectroscopy and Imaging Data
+_usid_write : write Universal Spectroscopy and Imaging Data
 """
 
 from ._itk_text import ITKTransform, format_itk, parse_itk

@@ -2,11 +2,11 @@
 
 Matplotlib is imported when something is drawn, so that the package stays light.
 
-_grid : a square grid, bent by a field (public)
-_images : two images on each other: overlay, checkerboard, swipe (public)
-_placement : tiles and their uncertainty (public)
-_points : points and their residuals (public)
-_style : colours, axes with rows downwards, legends
+_grid : draw what a displacement field does to a square grid
+_images : draw two images of one scene so that eyes can compare them
+_placement : draw where tiles lie, and how sure that is
+_points : draw points on an image, and what is left at each
+_style : what all figures share: colours, axes with rows downwards, legends
 """
 
 from ._grid import warped_grid

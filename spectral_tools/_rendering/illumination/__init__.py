@@ -1,5 +1,5 @@
 """Even light: shading within a tile, gains between tiles.
 
-gains : brightness of tiles from their overlaps, robust (public)
-shading : flat and dark field of a camera from its own tiles (public)
+gains : make neighbouring tiles equally bright where they overlap
+shading : find the uneven light of a camera from its own tiles, and take it off
 """
