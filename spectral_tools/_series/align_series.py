@@ -16,9 +16,9 @@ from .._shared.compiled import compiled
 from .._shared.results import Outcome, result
 from .._shared.workers import Workers, check_workers
 from .arguments import SeriesInputs, check_series
-from .frame_links import match_along, match_to
-from .frame_matching import Group, Learned, learn, volume_of
-from .template.joint_alignment import SETTLED, believed
+from .frame_links import match_along_links, match_to_template
+from .frame_matching import PlaneGroup, SeriesModel, estimate_model, normalized_volume
+from .template.joint_alignment import SETTLED, is_matched
 from .template.mean_image import MeanCanvas
 
 __all__ = ["SeriesAlignment", "align_series", "complete_walk"]
@@ -266,7 +266,7 @@ def align_series(
     given = check_series(frames, reference, reach, max_shift, planes, valid, pattern)
 
     learned = [
-        learn(
+        estimate_model(
             given.sample,
             group,
             None if given.patterns is None else given.patterns[number],
@@ -276,15 +276,15 @@ def align_series(
         for number, group in enumerate(given.groups)
     ]
     if given.reach is None:
-        found = match_to(given, learned, workers, progress)
+        found = match_to_template(given, learned, workers, progress)
     else:
-        found = match_along(given, learned, workers)
-    walks = [_walk(given, estimates, step_sigma) for estimates in found]
+        found = match_along_links(given, learned, workers)
+    walks = [_group_shifts(given, estimates, step_sigma) for estimates in found]
     return _gather(given, learned, walks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Walk:
+class GroupShifts:
     """Where the frames of a group lie, in the axes that move."""
 
     shifts: Floats
@@ -294,9 +294,9 @@ class Walk:
     outcome: NDArray[np.object_]
 
 
-def _walk(
+def _group_shifts(
     given: SeriesInputs, estimates: list[ShiftEstimate], step_sigma: float | None
-) -> Walk:
+) -> GroupShifts:
     """Fix the origin, and bridge the frames that are not believed."""
     axes = slice(3 - given.ndim, 3)
     shifts = np.array([each.shift[axes] for each in estimates])
@@ -305,7 +305,7 @@ def _walk(
     outcome[:] = [each.outcome for each in estimates]
     alarm = np.array([each.false_alarm for each in estimates])
     height = np.array([each.correlation for each in estimates])
-    known = np.array([believed(each) for each in estimates])
+    known = np.array([is_matched(each) for each in estimates])
     if given.reach is None:
         # A template is made again until frames move by less than this, noise or not.
         covariance[known] += SETTLED**2 / 3 * np.eye(given.ndim)
@@ -319,7 +319,7 @@ def _walk(
         far = known & (np.abs(shifts) > given.limit + 0.5).any(axis=1)
         outcome[far], known = Outcome.BEYOND_BOUND, known & ~far
     shifts, covariance = complete_walk(shifts, covariance, known, step_sigma)
-    return Walk(
+    return GroupShifts(
         shifts=shifts,
         covariance=covariance,
         correlation=height,
@@ -329,7 +329,7 @@ def _walk(
 
 
 def _gather(
-    given: SeriesInputs, learned: list[Learned], walks: list[Walk]
+    given: SeriesInputs, learned: list[SeriesModel], walks: list[GroupShifts]
 ) -> SeriesAlignment:
     """Return the results of all groups in the arrays of the series."""
     shape = given.frames.shape
@@ -341,7 +341,7 @@ def _gather(
         if known.pattern is not None:
             pattern[part] = (known.pattern * group.scale).reshape(size)
         if given.given is None:
-            template[part] = _picture(given, group, known, walk).reshape(size)
+            template[part] = _mean_in_reference(given, group, known, walk).reshape(size)
     if given.given is not None:
         template[:] = given.given
     stack = np.concatenate if given.groups[0].planes is None else _side_by_side
@@ -360,15 +360,15 @@ def _side_by_side(arrays: list[NDArray[Any]]) -> NDArray[Any]:
     return np.stack(arrays, axis=1)
 
 
-def _picture(
-    given: SeriesInputs, group: Group, known: Learned, walk: Walk
+def _mean_in_reference(
+    given: SeriesInputs, group: PlaneGroup, known: SeriesModel, walk: GroupShifts
 ) -> NDArray[np.float64]:
     """Return the mean of the frames of the sample where they lie."""
     canvas = None
     for n, frame in zip(given.numbers.tolist(), given.sample, strict=True):
         if walk.outcome[n] not in (Outcome.MATCHED, Outcome.AMBIGUOUS):
             continue
-        volume, there = volume_of(frame, group)
+        volume, there = normalized_volume(frame, group)
         if known.pattern is not None:
             volume = volume - known.pattern
         if canvas is None:
@@ -376,7 +376,7 @@ def _picture(
         shift = np.zeros(3)
         shift[3 - given.ndim :] = walk.shifts[n]
         canvas.add(volume, shift, there)
-    volume = volume_of(given.sample[0], group)[0]
+    volume = normalized_volume(given.sample[0], group)[0]
     result = np.full(volume.shape, np.nan)
     if canvas is not None:
         pixels, there, origin = canvas.mean()

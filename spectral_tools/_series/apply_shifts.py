@@ -103,7 +103,7 @@ def apply_shifts(
             [-1,  6]]])
     """
     series = frames_of(frames, least=1)
-    moves = _as_moves(shifts, series, planes)
+    moves = _as_group_shifts(shifts, series, planes)
     if order not in ORDERS:
         message = f"`order` must be one of {ORDERS}; got {order!r}."
         raise ValueError(message)
@@ -120,7 +120,7 @@ def apply_shifts(
     elif tuple(result.shape) != (len(moves), *series.shape):
         message = f"`out` must have shape {(len(moves), *series.shape)}; got {tuple(result.shape)}."
         raise ValueError(message)
-    elif _lies_across(frames, out):
+    elif _overlaps_partly(frames, out):
         # No frame may be written over before it is read.
         result = np.empty(out.shape, out.dtype)
     # Threads write to an array themselves; others, and other stores, get chunks.
@@ -148,7 +148,7 @@ def apply_shifts(
     return out
 
 
-def _lies_across(frames: Any, out: Any) -> bool:
+def _overlaps_partly(frames: Any, out: Any) -> bool:
     """Return whether two arrays share memory, but not each frame its own."""
     if not (isinstance(frames, np.ndarray) and isinstance(out, np.ndarray)):
         return False
@@ -177,7 +177,7 @@ def _in_chunks(
         )
 
 
-class _Moves:
+class _Shifts:
     """The shift of each frame, group by group of planes."""
 
     def __init__(self, groups: list[list[int]] | None, shifts: Floats) -> None:
@@ -187,9 +187,9 @@ class _Moves:
         return len(self.shifts)
 
 
-def _as_moves(
+def _as_group_shifts(
     shifts: ArrayLike, series: Frames, planes: int | Sequence[Sequence[int]] | None
-) -> _Moves:
+) -> _Shifts:
     array = as_finite(shifts, "shifts")
     groups = as_groups(planes, series.shape)
     tail = (len(series.shape),) if groups is None else (len(groups), 2)
@@ -200,7 +200,7 @@ def _as_moves(
     if series.count is not None and len(array) != series.count:
         message = f"`shifts` must hold one shift for each of {series.count} frames; got {len(array)}."
         raise ValueError(message)
-    return _Moves(groups, array)
+    return _Shifts(groups, array)
 
 
 def _check_fill(value: float, kept: np.dtype[Any]) -> None:
@@ -215,7 +215,7 @@ def _check_fill(value: float, kept: np.dtype[Any]) -> None:
 
 def _move_chunk(
     series: Frames,
-    moves: _Moves,
+    moves: _Shifts,
     order: int,
     border: str,
     fill_value: float,
@@ -310,7 +310,7 @@ def make_template(
     array([[1., 2., 3.]])
     """
     series = frames_of(frames, least=1)
-    moves = _as_moves(shifts, series, None)
+    moves = _as_group_shifts(shifts, series, None)
     if order not in ORDERS:
         message = f"`order` must be one of {ORDERS}; got {order!r}."
         raise ValueError(message)

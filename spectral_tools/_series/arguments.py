@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._shared.arrays import Floats, Image, Ints, Volume
 from .._shared.checks import as_image, as_shift, as_valid, check_count
-from .frame_matching import SAMPLE, Group, volume_of
+from .frame_matching import SAMPLE, PlaneGroup, normalized_volume
 from .frames import Frames, as_groups, frames_of
 from .template.template_search import Bounds
 
@@ -25,7 +25,7 @@ class SeriesInputs:
 
     frames: Frames
     ndim: int  # of a shift
-    groups: list[Group]
+    groups: list[PlaneGroup]
     numbers: Ints  # of the frames of the sample
     sample: list[NDArray[Any]]
     patterns: list[Volume | None] | None  # of each group; None to measure them
@@ -129,11 +129,11 @@ def _as_pattern(
 
 
 def _cut_pattern(
-    pattern: NDArray[np.floating[Any]] | None, group: Group
+    pattern: NDArray[np.floating[Any]] | None, group: PlaneGroup
 ) -> Volume | None:
     if pattern is None or not pattern.any():
         return None
-    return volume_of(pattern, replace(group, offset=0.0, valid=None))[0]
+    return normalized_volume(pattern, replace(group, offset=0.0, valid=None))[0]
 
 
 def _groups_of(
@@ -142,7 +142,7 @@ def _groups_of(
     groups: list[list[int]] | None,
     mask: NDArray[np.bool_] | None,
     limit: Floats | None,
-) -> list[Group]:
+) -> list[PlaneGroup]:
     """Return how the frames are read, and what is searched."""
     size = np.array((1,) * (3 - len(shape)) + shape)
     if groups is not None:
@@ -159,7 +159,7 @@ def _groups_of(
     scale = float(np.max([v.std(dtype=np.float64) for v in finite])) if finite else 1.0
     each: Sequence[list[int] | None] = [None] if groups is None else groups
     return [
-        Group(
+        PlaneGroup(
             planes=planes,
             valid=mask if mask is None or planes is None else mask[planes],
             offset=offset,

@@ -14,21 +14,22 @@ from .._shared.sparse import connected_groups
 from .._shared.workers import Workers
 from .arguments import SeriesInputs
 from .frame_matching import (
-    Group,
-    Learned,
-    Link,
-    Task,
-    match_all,
-    match_near,
-    volume_of,
+    FrameLink,
+    MatchTarget,
+    PlaneGroup,
+    SeriesModel,
+    match_frames,
+    match_neighbors,
+    normalized_volume,
 )
-from .template.image_fit import lay_out
-from .template.joint_alignment import believed
-from .template.self_similarity import admit, find_lookalikes
-from .template.template_fit import far_apart, prepare_picture
-from .template.weight_choice import listen
+from .template.image_fit import prepare_model
+from .template.joint_alignment import is_matched
+from .template.self_similarity import find_ambiguity, flag_ambiguity
+from .template.template_fit import prepare_reference, search_centres
+from .template.template_search import no_match
+from .template.weight_choice import calibrate_reference
 
-__all__ = ["match_along", "match_to"]
+__all__ = ["match_along_links", "match_to_template"]
 
 
 # Loops tell what links have of their own if there are so many.
@@ -37,27 +38,29 @@ CLOSURES = 3
 UNLIKE = 1e-3
 
 
-def match_to(
-    given: SeriesInputs, learned: list[Learned], workers: Workers, progress: bool
+def match_to_template(
+    given: SeriesInputs, learned: list[SeriesModel], workers: Workers, progress: bool
 ) -> list[list[ShiftEstimate]]:
     """Return the matches of each group, frame by frame, to one picture."""
     tasks, rows = [], []
     for row, (group, known) in enumerate(zip(given.groups, learned, strict=True)):
-        task = _task_of(given, group, known)
+        task = _target_of(given, group, known)
         if task is not None:
             tasks.append(task)
             rows.append(row)
     found: list[list[ShiftEstimate]] = [[] for _ in learned]
     lost = no_match(3, Outcome.NOT_FOUND)
-    for each in match_all(given.frames, tasks, workers, progress):
+    for each in match_frames(given.frames, tasks, workers, progress):
         for row in range(len(learned)):
             found[row].append(each[rows.index(row)] if row in rows else lost)
     for row, task in zip(rows, tasks, strict=True):
-        found[row] = [admit(each, task.alike) for each in found[row]]
-    return [_doubted(*each) for each in zip(found, learned, strict=True)]
+        found[row] = [flag_ambiguity(each, task.alike) for each in found[row]]
+    return [_mark_ambiguous(*each) for each in zip(found, learned, strict=True)]
 
 
-def _doubted(found: list[ShiftEstimate], known: Learned) -> list[ShiftEstimate]:
+def _mark_ambiguous(
+    found: list[ShiftEstimate], known: SeriesModel
+) -> list[ShiftEstimate]:
     """Return matches that say whether the camera alone may have made them."""
     if not known.doubtful:
         return found
@@ -69,24 +72,26 @@ def _doubted(found: list[ShiftEstimate], known: Learned) -> list[ShiftEstimate]:
     ]
 
 
-def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
+def _target_of(
+    given: SeriesInputs, group: PlaneGroup, known: SeriesModel
+) -> MatchTarget | None:
     """Return what frames of a group are matched to, or None if there is nothing."""
-    textured = _textured(given, group, known)
+    textured = _textured_frames(given, group, known)
     if not textured:
         return None
     typical = textured[len(textured) // 2][0]
     path, done, alone, noise, noisier = None, {}, known.alone, known.noise, 1.0
     if given.given is not None:
-        pixels, there = volume_of(given.given, group)
+        pixels, there = normalized_volume(given.given, group)
         if given.exact is not None and known.pattern is not None:
             pixels = pixels - known.pattern
         origin = np.zeros(3, np.intp)
     elif known.canvas is not None:
         pixels, there, origin = known.canvas.mean()
-        path = _path_of(given, known) if group.bounds.drifts else None
+        path = _trajectory(given, known) if group.bounds.drifts else None
         # Frames of the template were compared with all others but themselves.
         found = zip(given.numbers.tolist(), known.estimates, strict=True)
-        done = {n: estimate for n, estimate in found if believed(estimate)}
+        done = {n: estimate for n, estimate in found if is_matched(estimate)}
     else:
         return None
     if not np.ptp(pixels) > 0 or not np.ptp(typical) > 0:
@@ -98,12 +103,14 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
         overlay = None
         if given.given is None and known.noise is not None:
             size = np.array(typical.shape[1:])
-            overlay = lay_out(pixels, there, origin, known.noise, part, near[0], size)
-        picture = prepare_picture(
+            overlay = prepare_model(
+                pixels, there, origin, known.noise, part, near[0], size
+            )
+        picture = prepare_reference(
             pixels, there, origin, typical, group.bounds, overlay, centres=near
         )
         if given.given is not None:
-            picture, alone, heard, noisier = listen(picture, textured)
+            picture, alone, heard, noisier = calibrate_reference(picture, textured)
             noise = noise if heard is None else heard
         picture = replace(picture, alone=alone)
     canvas = known.canvas if given.given is None else None
@@ -111,7 +118,7 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
         []
         if noise is None
         else [
-            find_lookalikes(
+            find_ambiguity(
                 (pixels, there, origin),
                 noise,
                 canvas,
@@ -120,10 +127,10 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
                 group.bounds,
                 noisier,
             )
-            for place in far_apart(near, typical.shape[1:])
+            for place in search_centres(near, typical.shape[1:])
         ]
     )
-    return Task(
+    return MatchTarget(
         group=group,
         picture=picture,
         pattern=known.pattern,
@@ -133,42 +140,42 @@ def _task_of(given: SeriesInputs, group: Group, known: Learned) -> Task | None:
     )
 
 
-def _textured(
-    given: SeriesInputs, group: Group, known: Learned
+def _textured_frames(
+    given: SeriesInputs, group: PlaneGroup, known: SeriesModel
 ) -> list[tuple[Volume, NDArray[np.bool_] | None]]:
     """Return frames that show something, and where they count, without the pattern."""
     result = []
     for n, frame in zip(given.numbers.tolist(), given.sample, strict=True):
-        volume, there = volume_of(frame, group)
+        volume, there = normalized_volume(frame, group)
         if np.ptp(volume) > 0 and (n != given.exact or len(given.sample) == 1):
             free = volume if known.pattern is None else volume - known.pattern
             result.append((free, there))
     return result
 
 
-def _path_of(given: SeriesInputs, known: Learned) -> tuple[Ints, Floats]:
+def _trajectory(given: SeriesInputs, known: SeriesModel) -> tuple[Ints, Floats]:
     """Return the numbers of some frames, and where they lie."""
-    there = [n for n, each in enumerate(known.estimates) if believed(each)]
+    there = [n for n, each in enumerate(known.estimates) if is_matched(each)]
     return given.numbers[there], np.array([known.estimates[n].shift for n in there])
 
 
-def match_along(
-    given: SeriesInputs, learned: list[Learned], workers: Workers
+def match_along_links(
+    given: SeriesInputs, learned: list[SeriesModel], workers: Workers
 ) -> list[list[ShiftEstimate]]:
     """Return where each frame of each group lies by the links between near frames."""
     groups = [
         (group, known.pattern)
         for group, known in zip(given.groups, learned, strict=True)
     ]
-    links, shown = match_near(given.frames, groups, given.reach or 1, workers)
+    links, shown = match_neighbors(given.frames, groups, given.reach or 1, workers)
     return [
-        _doubted(_place(each, flags, given.ndim, given.from_first), known)
+        _mark_ambiguous(_solve_links(each, flags, given.ndim, given.from_first), known)
         for each, flags, known in zip(links, shown, learned, strict=True)
     ]
 
 
-def _place(
-    links: list[Link], shown: list[bool], ndim: int, from_first: bool
+def _solve_links(
+    links: list[FrameLink], shown: list[bool], ndim: int, from_first: bool
 ) -> list[ShiftEstimate]:
     """Place frames by the links that are believed, and tell what is known of each.
 
@@ -176,7 +183,7 @@ def _place(
     """
     blank = Outcome.NOT_FOUND, Outcome.NO_TEXTURE
     found = [no_match(3, blank[not shows]) for shows in shown]
-    good = [link for link in links if believed(link.estimate) and not link.check]
+    good = [link for link in links if is_matched(link.estimate) and not link.check]
     if not good:
         return found
     numbers = np.array([(link.first, link.second) for link in good])
@@ -198,10 +205,12 @@ def _place(
         covariance=told,
         fixed=origin if from_first else None,
     )
-    sure = _sure(good, rows[placement.inlier], placement.inlier, len(used))
+    sure = _unambiguous_groups(
+        good, rows[placement.inlier], placement.inlier, len(used)
+    )
     core = sure[origin] if from_first else np.bincount(sure).argmax()
     apart = _told_apart(links, axes, int((~flat).sum()))
-    covariance = _spread_of(placement, apart, ~flat)
+    covariance = _chain_covariance(placement, apart, ~flat)
     covariance[:, flat, :] = covariance[:, :, flat] = 0.0
     alarm, height, links_of = (
         np.ones(len(used)),
@@ -232,13 +241,13 @@ def _place(
     return found
 
 
-def _told_apart(links: list[Link], axes: slice, free: int) -> tuple[float, float]:
+def _told_apart(links: list[FrameLink], axes: slice, free: int) -> tuple[float, float]:
     """Return what links have of their own, of their variance, if none close loops.
 
     With it comes the part of a frame, and of its noise, that its links do not share:
     where it has left the picture, or where the scene changes meanwhile.
     """
-    sure = [link for link in links if believed(link.estimate)]
+    sure = [link for link in links if is_matched(link.estimate)]
     steps = {
         (link.first, link.second): link.estimate for link in sure if not link.check
     }
@@ -276,7 +285,7 @@ def _told_apart(links: list[Link], axes: slice, free: int) -> tuple[float, float
     return own, 1 - shared
 
 
-def _spread_of(
+def _chain_covariance(
     placement: Placement, told_apart: tuple[float, float], active: NDArray[np.bool_]
 ) -> Floats:
     """Return the covariance of frames whose links share what noise does to each frame.
@@ -320,8 +329,8 @@ def _spread_of(
     return result
 
 
-def _sure(
-    links: list[Link], pairs: Ints, inlier: NDArray[np.bool_], count: int
+def _unambiguous_groups(
+    links: list[FrameLink], pairs: Ints, inlier: NDArray[np.bool_], count: int
 ) -> Ints:
     """Return the groups of frames that links join without any ambiguity."""
     clear = [

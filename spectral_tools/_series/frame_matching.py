@@ -15,23 +15,28 @@ from .._shared.results import Outcome
 from .._shared.workers import Workers, spread
 from .frames import Frames
 from .template.frame_noise import Noise
-from .template.joint_alignment import believed
+from .template.joint_alignment import is_matched
 from .template.mean_image import MeanCanvas
-from .template.self_similarity import Lookalikes
+from .template.self_similarity import ShiftAmbiguity
 from .template.template import find_pattern, grow_template
-from .template.template_fit import Picture, match_frame, match_masked, prepare_picture
-from .template.template_search import Bounds
-from .template.weight_choice import settle_alone
+from .template.template_fit import (
+    Reference,
+    match_frame,
+    match_masked,
+    prepare_reference,
+)
+from .template.template_search import Bounds, no_match
+from .template.weight_choice import choose_weights
 
 __all__ = [
-    "Group",
-    "Learned",
-    "Link",
-    "Task",
-    "learn",
-    "match_all",
-    "match_near",
-    "volume_of",
+    "FrameLink",
+    "MatchTarget",
+    "PlaneGroup",
+    "SeriesModel",
+    "estimate_model",
+    "match_frames",
+    "match_neighbors",
+    "normalized_volume",
 ]
 
 
@@ -49,7 +54,7 @@ CLOSED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Group:
+class PlaneGroup:
     """What frames are, and what is looked for: a whole frame, or some of its planes."""
 
     planes: list[int] | None
@@ -59,7 +64,9 @@ class Group:
     bounds: Bounds
 
 
-def volume_of(frame: Any, group: Group) -> tuple[Volume, NDArray[np.bool_] | None]:
+def normalized_volume(
+    frame: Any, group: PlaneGroup
+) -> tuple[Volume, NDArray[np.bool_] | None]:
     """Return a frame as (channels, planes, rows, cols), and where it counts."""
     image = np.asarray(frame)
     known: Any = group.valid
@@ -92,7 +99,7 @@ def volume_of(frame: Any, group: Group) -> tuple[Volume, NDArray[np.bool_] | Non
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Learned:
+class SeriesModel:
     """What some frames tell of the series."""
 
     canvas: MeanCanvas | None
@@ -103,18 +110,18 @@ class Learned:
     doubtful: bool  # whether what stays in place may be scene or camera
 
 
-def learn(
+def estimate_model(
     sample: list[NDArray[Any]],
-    group: Group,
+    group: PlaneGroup,
     pattern: Volume | None,
     look: bool,
     final: bool,
-) -> Learned:
+) -> SeriesModel:
     """Make a template of some frames, and find what stays in place if asked to.
 
     Where it is `final` frames are matched to it, and it is made as well as it can be.
     """
-    read = [volume_of(frame, group) for frame in sample]
+    read = [normalized_volume(frame, group) for frame in sample]
     # What is unknown in a good frame counts in none; other frames stay out.
     shares = [1.0 if known is None else float(known.mean()) for _, known in read]
     good = [
@@ -137,8 +144,8 @@ def learn(
     if look:
         pattern, found, doubtful = find_pattern(volumes, found, group.bounds, mask)
     if final:
-        found = settle_alone(found, mask)
-    return Learned(
+        found = choose_weights(found, mask)
+    return SeriesModel(
         canvas=found.canvas,
         estimates=found.estimates,
         pattern=pattern,
@@ -149,19 +156,21 @@ def learn(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Task:
+class MatchTarget:
     """What each frame of a group is matched to."""
 
-    group: Group
-    picture: Picture | None  # None if all frames were matched before
+    group: PlaneGroup
+    picture: Reference | None  # None if all frames were matched before
     pattern: Volume | None
     path: tuple[Ints, Floats] | None  # some frames, and about where they lie
     done: dict[int, ShiftEstimate]  # frames that were matched before
-    alike: list[Lookalikes]  # what else may be, by places of frames; empty if unknown
+    alike: list[
+        ShiftAmbiguity
+    ]  # what else may be, by places of frames; empty if unknown
 
 
-def match_all(
-    frames: Frames, tasks: list[Task], workers: Workers, progress: bool
+def match_frames(
+    frames: Frames, tasks: list[MatchTarget], workers: Workers, progress: bool
 ) -> Iterator[list[ShiftEstimate]]:
     """Yield the matches of each frame, one for each task."""
     match = partial(_match_chunk, frames, tasks)
@@ -184,20 +193,22 @@ def _numbered(chunks: Iterator[Sequence[Any]]) -> Iterator[tuple[int, Sequence[A
 
 
 def _match_chunk(
-    frames: Frames, tasks: list[Task], chunk: tuple[int, Sequence[Any]]
+    frames: Frames, tasks: list[MatchTarget], chunk: tuple[int, Sequence[Any]]
 ) -> list[list[ShiftEstimate]]:
     start, entries = chunk
     return [
-        [_match_one(frames.read(entry), task, start + n) for task in tasks]
+        [_match_frame_of(frames.read(entry), task, start + n) for task in tasks]
         for n, entry in enumerate(entries)
     ]
 
 
-def _match_one(frame: NDArray[Any], task: Task, number: int) -> ShiftEstimate:
+def _match_frame_of(
+    frame: NDArray[Any], task: MatchTarget, number: int
+) -> ShiftEstimate:
     if number in task.done or task.picture is None:
         return task.done[number]
     group, pattern = task.group, task.pattern
-    volume, known = volume_of(frame, group)
+    volume, known = normalized_volume(frame, group)
     if known is not None and not known.any():
         return no_match(3, Outcome.NO_TEXTURE)
     if not float(np.ptp(volume if known is None else volume[:, known])) > 0:
@@ -216,7 +227,7 @@ Read = tuple[int, list[tuple[Volume, NDArray[np.bool_] | None]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Link:
+class FrameLink:
     """A pair of frames, and how the second lies on the first."""
 
     first: int
@@ -226,12 +237,12 @@ class Link:
     check: bool = False
 
 
-def match_near(
+def match_neighbors(
     frames: Frames,
-    groups: list[tuple[Group, Volume | None]],
+    groups: list[tuple[PlaneGroup, Volume | None]],
     reach: int,
     workers: Workers,
-) -> tuple[list[list[Link]], list[list[bool]]]:
+) -> tuple[list[list[FrameLink]], list[list[bool]]]:
     """Match each frame to those before it; return the links of each group.
 
     With them comes, for each group, which frames show something.
@@ -239,45 +250,47 @@ def match_near(
     Where none of the nearest frames matches, some before them are tried, so that a
     few bad frames do not part a series in two.
     """
-    links: list[list[Link]] = [[] for _ in groups]
+    links: list[list[FrameLink]] = [[] for _ in groups]
     shown: list[list[bool]] = [[] for _ in groups]
     before: list[Read] = []
     for chunk in frames.chunks(CHUNK):
         new = []
         for frame in map(frames.read, chunk):
-            new.append((len(shown[0]), [_cleaned(frame, *group) for group in groups]))
+            new.append(
+                (len(shown[0]), [_without_pattern(frame, *group) for group in groups])
+            )
             for flags, read in zip(shown, new[-1][1], strict=True):
-                flags.append(_shows(*read))
+                flags.append(_has_texture_in(*read))
         kept = before + new
         for number, (group, _) in enumerate(groups):
-            links[number] += _link_chunk(
+            links[number] += _match_chunk_pairs(
                 kept, len(before), number, group, reach, workers
             )
         before = kept[-(reach + TRIES) :]
     return links, shown
 
 
-def _shows(volume: Volume, known: NDArray[np.bool_] | None) -> bool:
+def _has_texture_in(volume: Volume, known: NDArray[np.bool_] | None) -> bool:
     """Return whether there is anything to see in a frame."""
     return (known is None or bool(known.any())) and float(np.ptp(volume)) > 0
 
 
-def _cleaned(
-    frame: NDArray[Any], group: Group, pattern: Volume | None
+def _without_pattern(
+    frame: NDArray[Any], group: PlaneGroup, pattern: Volume | None
 ) -> tuple[Volume, NDArray[np.bool_] | None]:
-    volume, known = volume_of(frame, group)
+    volume, known = normalized_volume(frame, group)
     textured = float(np.ptp(volume)) > 0
     return (volume - pattern if pattern is not None and textured else volume), known
 
 
-def _link_chunk(
+def _match_chunk_pairs(
     kept: list[Read],
     start: int,
     number: int,
-    group: Group,
+    group: PlaneGroup,
     reach: int,
     workers: Workers,
-) -> list[Link]:
+) -> list[FrameLink]:
     """Match the frames from `start` on to those before them."""
     match = partial(_match_pair, group)
     jobs = [
@@ -287,7 +300,7 @@ def _link_chunk(
     ]
     pairs = [(one[1][number], two[1][number]) for one, two in jobs]
     found = [
-        Link(first=one[0], second=two[0], estimate=estimate)
+        FrameLink(first=one[0], second=two[0], estimate=estimate)
         for (one, two), estimate in zip(
             jobs, spread(match, pairs, workers=workers), strict=True
         )
@@ -295,7 +308,7 @@ def _link_chunk(
     if reach == 1:
         # Neighbours alone close no loop, so some frames are matched to the last but one.
         found += [
-            Link(
+            FrameLink(
                 first=kept[j - 2][0],
                 second=kept[j][0],
                 estimate=match((kept[j - 2][1][number], kept[j][1][number])),
@@ -304,24 +317,28 @@ def _link_chunk(
             for j in range(max(start, 2), len(kept))
             if kept[j][0] < CLOSED or kept[j][0] % CLOSED == 0
         ]
-    held = {link.second for link in found if believed(link.estimate) and not link.check}
+    held = {
+        link.second for link in found if is_matched(link.estimate) and not link.check
+    }
     for j in range(start, len(kept)):
         if kept[j][0] in held:
             continue
         for i in range(j - reach - 1, max(-1, j - reach - 1 - TRIES), -1):
             estimate = match((kept[i][1][number], kept[j][1][number]))
-            found.append(Link(first=kept[i][0], second=kept[j][0], estimate=estimate))
-            if believed(estimate):
+            found.append(
+                FrameLink(first=kept[i][0], second=kept[j][0], estimate=estimate)
+            )
+            if is_matched(estimate):
                 break
     return found
 
 
-def _match_pair(group: Group, pair: Any) -> ShiftEstimate:
+def _match_pair(group: PlaneGroup, pair: Any) -> ShiftEstimate:
     (one, known0), (two, known1) = pair
-    if not (_shows(one, known0) and _shows(two, known1)):
+    if not (_has_texture_in(one, known0) and _has_texture_in(two, known1)):
         return no_match(3, Outcome.NO_TEXTURE)
     if len(one) > 1:
-        picture = prepare_picture(one, None, np.zeros(3, np.intp), two, group.bounds)
+        picture = prepare_reference(one, None, np.zeros(3, np.intp), two, group.bounds)
         return match_frame(picture, two)
     nowhere = np.zeros(3, np.intp)
     return match_masked((one[0], two[0]), (known0, known1), nowhere, group.bounds)

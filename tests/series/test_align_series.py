@@ -394,7 +394,7 @@ def test_chain_says_where_it_is_parted_by_frames_without_texture():
 
 
 def test_frames_beyond_an_ambiguous_link_are_ambiguous(monkeypatch):
-    clear = frame_links.match_near
+    clear = frame_links.match_neighbors
 
     def unclear(*args):
         links, shown = clear(*args)
@@ -404,7 +404,7 @@ def test_frames_beyond_an_ambiguous_link_are_ambiguous(monkeypatch):
                 links[0][n] = replace(link, estimate=estimate)
         return links, shown
 
-    monkeypatch.setattr(frame_links, "match_near", unclear)
+    monkeypatch.setattr(frame_links, "match_neighbors", unclear)
     found = spt.align_series(SERIES.frames[:6], reference="previous")
     assert list(found.outcome) == ["matched"] * 3 + ["ambiguous"] * 3
 

@@ -19,12 +19,12 @@ from ..._shared.workers import Workers, check_workers, spread
 from .section_matching import (
     Section,
     SectionLink,
-    Task,
+    SectionPair,
     block_side,
     make_section,
     match_sections,
 )
-from .section_placement import StackPoints, hands_of, place_sections
+from .section_placement import StackPoints, mirrored_sections, place_sections
 
 __all__ = ["StackAlignment", "align_stack"]
 
@@ -215,13 +215,13 @@ def align_stack(
             title="sections",
         )
     )
-    match = partial(match_sections, _range(max_rotation, mirror), max_rotation)
+    match = partial(match_sections, _angle_range(max_rotation, mirror), max_rotation)
 
     def run(pairs: list[tuple[int, int]]) -> Iterable[SectionLink]:
-        tasks = [Task(kept[i], kept[j]) for i, j in pairs]
+        tasks = [SectionPair(kept[i], kept[j]) for i, j in pairs]
         return spread(match, tasks, workers=workers, progress=progress, title="links")
 
-    pairs, links = _linked(kept, reach, run)
+    pairs, links = _match_pairs(kept, reach, run)
     return _gather(kept, pairs, links, model, fixed)
 
 
@@ -258,7 +258,7 @@ def _read(
     return make_section(factor, (as_image(images[number], "sections"), masks[number]))
 
 
-def _range(max_rotation: float | None, mirror: bool) -> Range:
+def _angle_range(max_rotation: float | None, mirror: bool) -> Range:
     """Return which turns are looked for: a few angles, or what spectra suggest."""
     angles = None
     if max_rotation is not None:
@@ -268,7 +268,7 @@ def _range(max_rotation: float | None, mirror: bool) -> Range:
     return Range(low=0.0, high=0.0, mirror=bool(mirror), angles=angles)
 
 
-def _linked(
+def _match_pairs(
     kept: list[Section], reach: int, run: Matcher
 ) -> tuple[Ints, list[SectionLink]]:
     """Match neighbours, and sections further apart where the stack falls apart."""
@@ -284,12 +284,12 @@ def _linked(
         if distance >= reach:
             links += run(pairs[len(links) :])
             found = [link.outcome == Outcome.MATCHED for link in links]
-            group = connected_groups(_numbers(pairs)[found], len(kept))
+            group = connected_groups(_as_pairs(pairs)[found], len(kept))
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
-    return _numbers([pairs[n] for n in order]), [links[n] for n in order]
+    return _as_pairs([pairs[n] for n in order]), [links[n] for n in order]
 
 
-def _numbers(pairs: list[tuple[int, int]]) -> Ints:
+def _as_pairs(pairs: list[tuple[int, int]]) -> Ints:
     return np.array(pairs, np.intp).reshape(-1, 2)
 
 
@@ -304,7 +304,9 @@ def _gather(
     found = np.array([link.outcome == Outcome.MATCHED for link in links], np.bool_)
     mirrored = np.array([link.mirrored for link in links], np.bool_)
     heights = np.array([link.correlation for link in links])
-    flipped = hands_of(len(kept), pairs[found], mirrored[found], heights[found], fixed)
+    flipped = mirrored_sections(
+        len(kept), pairs[found], mirrored[found], heights[found], fixed
+    )
     # A link that says otherwise than better ones contradicts them.
     same = mirrored == (flipped[pairs[:, 0]] ^ flipped[pairs[:, 1]])
     used = np.flatnonzero(found & same)

@@ -204,7 +204,7 @@ def relax_meshes(
     if window is not None:
         side_lengths = as_shift(window, ndim, "window")
         check_not_negative(float(side_lengths.min()), "window")
-        for rows in _rows_of_links(pairs, usable):
+        for rows in _rows_by_link(pairs, usable):
             overlap[rows] = count_windows(ends[0][rows], side_lengths)
     pitch = np.full(ndim, max(max(sides) / CELLS, FINEST))
     if spacing is not None:
@@ -219,10 +219,10 @@ def relax_meshes(
         weights=weights / overlap[:, None, None],
         least_unit=float(covariance is not None),
     )
-    return _relaxed(stack, usable & free[pairs].any(axis=1), stiffness, robust)
+    return _relax(stack, usable & free[pairs].any(axis=1), stiffness, robust)
 
 
-def _rows_of_links(pairs: Ints, usable: Flags) -> list[Ints]:
+def _rows_by_link(pairs: Ints, usable: Flags) -> list[Ints]:
     """Return the rows of each link that can be used."""
     rows = np.flatnonzero(usable)
     if not len(rows):
@@ -232,7 +232,7 @@ def _rows_of_links(pairs: Ints, usable: Flags) -> list[Ints]:
     return np.split(rows[order], np.flatnonzero(np.diff(which[order])) + 1)
 
 
-def _relaxed(
+def _relax(
     stack: _Stack, usable: Flags, stiffness: float | None, robust: bool
 ) -> MeshRelaxation:
     ndim = len(stack.grid.shape)
@@ -240,11 +240,13 @@ def _relaxed(
     values = np.zeros((count, int(np.prod(stack.grid.nodes)), ndim))
     inlier, found = usable, np.inf if stiffness is None else stiffness
     if usable.any() and (robust or stiffness is None):
-        inlier, found = _link_by_link(stack, usable, stiffness, robust)
+        inlier, found = _fit_each_link(stack, usable, stiffness, robust)
     for number in range(ROUNDS if inlier.any() else 0):
-        fit, inlier = _solved(stack, values, inlier, found, robust and number == 1)
+        fit, inlier = _solve_fields(
+            stack, values, inlier, found, robust and number == 1
+        )
         values = fit.values.reshape(values.shape)
-    _, moved = _meeting(stack, values)
+    _, moved = _meeting_points(stack, values)
     fields = np.zeros((len(stack.field), *stack.grid.shape, ndim))
     for section in np.flatnonzero(stack.field >= 0):
         fields[section] = field_at_pixels(stack.grid, values[stack.field[section]])
@@ -258,7 +260,7 @@ def _relaxed(
     )
 
 
-def _link_by_link(
+def _fit_each_link(
     stack: _Stack, usable: Flags, stiffness: float | None, robust: bool
 ) -> tuple[Flags, float]:
     """Find which pairs the others of the same link confirm, and how stiff it all is.
@@ -267,7 +269,7 @@ def _link_by_link(
     """
     inlier, stiff = np.zeros(len(usable), np.bool_), []
     both = (stack.field[stack.links] >= 0).sum(axis=1)
-    for rows in _rows_of_links(stack.links, usable):
+    for rows in _rows_by_link(stack.links, usable):
         targets = (stack.ends[1] - stack.ends[0])[rows]
         meet = 0.5 * (stack.ends[0] + stack.ends[1])[rows]
         numbers, heights = shares_at(stack.grid, meet)
@@ -286,7 +288,9 @@ def _link_by_link(
     return inlier, float(np.median(stiff))
 
 
-def _meeting(stack: _Stack, values: Floats) -> tuple[Floats, tuple[Floats, Floats]]:
+def _meeting_points(
+    stack: _Stack, values: Floats
+) -> tuple[Floats, tuple[Floats, Floats]]:
     """Return where the points of each pair meet, and their displacements there."""
     meet = 0.5 * (stack.ends[0] + stack.ends[1])
     for _ in range(STEPS):
@@ -302,7 +306,7 @@ def _meeting(stack: _Stack, values: Floats) -> tuple[Floats, tuple[Floats, Float
     return meet, (moved[0], moved[1])
 
 
-def _solved(
+def _solve_fields(
     stack: _Stack,
     values: Floats,
     believed: Flags,
@@ -311,7 +315,7 @@ def _solved(
 ) -> tuple[FieldFit, Flags]:
     """Solve for all fields where points meet now."""
     rows = np.flatnonzero(believed)
-    meet, _ = _meeting(stack, values)
+    meet, _ = _meeting_points(stack, values)
     numbers, heights = shares_at(stack.grid, meet[rows])
     nodes = values.shape[1]
     fields = stack.field[stack.links[rows]]

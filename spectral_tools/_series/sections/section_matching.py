@@ -25,7 +25,7 @@ from ..._transforms.matrices import apply_transform
 __all__ = [
     "Section",
     "SectionLink",
-    "Task",
+    "SectionPair",
     "block_side",
     "make_section",
     "match_sections",
@@ -63,7 +63,7 @@ class Section:
         return shrinking(self.factor)
 
 
-class Task(NamedTuple):
+class SectionPair(NamedTuple):
     """Two sections to match: the reference and the moving one."""
 
     reference: Section
@@ -125,7 +125,9 @@ def _blocks(image: NDArray[Any], usable: Flags, factor: int) -> NDArray[np.float
     return np.where(share >= 0.5, mean, np.nan).astype(np.float32)
 
 
-def match_sections(wanted: Range, limit: float | None, task: Task) -> SectionLink:
+def match_sections(
+    wanted: Range, limit: float | None, task: SectionPair
+) -> SectionLink:
     """Find the pose of one section in another, and points that belong together.
 
     Parameters
@@ -157,7 +159,9 @@ def match_sections(wanted: Range, limit: float | None, task: Task) -> SectionLin
     )
 
 
-def _points(task: Task, pose: OrientationEstimate) -> tuple[Floats, Floats, Floats]:
+def _points(
+    task: SectionPair, pose: OrientationEstimate
+) -> tuple[Floats, Floats, Floats]:
     """Match windows of the reference in the moving section, turned by the pose.
 
     The pose is that of blocks; the points that are returned are those of pixels.
@@ -183,9 +187,9 @@ def _points(task: Task, pose: OrientationEstimate) -> tuple[Floats, Floats, Floa
     if found.sum() >= max(LEAST_WINDOWS, LEAST_SHARE * tried):
         first, missed = windows.points[found], windows.missed[found]
         # Windows that overlap share what they see.
-        covariance = _honest(windows) * (length / step) ** 2
+        covariance = _scatter_covariance(windows) * (length / step) ** 2
     else:
-        first, covariance = _from_pose(task.moving, pose)
+        first, covariance = _pose_points(task.moving, pose)
         missed = np.zeros_like(first)
     second = apply_transform(np.linalg.inv(pose.matrix), first - missed)
     out, back = (np.linalg.inv(each.shrunk()) for each in task)
@@ -197,7 +201,7 @@ def _points(task: Task, pose: OrientationEstimate) -> tuple[Floats, Floats, Floa
     )
 
 
-def _honest(windows: Windows) -> Floats:
+def _scatter_covariance(windows: Windows) -> Floats:
     """Return covariances of windows that know how far they scatter.
 
     Sections that follow each other show tissue that really differs. How far, the
@@ -221,7 +225,7 @@ def _honest(windows: Windows) -> Floats:
     return np.asarray(windows.covariance[found] + variance * np.eye(2))
 
 
-def _from_pose(moving: Section, pose: OrientationEstimate) -> tuple[Floats, Floats]:
+def _pose_points(moving: Section, pose: OrientationEstimate) -> tuple[Floats, Floats]:
     """Return four points that say what the pose says, about as surely."""
     half = (np.array(moving.pixels.shape) - 1) / 2
     arms = np.array([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)]) * half / 2

@@ -19,7 +19,7 @@ from ..._transforms.matrices import (
     translation,
 )
 
-__all__ = ["PlacedSections", "StackPoints", "hands_of", "place_sections"]
+__all__ = ["PlacedSections", "StackPoints", "mirrored_sections", "place_sections"]
 
 
 # A pair of sections is believed if this share of its points is.
@@ -51,7 +51,7 @@ class PlacedSections:
     outcome: NDArray[np.object_]
 
 
-def hands_of(
+def mirrored_sections(
     count: int, pairs: Ints, mirrored: Flags, weight: Floats, fixed: int | None
 ) -> Flags:
     """Tell which sections lie upside down, by the best links that join all.
@@ -103,8 +103,8 @@ def place_sections(
     flips = np.tile(np.eye(3), (count, 1, 1))
     flips[flipped, 1, 1] = -1
     flips[flipped, 1, 2] = 2 * centres[flipped, 1]
-    reference = _moved(flips, points.links[:, 0], points.reference)
-    moving = _moved(flips, points.links[:, 1], points.moving)
+    reference = _transformed(flips, points.links[:, 0], points.reference)
+    moving = _transformed(flips, points.links[:, 1], points.moving)
     # Upside down, columns change their sign.
     sign = np.where(flipped[points.links[:, 0]], -1.0, 1.0)
     covariance = points.covariance.copy()
@@ -117,7 +117,7 @@ def place_sections(
     inlier = np.zeros(len(points.links), np.bool_)
     for _ in range(ROUNDS if pairs else 0):
         kept = believed[points.pair]
-        matrices, inside = _solved(
+        matrices, inside = _solve_positions(
             points.links[kept],
             reference[kept],
             moving[kept],
@@ -135,7 +135,7 @@ def place_sections(
         believed &= share >= BELIEVED
     inlier &= believed[points.pair]
     group = connected_groups(points.links[inlier], count)
-    matrices = _anchored(matrices, group, centres, fixed) @ flips
+    matrices = _fix_gauge(matrices, group, centres, fixed) @ flips
     matched = np.zeros(count, np.bool_)
     matched[points.links[inlier]] = True
     outcome = np.empty(count, object)
@@ -144,7 +144,7 @@ def place_sections(
     outcome[matched] = Outcome.MATCHED
     if fixed is not None:
         matched[fixed] = True
-    matrices = _bridged(matrices, matched, group, centres)
+    matrices = _bridge_gaps(matrices, matched, group, centres)
     residuals = points_apart(matrices, points.links, points.reference, points.moving)
     return PlacedSections(
         matrices=matrices,
@@ -156,12 +156,12 @@ def place_sections(
     )
 
 
-def _moved(matrices: Floats, numbers: Ints, points: Floats) -> Floats:
+def _transformed(matrices: Floats, numbers: Ints, points: Floats) -> Floats:
     linear, shift = matrices[numbers, :2, :2], matrices[numbers, :2, 2]
     return np.asarray((linear @ points[:, :, np.newaxis])[:, :, 0] + shift)
 
 
-def _solved(
+def _solve_positions(
     links: Ints,
     reference: Floats,
     moving: Floats,
@@ -179,20 +179,20 @@ def _solved(
     if model == "rigid":
         return turned.matrices, turned.inlier
     group = connected_groups(links[turned.inlier], count)
-    upright = _anchored(turned.matrices, group, centres, fixed)
+    upright = _fix_gauge(turned.matrices, group, centres, fixed)
     # Covariances are those of the axes of the reference, which now are turned.
     axes = upright[links[:, 0], :2, :2]
     bent = solve_affine(
         links,
-        _moved(upright, links[:, 0], reference),
-        _moved(upright, links[:, 1], moving),
+        _transformed(upright, links[:, 0], reference),
+        _transformed(upright, links[:, 1], moving),
         covariance=axes @ covariance @ axes.transpose(0, 2, 1),
         **known,
     )
     return bent.matrices @ upright, bent.inlier
 
 
-def _anchored(
+def _fix_gauge(
     matrices: Floats, group: Ints, centres: Floats, fixed: int | None
 ) -> Floats:
     """Turn and shift each group as a whole to where it belongs.
@@ -211,13 +211,15 @@ def _anchored(
             # The mean linear part of sections that stretch is the identity already.
             mean = nearest_rotations(matrices[rows, :2, :2].sum(axis=0)[np.newaxis])[0]
             change[:2, :2] = mean.T
-            places = _moved(matrices[rows], np.arange(len(rows)), centres[rows])
+            places = _transformed(matrices[rows], np.arange(len(rows)), centres[rows])
             change[:2, 2] = middle - change[:2, :2] @ places.mean(axis=0)
         anchored[rows] = change @ matrices[rows]
     return anchored
 
 
-def _bridged(matrices: Floats, matched: Flags, group: Ints, centres: Floats) -> Floats:
+def _bridge_gaps(
+    matrices: Floats, matched: Flags, group: Ints, centres: Floats
+) -> Floats:
     """Let sections that nothing places follow from those before and behind."""
     bridged = matrices.copy()
     known = np.flatnonzero(matched)
@@ -230,11 +232,11 @@ def _bridged(matrices: Floats, matched: Flags, group: Ints, centres: Floats) -> 
         share = 0.0
         if len(ends) == 2:
             share = (section - ends[0]) / (ends[1] - ends[0])
-        bridged[section] = _between(matrices[ends], share, centres[section])
+        bridged[section] = _interpolate_pose(matrices[ends], share, centres[section])
     return bridged
 
 
-def _between(ends: Floats, share: float, centre: Floats) -> Floats:
+def _interpolate_pose(ends: Floats, share: float, centre: Floats) -> Floats:
     """Return the matrix at a share of the way from the first end to the last."""
     change = ends[-1, :2, :2] @ np.linalg.inv(ends[0, :2, :2])
     if np.linalg.det(change) < 0:

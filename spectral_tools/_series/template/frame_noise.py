@@ -12,7 +12,7 @@ from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import forward, frequencies
 from ..._spectral.ring_kernels import RING_MODES, RING_SHARE, ring_edges
 
-__all__ = ["LEAST", "Noise", "measure_noise", "radii", "ring_powers"]
+__all__ = ["LEAST", "Noise", "measure_noise", "radial_frequencies", "ring_powers"]
 
 
 # A Hann window blurs modes: of those in a plane about a third are independent.
@@ -31,12 +31,12 @@ class Noise:
     variance: float  # of a pixel
 
 
-def radii(shape: tuple[int, ...]) -> Floats:
+def radial_frequencies(shape: tuple[int, ...]) -> Floats:
     one, two, three = frequencies(shape)
     return np.sqrt(one[:, None, None] ** 2 + two[:, None] ** 2 + three**2)
 
 
-def _hann(shape: tuple[int, ...]) -> Volume:
+def _hann_window(shape: tuple[int, ...]) -> Volume:
     one, two, three = (
         np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 if n > 1 else np.ones(1)
         for n in shape
@@ -45,7 +45,7 @@ def _hann(shape: tuple[int, ...]) -> Volume:
     return (window / math.sqrt(float((window**2).mean()))).astype(np.float32)
 
 
-def _rings(shape: tuple[int, ...]) -> Floats:
+def _ring_edges(shape: tuple[int, ...]) -> Floats:
     long = [n for n in shape if n > 1]
     width = math.prod(long) ** (-1 / len(long))
     return ring_edges(np.array(shape), width, 0.5, RING_MODES, RING_SHARE)
@@ -59,10 +59,10 @@ def ring_powers(
     Where `gains` say by how much each mode of an image is too strong, it is divided.
     """
     shape = images[0].shape[1:]
-    edges = _rings(shape)
-    radius = radii(shape)
+    edges = _ring_edges(shape)
+    radius = radial_frequencies(shape)
     ring = np.searchsorted(edges, (radius**2).ravel()).clip(0, len(edges) - 1)
-    window = _hann(shape)
+    window = _hann_window(shape)
     total_power = np.zeros(radius.shape)
     for n, image in enumerate(images):
         for channel in image:

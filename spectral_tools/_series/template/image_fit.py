@@ -10,18 +10,19 @@ from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.compiled import compiled
 from ..._shared.fft import fast_shape, forward, inverse
-from .frame_noise import LEAST, Noise, radii, ring_powers
-from .image_fit_kernels import overlay_sums, slope_tables
+from .frame_noise import LEAST, Noise, radial_frequencies, ring_powers
+from .image_fit_kernels import product_sums, slope_tables
+from .mean_image import under_frame
 
 __all__ = [
-    "Overlay",
-    "OverlayFit",
-    "Rings",
-    "even_light",
-    "filter_picture",
-    "fit_overlay",
-    "lay_out",
-    "weigh_rings",
+    "FrameFit",
+    "ImageModel",
+    "RingWeights",
+    "equalize_light",
+    "filter_image",
+    "fit_frame",
+    "prepare_model",
+    "ring_weights",
 ]
 
 
@@ -86,7 +87,7 @@ def lay_frame(
 
 
 @compiled
-def level_sums(sums: Floats, active: Flags) -> tuple[Floats, Floats]:
+def remove_light(sums: Floats, active: Flags) -> tuple[Floats, Floats]:
     """Return sums of products of what no even slope explains, and these slopes.
 
     Light changes from frame to frame, and from one side to the other. The slopes are
@@ -142,7 +143,7 @@ def level_sums(sums: Floats, active: Flags) -> tuple[Floats, Floats]:
 
 
 @compiled
-def tell_step(
+def gauss_newton_step(
     sums: Floats, tables: Floats, box: Ints, active: Flags, scale: float
 ) -> tuple[bool, Floats, Floats]:
     """Return whether slopes tell a step along all axes, the step, and its variance.
@@ -203,7 +204,7 @@ def tell_step(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rings:
+class RingWeights:
     """What rings of frequencies tell of a picture and of the noise of frames."""
 
     radius: Floats  # in cycles per pixel
@@ -215,7 +216,7 @@ class Rings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Overlay:
+class ImageModel:
     """A picture, and the filtered one that tells how frames lie on it.
 
     Pixel k of the picture lies at ``k + origin`` of the reference, and bump
@@ -237,7 +238,7 @@ class Overlay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OverlayFit:
+class FrameFit:
     """How a frame lies on a picture."""
 
     shift: Floats
@@ -251,7 +252,7 @@ class OverlayFit:
     share: float  # of the frame, that counts
 
 
-def even_light(frame: Volume, fit: OverlayFit) -> Volume:
+def equalize_light(frame: Volume, fit: FrameFit) -> Volume:
     """Return a frame in the light of the picture that it was fitted to."""
     axes = [np.arange(n) - 0.5 * (n - 1) for n in frame.shape[1:]]
     result = np.empty_like(frame)
@@ -262,7 +263,7 @@ def even_light(frame: Volume, fit: OverlayFit) -> Volume:
     return result
 
 
-def lay_out(
+def prepare_model(
     pixels: Volume,
     known: Flags | None,
     origin: Ints,
@@ -271,7 +272,7 @@ def lay_out(
     typical: Floats,
     size: Ints,
     inside: bool = False,
-) -> Overlay:
+) -> ImageModel:
     """Prepare a picture that holds this `part` of the noise of a frame.
 
     The part under a frame at a `typical` shift tells its spectrum. Frames that the
@@ -280,7 +281,7 @@ def lay_out(
     seen, _ = under_frame(
         pixels, origin, np.rint(typical), (len(pixels), *size.tolist())
     )
-    rings = weigh_rings(seen, noise, part)
+    rings = ring_weights(seen, noise, part)
     radius, count, power, weight = rings.radius, rings.count, rings.power, rings.weight
     level, own, signal = rings.level, part * rings.level, rings.signal
     differ = level - own if inside else level + own
@@ -293,14 +294,14 @@ def lay_out(
     whole = float(np.mean([channel.var() for channel in seen]))
     clean = max(whole - part * noise.variance, 0.0)
     likeness = clean / math.sqrt(whole * (clean + noise.variance) + 1e-30)
-    filtered = filter_picture(pixels, rings)
-    plain, smooth = _bumps(pixels), _bumps(filtered)
+    filtered = filter_image(pixels, rings)
+    plain, smooth = _spline_coefficients(pixels), _spline_coefficients(filtered)
     flags = np.ones((1, 1, 1), np.float32)
     if known is not None and not known.all():
-        flags = _between(known)
+        flags = _known_cells(known)
     # Each mode has two numbers; in the channels they need not differ.
     ways = 2 * count / len(pixels)
-    return Overlay(
+    return ImageModel(
         modes=float((ways * power).sum() ** 2 / ((ways * power**2).sum() + 1e-30)),
         likeness=likeness,
         plain=plain,
@@ -320,14 +321,14 @@ def lay_out(
     )
 
 
-def weigh_rings(seen: Volume, noise: Noise, part: float) -> Rings:
+def ring_weights(seen: Volume, noise: Noise, part: float) -> RingWeights:
     """Weigh what a frame would see of a picture that holds a `part` of its noise."""
     radius, count, power = ring_powers([seen])
     level = np.maximum(noise.power, FAINT * float(np.mean([c.var() for c in seen])))
     own = part * level
     signal = power - own
     signal[signal < SHOWN * own * np.sqrt(1 / count + 1 / noise.count)] = 0
-    return Rings(
+    return RingWeights(
         radius=radius,
         count=count,
         power=power,
@@ -338,13 +339,15 @@ def weigh_rings(seen: Volume, noise: Noise, part: float) -> Rings:
     )
 
 
-def filter_picture(pixels: Volume, rings: Rings) -> Volume:
+def filter_image(pixels: Volume, rings: RingWeights) -> Volume:
     """Return a picture with the weights of its rings."""
     shape = pixels.shape[1:]
     pads = [(min(REACH, n - 1),) * 2 if n > 1 else (0, 0) for n in shape]
     wide = np.pad(pixels, [(0, 0), *pads], mode="reflect")
     size = fast_shape(wide.shape[1:])
-    factor = np.interp(radii(size), rings.radius, rings.weight).astype(np.float32)
+    factor = np.interp(radial_frequencies(size), rings.radius, rings.weight).astype(
+        np.float32
+    )
     inside = tuple(slice(a, a + n) for (a, _), n in zip(pads, shape, strict=True))
     result = np.empty_like(pixels)
     for channel, out in zip(wide, result, strict=True):
@@ -354,7 +357,7 @@ def filter_picture(pixels: Volume, rings: Rings) -> Volume:
     return result
 
 
-def _bumps(pixels: Volume) -> Volume:
+def _spline_coefficients(pixels: Volume) -> Volume:
     pads = [(MARGIN, MARGIN) if n > 1 else (0, 0) for n in pixels.shape[1:]]
     # A mirror may be needed more than once where an image is small.
     wide = np.pad(pixels, [(0, 0), *pads], mode="symmetric")
@@ -363,7 +366,7 @@ def _bumps(pixels: Volume) -> Volume:
     return wide
 
 
-def _between(known: Flags) -> Volume:
+def _known_cells(known: Flags) -> Volume:
     """Return where a picture is known at a bump and at the next ones."""
     inner = known.copy()
     for axis, n in enumerate(known.shape):
@@ -384,14 +387,14 @@ def _slope_tables(plain: Volume, filtered: Volume, known: Flags) -> Floats:
     return tables
 
 
-def fit_overlay(
-    overlay: Overlay,
+def fit_frame(
+    overlay: ImageModel,
     frame: Volume,
     start: Floats,
     *,
     weight: Volume | None = None,
     steps: int = 6,
-) -> OverlayFit | None:
+) -> FrameFit | None:
     """Find the shift of a frame near `start`; None if too little lies on the picture."""
     # Strategy: what a picture does not explain, F - a T(s) - b, must be unlike the
     # slopes of the filtered picture. That holds at the true shift wherever the
@@ -415,13 +418,13 @@ def fit_overlay(
         for one, plain, filtered in zip(
             frame, overlay.plain, overlay.filtered, strict=True
         ):
-            sums = overlay_sums(
+            sums = product_sums(
                 one, counts, plain, filtered, overlay.known, base, box, value, slope
             )
             if sums[0, 0] < LEAST * pixels:
                 return None
             total += float(sums[0, 0])
-            products, levels = level_sums(sums, active)
+            products, levels = remove_light(sums, active)
             table += products
             planes.append(levels)
         ff, pp, fp, fz, pz = table[:5].tolist()
@@ -429,7 +432,9 @@ def fit_overlay(
             return None
         gain = fz / pz
         scale = overlay.signal * total / len(frame) / covered
-        told, step, back = tell_step(table, overlay.tables, box + whole, active, scale)
+        told, step, back = gauss_newton_step(
+            table, overlay.tables, box + whole, active, scale
+        )
         if not told:
             return None
         longest = float(np.abs(step).max())
@@ -441,7 +446,7 @@ def fit_overlay(
         if LEFT * longest < SHORT + SHORT_SIGMAS * sigma:
             break
     correlation = fp / math.sqrt(max(ff * pp, 1e-30))
-    return OverlayFit(
+    return FrameFit(
         shift=shift,
         covariance=covariance,
         correlation=min(max(correlation, -1.0), 1.0),

@@ -7,7 +7,8 @@ from ..._shared.compiled import compiled
 
 __all__ = [
     "SUMS",
-    "overlay_sums",
+    "product_sums",
+    "shrink_pixels",
     "slope_tables",
 ]
 
@@ -20,7 +21,7 @@ SUMS = (9, 11)
 
 
 @compiled
-def overlay_sums(
+def product_sums(
     frame: Volume,
     weight: Volume,
     plain: Volume,

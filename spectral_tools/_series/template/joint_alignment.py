@@ -9,19 +9,19 @@ from ..._matching.phase_correlate import BELIEVED, ShiftEstimate, no_match
 from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.results import Outcome
 from .frame_noise import Noise, measure_noise
-from .image_fit import Overlay, OverlayFit, even_light, fit_overlay, lay_out
+from .image_fit import FrameFit, ImageModel, equalize_light, fit_frame, prepare_model
 from .mean_image import MeanCanvas
-from .template_fit import ALIKE, ASTRAY, match_frame, prepare_picture
-from .template_search import Bounds
+from .template_fit import ALIKE, ASTRAY, match_frame, prepare_reference
+from .template_search import Bounds, no_match
 
 __all__ = [
     "SETTLED",
     "SETTLED_SIGMAS",
-    "Sample",
-    "believed",
-    "mean_of",
-    "no_sample",
-    "settle_template",
+    "JointAlignment",
+    "align_jointly",
+    "is_matched",
+    "mean_canvas",
+    "no_alignment",
 ]
 
 
@@ -39,7 +39,7 @@ EVEN, TOLD = 0.02, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sample:
+class JointAlignment:
     """Some frames that were matched to each other."""
 
     frames: list[Volume]
@@ -49,7 +49,7 @@ class Sample:
     alone: bool = False  # whether frames were weighed one by one
 
 
-def believed(estimate: ShiftEstimate) -> bool:
+def is_matched(estimate: ShiftEstimate) -> bool:
     """Return whether a shift is more than chance."""
     return (
         estimate.outcome in (Outcome.MATCHED, Outcome.AMBIGUOUS)
@@ -57,16 +57,16 @@ def believed(estimate: ShiftEstimate) -> bool:
     )
 
 
-def _matched(estimates: list[ShiftEstimate]) -> list[int]:
-    return [n for n, each in enumerate(estimates) if believed(each)]
+def _matched_numbers(estimates: list[ShiftEstimate]) -> list[int]:
+    return [n for n, each in enumerate(estimates) if is_matched(each)]
 
 
-def settle_template(
+def align_jointly(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     bounds: Bounds,
     known: Flags | None = None,
-) -> Sample:
+) -> JointAlignment:
     """Fit each frame to the mean of all, until nothing moves."""
     # Strategy: where all frames agree best with their mean, none has a reason to move.
     # A frame is part of that mean; where it lies now its own part is the same, noise
@@ -75,36 +75,34 @@ def settle_template(
     weight = None if known is None else known.astype(np.float32)
     canvas, noise, quiet = None, None, False
     for turn in range(PASSES):
-        there = _matched(estimates)
+        there = _matched_numbers(estimates)
         if len(there) < 2:
-            return no_sample(plain, estimates)
-        canvas = mean_of(frames, estimates, there, known)
+            return no_alignment(plain, estimates)
+        canvas = mean_canvas(frames, estimates, there, known)
         if not quiet or noise is None:
-            new = _noise_of(frames, estimates, canvas, known)
+            new = _residual_noise(frames, estimates, canvas, known)
             quiet = noise is not None and new.variance > (1 - QUIET) * noise.variance
             noise = new
-        overlay = _overlay_of(frames, estimates, canvas, noise, inside=True)
+        overlay = _mean_model(frames, estimates, canvas, noise, inside=True)
         fits = {
-            n: fit_overlay(
-                overlay, frames[n], estimates[n].shift, weight=weight, steps=1
-            )
+            n: fit_frame(overlay, frames[n], estimates[n].shift, weight=weight, steps=1)
             for n in there
         }
-        moved = _take_steps(estimates, fits)
-        if _even_frames(frames, fits, known):
+        moved = _apply_steps(estimates, fits)
+        if _equalize_light(frames, fits, known):
             moved += 1
         if turn < TRIED:
             least = ALIKE * overlay.likeness
             odd = [n for n in there if estimates[n].correlation < least]
             odd = odd if 2 * len(odd) < len(there) else []
-            moved += _try_again(frames, estimates, canvas, noise, bounds, known, odd)
+            moved += _rematch(frames, estimates, canvas, noise, bounds, known, odd)
         if moved < 1 and quiet:
             break
-    return Sample(frames=plain, estimates=estimates, canvas=canvas, noise=noise)
+    return JointAlignment(frames=plain, estimates=estimates, canvas=canvas, noise=noise)
 
 
-def _even_frames(
-    frames: list[Volume], fits: dict[int, OverlayFit | None], known: Flags | None
+def _equalize_light(
+    frames: list[Volume], fits: dict[int, FrameFit | None], known: Flags | None
 ) -> bool:
     """Bring frames to one light, in place, if it changes between them."""
     there = {n: fit for n, fit in fits.items() if fit is not None}
@@ -117,25 +115,27 @@ def _even_frames(
     told = np.abs(gains / common - 1) * sure
     gains = np.where(told > TOLD, gains / common, 1.0)
     middle = np.mean([fit.light for fit in there.values()], axis=0)
-    spread = [np.abs(fit.light - middle) @ _reach(frames[0]) for fit in there.values()]
+    spread = [
+        np.abs(fit.light - middle) @ _half_sides(frames[0]) for fit in there.values()
+    ]
     far = max(float(np.max(each)) for each in spread)
     if far < EVEN and np.abs(gains - 1).max() < EVEN:
         return False
     for (n, fit), gain in zip(there.items(), gains.tolist(), strict=True):
         lit = replace(fit, gain=gain, light=fit.light - middle)
-        frames[n] = even_light(frames[n], lit)
+        frames[n] = equalize_light(frames[n], lit)
         if known is not None:
             frames[n] = np.where(known, frames[n], np.float32(0))
     return True
 
 
-def _reach(frame: Volume) -> Floats:
+def _half_sides(frame: Volume) -> Floats:
     """Return how far from its middle a frame reaches, after a 1."""
     return np.r_[1.0, 0.5 * np.array(frame.shape[1:])]
 
 
-def _take_steps(
-    estimates: list[ShiftEstimate], fits: dict[int, OverlayFit | None]
+def _apply_steps(
+    estimates: list[ShiftEstimate], fits: dict[int, FrameFit | None]
 ) -> float:
     """Move frames to where they fit, in place; return the longest step over what matters.
 
@@ -162,7 +162,7 @@ def _take_steps(
     return moved
 
 
-def _try_again(
+def _rematch(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     canvas: MeanCanvas,
@@ -179,16 +179,16 @@ def _try_again(
     lost = [
         n
         for n, each in enumerate(estimates)
-        if not believed(each) and each.outcome != Outcome.NO_TEXTURE
+        if not is_matched(each) and each.outcome != Outcome.NO_TEXTURE
     ]
     if not lost and not odd:
         return 0
     for n in odd:
         canvas.add(frames[n], estimates[n].shift, known, sign=-1)
-    overlay = _overlay_of(frames, estimates, canvas, noise, inside=False)
-    there = [n for n in _matched(estimates) if n not in odd]
+    overlay = _mean_model(frames, estimates, canvas, noise, inside=False)
+    there = [n for n in _matched_numbers(estimates) if n not in odd]
     shifts = np.array([estimates[n].shift for n in there])
-    picture = prepare_picture(
+    picture = prepare_reference(
         *canvas.mean(), frames[(lost + odd)[0]], bounds, overlay,
         centres=shifts if bounds.drifts else None,
     )  # fmt: skip
@@ -198,24 +198,26 @@ def _try_again(
         found, old = match_frame(picture, frames[n], known, near), estimates[n]
         if n in odd:
             moved = (np.abs(found.shift - old.shift) > ASTRAY).any()
-            if not (believed(found) and moved and found.correlation > old.correlation):
+            if not (
+                is_matched(found) and moved and found.correlation > old.correlation
+            ):
                 continue
         estimates[n] = found
-        changed += believed(found)
+        changed += is_matched(found)
     if not changed:
         for n in odd:
             canvas.add(frames[n], estimates[n].shift, known)
     return changed
 
 
-def _noise_of(
+def _residual_noise(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     canvas: MeanCanvas,
     known: Flags | None,
 ) -> Noise:
     """Return what the mean does not explain of some of its frames."""
-    there = _matched(estimates)
+    there = _matched_numbers(estimates)
     rows = np.unique(np.linspace(0, len(there) - 1, LISTENED).round().astype(int))
     some = [there[row] for row in rows]
     shifts = np.array([estimates[n].shift for n in some])
@@ -226,39 +228,41 @@ def _noise_of(
     )
 
 
-def _overlay_of(
+def _mean_model(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     canvas: MeanCanvas,
     noise: Noise,
     *,
     inside: bool,
-) -> Overlay:
+) -> ImageModel:
     """Prepare the mean of frames for these frames, or for others."""
-    there = _matched(estimates)
+    there = _matched_numbers(estimates)
     shifts = np.array([estimates[n].shift for n in there])
     # What a frame shows alone cannot tell where it lies.
     pixels, known, origin = canvas.mean(2 if inside else 1)
     share = float(np.mean([canvas.share_at(shift) for shift in shifts]))
     middle = np.abs(shifts - np.median(shifts, axis=0)).max(axis=1).argmin()
     size = np.array(frames[0].shape[1:])
-    return lay_out(
+    return prepare_model(
         pixels, known, origin, noise, share, shifts[middle], size, inside=inside
     )
 
 
-def no_sample(frames: list[Volume], estimates: list[ShiftEstimate]) -> Sample:
+def no_alignment(
+    frames: list[Volume], estimates: list[ShiftEstimate]
+) -> JointAlignment:
     """Return the outcome of frames that do not match; one alone matches nothing."""
     lost = no_match(3, Outcome.NOT_FOUND)
-    return Sample(
+    return JointAlignment(
         frames=frames,
-        estimates=[lost if believed(each) else each for each in estimates],
+        estimates=[lost if is_matched(each) else each for each in estimates],
         canvas=None,
         noise=None,
     )
 
 
-def mean_of(
+def mean_canvas(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     there: list[int],

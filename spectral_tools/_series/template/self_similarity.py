@@ -11,12 +11,12 @@ from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, inverse
 from ..._shared.results import Outcome
 from ..._spectral.peaks import local_maxima
-from .frame_noise import Noise, radii
-from .image_fit import Rings, filter_picture, weigh_rings
-from .mean_image import MeanCanvas
+from .frame_noise import Noise, radial_frequencies
+from .image_fit import RingWeights, filter_image, ring_weights
+from .mean_image import MeanCanvas, under_frame
 from .template_search import Bounds
 
-__all__ = ["Lookalikes", "admit", "find_lookalikes"]
+__all__ = ["ShiftAmbiguity", "find_ambiguity", "flag_ambiguity"]
 
 
 # Another place counts from so many pixels on; along an edge so many are tried.
@@ -41,7 +41,7 @@ HILLS, FINE, RED, FAR = 64.0, 0.25, 0.5, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Smooth:
+class CoarseScene:
     """What a scene of few hills is told by, in grey values squared."""
 
     power: float  # of the scene
@@ -50,17 +50,17 @@ class Smooth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Lookalikes:
+class ShiftAmbiguity:
     """Whether frames at a place may as well lie elsewhere."""
 
     place: Floats  # (3,) the shift of these frames
     found: bool
     spread: Floats  # (3, 3) variance that it adds to a shift, where nothing bounds it
-    smooth: Smooth | None  # where the scene has few hills
+    smooth: CoarseScene | None  # where the scene has few hills
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scene:
+class SimilarityScene:
     """A picture and the filtered one, and what frames see of it at a place."""
 
     pixels: Volume
@@ -75,7 +75,9 @@ class Scene:
     scatter: float  # how much that varies, by frame
 
 
-def admit(estimate: ShiftEstimate, places: list[Lookalikes]) -> ShiftEstimate:
+def flag_ambiguity(
+    estimate: ShiftEstimate, places: list[ShiftAmbiguity]
+) -> ShiftEstimate:
     """Return an estimate that says if its frame may as well lie elsewhere."""
     if not places:
         return estimate
@@ -83,7 +85,7 @@ def admit(estimate: ShiftEstimate, places: list[Lookalikes]) -> ShiftEstimate:
     near = places[int(np.argmin(away))]
     if estimate.outcome not in (Outcome.MATCHED, Outcome.AMBIGUOUS):
         return estimate
-    added = 0.0 if near.smooth is None else _misplaced(estimate, near.smooth)
+    added = 0.0 if near.smooth is None else _misfit_variance(estimate, near.smooth)
     covariance = estimate.covariance + near.spread
     active = np.diag(covariance) > 0
     covariance[active, active] += added
@@ -92,7 +94,7 @@ def admit(estimate: ShiftEstimate, places: list[Lookalikes]) -> ShiftEstimate:
     return replace(estimate, outcome=outcome, covariance=covariance)
 
 
-def _misplaced(estimate: ShiftEstimate, smooth: Smooth) -> float:
+def _misfit_variance(estimate: ShiftEstimate, smooth: CoarseScene) -> float:
     """Return the variance of a shift that explains what a scene of few hills does not.
 
     A frame that lies wrong differs by hills, and noise does not; so may a frame that
@@ -103,7 +105,9 @@ def _misplaced(estimate: ShiftEstimate, smooth: Smooth) -> float:
     return rest / smooth.slope if rest > RED * smooth.white else 0.0
 
 
-def _smooth(seen: Volume, rings: Rings, noise: Noise, part: float) -> Smooth | None:
+def _coarse_scene(
+    seen: Volume, rings: RingWeights, noise: Noise, part: float
+) -> CoarseScene | None:
     """Return what tells a smooth scene; None if it shows enough to be told by it."""
     count, power = rings.count, rings.power
     modes = 2 * float((count * power).sum() ** 2 / ((count * power**2).sum() + 1e-30))
@@ -112,10 +116,10 @@ def _smooth(seen: Volume, rings: Rings, noise: Noise, part: float) -> Smooth | N
     if modes > HILLS or not slope > 0:
         return None
     white = (1 + part) * float(np.median(noise.power[rings.radius > FINE]))
-    return Smooth(power=float(seen.var()), slope=float(slope), white=white)
+    return CoarseScene(power=float(seen.var()), slope=float(slope), white=white)
 
 
-def find_lookalikes(
+def find_ambiguity(
     picture: tuple[Volume, Flags | None, Ints],
     noise: Noise,
     canvas: MeanCanvas | None,
@@ -123,7 +127,7 @@ def find_lookalikes(
     shape: tuple[int, ...],
     bounds: Bounds,
     part: float = 1.0,
-) -> Lookalikes:
+) -> ShiftAmbiguity:
     """Tell whether a frame at a place could be taken for one elsewhere within bounds.
 
     The picture comes with where it is known and its origin. It is the mean on a canvas of
@@ -137,16 +141,16 @@ def find_lookalikes(
     place = np.rint(place)
     seen, inside = under_frame(pixels, origin, place, shape)
     part = part if canvas is None else min(canvas.share_at(place), 1.0)
-    rings = weigh_rings(seen, noise, part)
+    rings = ring_weights(seen, noise, part)
     # What a frame of noise is told by, at each mode, in units of that.
-    grid = radii(shape[1:])
+    grid = radial_frequencies(shape[1:])
     noisy = np.interp(grid, rings.radius, rings.weight * rings.level)
     hidden, scatter = float(noisy.mean()), float(np.square(noisy).mean())
     total = math.prod(shape)
     there = np.ones(pixels.shape[1:], np.float32) if known is None else known
-    scene = Scene(
+    scene = SimilarityScene(
         pixels=pixels,
-        filtered=filter_picture(pixels, rings),
+        filtered=filter_image(pixels, rings),
         there=there.astype(np.float32)[None],
         origin=origin,
         place=place,
@@ -156,11 +160,11 @@ def find_lookalikes(
         hidden=hidden,
         scatter=math.sqrt(2 * total * scatter),
     )
-    nothing = Lookalikes(
+    nothing = ShiftAmbiguity(
         place=place,
         found=False,
         spread=np.zeros((3, 3)),
-        smooth=_smooth(seen, rings, noise, part),
+        smooth=_coarse_scene(seen, rings, noise, part),
     )
     reach = bounds.high - bounds.low
     far = np.minimum(reach, np.array(shape[1:]) // 2)
@@ -170,33 +174,33 @@ def find_lookalikes(
         or not rings.weight.any()
     ):
         return nothing
-    for step in _candidates(scene, far):
+    for step in _candidate_steps(scene, far):
         where, surplus = _told_apart(scene, step)
         if surplus > 0 or np.abs(where).max() < APART:
             continue
         # Where it is no better in between, nothing tells how far.
         endless = all(_alike_at(scene, part * where) for part in BETWEEN)
-        spread = _unbounded(where, bounds.high) if endless else nothing.spread
+        spread = _unbounded_variance(where, bounds.high) if endless else nothing.spread
         return replace(nothing, found=True, spread=spread)
     return nothing
 
 
-def _alike_at(scene: Scene, step: Floats) -> bool:
+def _alike_at(scene: SimilarityScene, step: Floats) -> bool:
     """Return whether the picture is like itself a step on, or a little beside that."""
     way = step / np.linalg.norm(step)
     where, surplus = _told_apart(scene, step, np.eye(3) - np.outer(way, way))
     # Noise of few pixels agrees less well here than at the best place along the way.
-    return surplus < _doubt(scene, where)
+    return surplus < _evidence_needed(scene, where)
 
 
-def _share(scene: Scene, place: Floats) -> float:
+def _noise_share(scene: SimilarityScene, place: Floats) -> float:
     """Return the share of the noise of a frame that a picture holds under a frame."""
     return (
         scene.part if scene.canvas is None else min(scene.canvas.share_at(place), 1.0)
     )
 
 
-def _seen(scene: Scene, place: Floats) -> tuple[Volume, Volume, Flags]:
+def _scene_under(scene: SimilarityScene, place: Floats) -> tuple[Volume, Volume, Flags]:
     """Return the picture, the filtered one, and where it is known, under a frame."""
     plain, there = under_frame(scene.pixels, scene.origin, place, scene.shape)
     filtered, _ = under_frame(scene.filtered, scene.origin, place, scene.shape)
@@ -207,9 +211,9 @@ def _seen(scene: Scene, place: Floats) -> tuple[Volume, Volume, Flags]:
     return plain, filtered, there
 
 
-def _candidates(scene: Scene, far: Ints) -> list[Floats]:
+def _candidate_steps(scene: SimilarityScene, far: Ints) -> list[Floats]:
     """Return whole steps at which the picture looks like itself, best first."""
-    plain, filtered, there = _seen(scene, scene.place)
+    plain, filtered, there = _scene_under(scene, scene.place)
     sizes = np.array(scene.shape[1:])
     shape = fast_shape(tuple((sizes + far).tolist()))
     ends = [(0, m - n) for m, n in zip(shape, sizes, strict=True)]
@@ -228,7 +232,7 @@ def _candidates(scene: Scene, far: Ints) -> list[Floats]:
     count = inverse(marks * np.conj(marks), shape)[box]
     told = inverse(unlike, shape)[box] / np.maximum(count, 1)
     # By pixel of a frame, of what is no noise.
-    hidden = scene.hidden * _share(scene, scene.place)
+    hidden = scene.hidden * _noise_share(scene, scene.place)
     whole = max(level - hidden, 1e-30)
     alike = (1 - (told - hidden) / whole).astype(np.float32)
     where, height = local_maxima(np.ascontiguousarray(alike), ALIKE)
@@ -237,14 +241,19 @@ def _candidates(scene: Scene, far: Ints) -> list[Floats]:
     # A step and its opposite are one.
     apart &= (steps @ np.array([1e6, 1e3, 1.0])) > 0
     order = np.argsort(-height[apart], kind="stable")[:MOST]
-    best = [*_along(scene, plain, filtered, far), *steps[apart][order].astype(float)]
+    best = [
+        *_along_edge(scene, plain, filtered, far),
+        *steps[apart][order].astype(float),
+    ]
     marked = [tuple(np.rint(step).astype(int) + far) for step in best]
     return [step for step, lag in zip(best, marked, strict=True) if alike[lag] > ALIKE]
 
 
-def _along(scene: Scene, plain: Volume, filtered: Volume, far: Ints) -> list[Floats]:
+def _along_edge(
+    scene: SimilarityScene, plain: Volume, filtered: Volume, far: Ints
+) -> list[Floats]:
     """Return steps along the direction in which the picture changes least."""
-    tensor = _tensor(plain, filtered)
+    tensor = _structure_tensor(plain, filtered)
     active = np.flatnonzero(np.array(scene.shape[1:]) > 1)
     way = np.zeros(3)
     way[active] = np.linalg.eigh(tensor[np.ix_(active, active)])[1][:, 0]
@@ -253,7 +262,7 @@ def _along(scene: Scene, plain: Volume, filtered: Volume, far: Ints) -> list[Flo
     return [long * way] if long > APART else []
 
 
-def _tensor(plain: Volume, filtered: Volume) -> Floats:
+def _structure_tensor(plain: Volume, filtered: Volume) -> Floats:
     """Return the mean products of the slopes of two pictures."""
     tensor = np.zeros((3, 3))
     axes = [axis for axis, n in enumerate(plain.shape[1:]) if n > 1]
@@ -266,18 +275,18 @@ def _tensor(plain: Volume, filtered: Volume) -> Floats:
 
 
 def _told_apart(
-    scene: Scene, step: Floats, ways: Floats | None = None
+    scene: SimilarityScene, step: Floats, ways: Floats | None = None
 ) -> tuple[Floats, float]:
     """Return the step, near one, at which a picture is most like itself.
 
     Its surplus comes with it: how much more than what has to be tells it apart. Only
     some `ways` are gone if a projection on them is given.
     """
-    plain, filtered, here = _seen(scene, scene.place)
+    plain, filtered, here = _scene_under(scene, scene.place)
     axes = [axis for axis, n in enumerate(scene.shape[1:]) if n > 1]
     best = step, math.inf
     for _ in range(STEPS + 1):
-        one, two, there = _seen(scene, scene.place + step)
+        one, two, there = _scene_under(scene, scene.place + step)
         there &= here
         if not there.any():
             break
@@ -287,28 +296,31 @@ def _told_apart(
         )
         a[:, ~there] = 0
         told = float((a * b).sum(dtype=float)) / (2 * there.sum())
-        surplus = math.prod(scene.shape[1:]) * told - _doubt(scene, step)
+        surplus = math.prod(scene.shape[1:]) * told - _evidence_needed(scene, step)
         if surplus < best[1]:
             best = step, surplus
         slopes = {i: np.gradient(two, axis=i + 1) for i in axes}
         push = np.zeros(3)
         for i in axes:
             push[i] = float((slopes[i] * a).sum(dtype=float)) / there.sum()
-        back = np.linalg.pinv(_tensor(one, two), rcond=SLIGHT, hermitian=True) @ push
+        back = (
+            np.linalg.pinv(_structure_tensor(one, two), rcond=SLIGHT, hermitian=True)
+            @ push
+        )
         back = back if ways is None else ways @ back
         step = step - back / max(1.0, float(np.abs(back).max()))
     return best
 
 
-def _doubt(scene: Scene, step: Floats) -> float:
+def _evidence_needed(scene: SimilarityScene, step: Floats) -> float:
     """Return how much has to tell a picture from itself moved by a step."""
-    ends = _share(scene, scene.place), _share(scene, scene.place + step)
+    ends = _noise_share(scene, scene.place), _noise_share(scene, scene.place + step)
     part = sum(ends) / 2
     noise = part * scene.hidden * math.prod(scene.shape)
     return TOLD + SWAYED * part * scene.scatter + (1 + HIDDEN) * noise
 
 
-def _unbounded(step: Floats, far: Ints) -> Floats:
+def _unbounded_variance(step: Floats, far: Ints) -> Floats:
     """Return the variance of a shift that is anything up to so `far` along a way."""
     way = step / np.linalg.norm(step)
     long = np.min(np.maximum(far, 1)[way != 0] / np.abs(way[way != 0]))

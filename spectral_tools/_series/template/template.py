@@ -12,11 +12,11 @@ from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fftfreq, forward, inverse, rfftfreq
 from ..._shared.results import Outcome
 from .frame_noise import Noise, measure_noise, ring_powers
-from .image_fit import lay_out
-from .joint_alignment import Sample, believed, no_sample, settle_template
-from .mean_image import MeanCanvas
-from .template_fit import match_frame, prepare_picture
-from .template_search import Bounds, shrink_factor, shrink_frame
+from .image_fit import prepare_model
+from .joint_alignment import JointAlignment, align_jointly, is_matched, no_alignment
+from .mean_image import MeanCanvas, slide_frame
+from .template_fit import match_frame, prepare_reference
+from .template_search import Bounds, no_match, shrink_factor, shrink_frame
 
 __all__ = ["find_pattern", "grow_template"]
 
@@ -45,7 +45,7 @@ FEW, SPLIT = 16, 8
 COARSE, RED = 0.25, 1.5
 
 
-def unexplained(frames: list[Volume], shifts: Floats) -> float:
+def residual_power(frames: list[Volume], shifts: Floats) -> float:
     """Return the power that a scene at given shifts does not explain."""
     canvas = MeanCanvas(frames[0].shape)
     for frame, shift in zip(frames, shifts, strict=True):
@@ -53,7 +53,7 @@ def unexplained(frames: list[Volume], shifts: Floats) -> float:
     pixels, _, origin = canvas.mean()
     powers = []
     for frame, shift in zip(frames, shifts, strict=True):
-        scene = _seen(pixels, origin, shift, frame.shape)
+        scene = _scene_under(pixels, origin, shift, frame.shape)
         powers.append(math.inf if scene is None else np.square(frame - scene).mean())
     return float(np.mean(powers))
 
@@ -71,7 +71,7 @@ def split_pattern(
     steps = SPLITS if pattern is None else FINER
     if pattern is None:
         pattern = np.mean(frames, axis=0)
-    boost = _boost(frames[0].shape[1:], shifts)
+    boost = _step_gain(frames[0].shape[1:], shifts)
     rest, last = math.inf, pattern
     for _ in range(steps):
         canvas = MeanCanvas(frames[0].shape)
@@ -80,7 +80,7 @@ def split_pattern(
         pixels, _, origin = canvas.mean()
         left = []
         for frame, shift in zip(frames, shifts, strict=True):
-            scene = _seen(pixels, origin, shift, frame.shape)
+            scene = _scene_under(pixels, origin, shift, frame.shape)
             if scene is None:
                 return math.inf, pattern
             left.append(frame - scene - pattern)
@@ -96,7 +96,7 @@ def split_pattern(
     return rest, pattern
 
 
-def _boost(shape: tuple[int, ...], shifts: Floats) -> NDArray[np.float32]:
+def _step_gain(shape: tuple[int, ...], shifts: Floats) -> NDArray[np.float32]:
     """Return how much further than a step the pattern lies, for each frequency."""
     turns = np.zeros((*shape[:-1], shape[-1] // 2 + 1), np.complex128)
     axes = [fftfreq(n) for n in shape[:-1]] + [rfftfreq(shape[-1])]
@@ -110,7 +110,7 @@ def _boost(shape: tuple[int, ...], shifts: Floats) -> NDArray[np.float32]:
     return (1 / np.maximum(1 - steady, 1 / BOOST)).astype(np.float32)
 
 
-def _seen(
+def _scene_under(
     pixels: Volume, origin: Ints, shift: Floats, shape: tuple[int, ...]
 ) -> Volume | None:
     """Return what a frame at a shift would see of a picture."""
@@ -132,7 +132,7 @@ def _seen(
 
 def grow_template(
     frames: list[Volume], bounds: Bounds, known: Flags | None = None
-) -> Sample:
+) -> JointAlignment:
     """Match frames to each other, from one on, until their mean is settled.
 
     `known` tells which pixels of all frames count.
@@ -141,29 +141,29 @@ def grow_template(
     useful = [n for n, frame in enumerate(frames) if _has_texture(frame)]
     nothing = [no_match(3, Outcome.NO_TEXTURE) for _ in frames]
     if len(useful) < 2:
-        return no_sample(frames, nothing)
+        return no_alignment(frames, nothing)
     best: list[ShiftEstimate | None] = []
     for start in (len(useful) // 2, 0, len(useful) - 1):
-        found = _follow([frames[n] for n in useful], start, bounds, known)
-        if _count(found) > _count(best):
+        found = _match_successively([frames[n] for n in useful], start, bounds, known)
+        if _count_matched(found) > _count_matched(best):
             best = found
-        if _count(best) > FOLLOWERS * len(useful):
+        if _count_matched(best) > FOLLOWERS * len(useful):
             break
     estimates = nothing
     for n, estimate in zip(useful, best, strict=True):
         estimates[n] = no_match(3, Outcome.NOT_FOUND) if estimate is None else estimate
-    return settle_template(frames, estimates, bounds, known)
+    return align_jointly(frames, estimates, bounds, known)
 
 
 def _has_texture(frame: Volume) -> bool:
     return float(np.ptp(frame)) > 0
 
 
-def _count(estimates: list[ShiftEstimate | None]) -> int:
-    return sum(each is not None and believed(each) for each in estimates)
+def _count_matched(estimates: list[ShiftEstimate | None]) -> int:
+    return sum(each is not None and is_matched(each) for each in estimates)
 
 
-def _follow(
+def _match_successively(
     frames: list[Volume], start: int, bounds: Bounds, mask: Flags | None
 ) -> list[ShiftEstimate | None]:
     """Match each frame to the mean of those before it, beginning with one.
@@ -192,14 +192,14 @@ def _follow(
             overlay = None
             if noise is not None:
                 size = np.array(small[n].shape[1:])
-                overlay = lay_out(
+                overlay = prepare_model(
                     pixels, known, origin, noise, 1 / count, np.rint(last), size
                 )
-            picture = prepare_picture(
+            picture = prepare_reference(
                 pixels, known, origin, small[n], limits, overlay, centres=last[None]
             )
             found = match_frame(picture, small[n], mask, last)
-            if believed(found):
+            if is_matched(found):
                 if noise is None:
                     noise = measure_noise(
                         [small[n]], found.shift[None], (pixels, origin), -1.0
@@ -214,16 +214,16 @@ def _follow(
 
 def find_pattern(
     frames: list[Volume],
-    sample: Sample,
+    sample: JointAlignment,
     bounds: Bounds,
     known: Flags | None = None,
-) -> tuple[Volume | None, Sample, bool]:
+) -> tuple[Volume | None, JointAlignment, bool]:
     """Return what stays in place while the scene moves, and the matches without it.
 
     With them comes whether frames are too few to tell one from the other.
     """
-    pattern, sample, doubtful = _first_pattern(frames, sample, bounds, known)
-    there = [n for n, each in enumerate(sample.estimates) if believed(each)]
+    pattern, sample, doubtful = _initial_pattern(frames, sample, bounds, known)
+    there = [n for n, each in enumerate(sample.estimates) if is_matched(each)]
     if pattern is None or len(there) < 4:
         return pattern, sample, doubtful
     # Strategy: shifts tell the pattern, and the pattern tells the shifts, which comes
@@ -233,7 +233,7 @@ def find_pattern(
     for _ in range(ROUNDS):
         _, pattern = split_pattern([frames[n] for n in there], shifts, pattern)
         free = [frame - pattern for frame in frames]
-        sample = settle_template(free, sample.estimates, bounds, known)
+        sample = align_jointly(free, sample.estimates, bounds, known)
         found = np.array([sample.estimates[n].shift for n in there])
         step = found - shifts
         step -= step.mean(axis=0)
@@ -248,18 +248,18 @@ def find_pattern(
     return pattern, sample, doubtful
 
 
-def _first_pattern(
+def _initial_pattern(
     frames: list[Volume],
-    sample: Sample,
+    sample: JointAlignment,
     bounds: Bounds,
     known: Flags | None,
-) -> tuple[Volume | None, Sample, bool]:
+) -> tuple[Volume | None, JointAlignment, bool]:
     """Return a pattern if it explains more than the noise that it would fit.
 
     A pattern of the camera can pin shifts to zero, and then the mean of all
     frames may be the only way out of there. A few frames tell.
     """
-    good = [n for n, each in enumerate(sample.estimates) if believed(each)]
+    good = [n for n, each in enumerate(sample.estimates) if is_matched(each)]
     rows = np.unique(np.linspace(0, max(len(good) - 1, 0), FEW).astype(int))
     few = [good[n] for n in rows if n < len(good)]
     if len(few) < 2:
@@ -268,19 +268,24 @@ def _first_pattern(
     held = np.array([sample.estimates[n].shift for n in few])
     pinned = np.ptp(held, axis=0).max() <= PINNED
     if len(few) < 4:
-        doubtful = pinned and _structured(frames, good)
+        doubtful = pinned and _differs_coarsely(frames, good)
         if doubtful:
-            doubtful = _moves(_freed(frames, pictures, good, bounds, known))
+            doubtful = _is_moving(
+                _align_residuals(frames, pictures, good, bounds, known)
+            )
         return None, sample, doubtful
-    plain, (rest, pattern) = unexplained(pictures, held), split_pattern(pictures, held)
+    plain, (rest, pattern) = (
+        residual_power(pictures, held),
+        split_pattern(pictures, held),
+    )
     # One image more explains this much of noise.
     share = 1 - 2 / len(few)
     if not pinned and rest >= share * plain:
         return None, sample, False
-    other = _freed(frames, pictures, good, bounds, known)
-    there = [n for n, each in enumerate(other.estimates) if believed(each)]
+    other = _align_residuals(frames, pictures, good, bounds, known)
+    there = [n for n, each in enumerate(other.estimates) if is_matched(each)]
     moved = np.array([other.estimates[n].shift for n in there])
-    if len(there) > FOLLOWERS * len(few) and _moves(other):
+    if len(there) > FOLLOWERS * len(few) and _is_moving(other):
         kept = [pictures[n] for n in there]
         freed, without = split_pattern(kept, moved)
         if freed < share * min(rest, plain):
@@ -288,25 +293,27 @@ def _first_pattern(
             return without, grow_template(free, bounds, known), len(few) < SPLIT
     if rest < share * plain:
         free = [frame - pattern for frame in frames]
-        settled = settle_template(free, sample.estimates, bounds, known)
+        settled = align_jointly(free, sample.estimates, bounds, known)
         return pattern, settled, len(few) < SPLIT
-    doubtful = len(few) < SPLIT and _moves(other) and _structured(frames, good)
+    doubtful = (
+        len(few) < SPLIT and _is_moving(other) and _differs_coarsely(frames, good)
+    )
     return None, sample, doubtful
 
 
-def _freed(
+def _align_residuals(
     frames: list[Volume],
     few: list[Volume],
     good: list[int],
     bounds: Bounds,
     known: Flags | None,
-) -> Sample:
+) -> JointAlignment:
     """Match a few frames by what they show beside the mean of all that are good."""
     mean = np.mean([frames[n] for n in good], axis=0)
     return grow_template([picture - mean for picture in few], bounds, known)
 
 
-def _structured(frames: list[Volume], good: list[int]) -> bool:
+def _differs_coarsely(frames: list[Volume], good: list[int]) -> bool:
     """Return whether frames differ by more than noise, which has no coarse detail."""
     mean = np.mean([frames[n] for n in good], axis=0)
     radius, count, power = ring_powers([frames[n] - mean for n in good])
@@ -318,7 +325,7 @@ def _structured(frames: list[Volume], good: list[int]) -> bool:
     return rough > RED * float(np.median(power[~coarse]))
 
 
-def _moves(sample: Sample) -> bool:
+def _is_moving(sample: JointAlignment) -> bool:
     """Return whether frames that are believed lie apart."""
-    moved = [each.shift for each in sample.estimates if believed(each)]
+    moved = [each.shift for each in sample.estimates if is_matched(each)]
     return len(moved) > 1 and bool(np.ptp(moved, axis=0).max() > PINNED)

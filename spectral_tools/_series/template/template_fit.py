@@ -17,12 +17,13 @@ from ..._matching.shift_fit import fit_shift
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.results import Outcome
 from .frame_noise import measure_noise
-from .image_fit import Overlay, OverlayFit, fit_overlay, lay_out
+from .image_fit import FrameFit, ImageModel, fit_frame, prepare_model
 from .template_search import (
     Bounds,
-    Template,
+    SearchTemplate,
     known_core,
-    make_probe,
+    no_match,
+    prepare_search,
     search_template,
     shrink_factor,
 )
@@ -30,14 +31,14 @@ from .template_search import (
 __all__ = [
     "ALIKE",
     "ASTRAY",
-    "Picture",
-    "far_apart",
-    "fit_alone",
-    "fit_picture",
-    "fit_shared",
+    "Reference",
+    "fit_common_weights",
+    "fit_own_weights",
+    "fit_shared_spectrum",
     "match_frame",
     "match_masked",
-    "prepare_picture",
+    "prepare_reference",
+    "search_centres",
 ]
 
 
@@ -59,7 +60,7 @@ RIVALS, TOLD = 4, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Picture:
+class Reference:
     """A picture, prepared for frames.
 
     Pixel k of the picture lies at ``k + origin`` of the reference, and pixel k of a
@@ -71,40 +72,40 @@ class Picture:
     origin: Ints  # (3,)
     core: tuple[slice, ...]  # of the picture, where all of it is known
     bounds: Bounds  # lowest and highest shift from the centre of a search
-    searches: list[Template]
-    overlay: Overlay | None  # None if it is made of the frame itself
+    searches: list[SearchTemplate]
+    overlay: ImageModel | None  # None if it is made of the frame itself
     alone: bool = False  # whether each frame is weighed by what it shares with it
 
 
-def prepare_picture(
+def prepare_reference(
     pixels: Volume,
     known: Flags | None,
     origin: Ints,
     typical: Volume,
     bounds: Bounds,
-    overlay: Overlay | None = None,
+    overlay: ImageModel | None = None,
     *,
     centres: Floats | None = None,
-) -> Picture:
+) -> Reference:
     """Prepare a picture for frames like a `typical` one that lie near some shifts."""
     some = np.zeros((1, 3)) if centres is None else centres
     factor = shrink_factor(typical.shape[1:])
     there = np.ones(pixels.shape[1:], np.bool_) if known is None else known
-    return Picture(
+    return Reference(
         pixels=pixels,
         known=there,
         origin=origin,
         core=known_core(there),
         bounds=bounds,
         searches=[
-            make_probe(pixels, origin, typical, bounds, np.rint(centre), factor)
-            for centre in far_apart(some, typical.shape[1:])
+            prepare_search(pixels, origin, typical, bounds, np.rint(centre), factor)
+            for centre in search_centres(some, typical.shape[1:])
         ],
         overlay=overlay,
     )
 
 
-def far_apart(shifts: Floats, size: tuple[int, ...]) -> list[Floats]:
+def search_centres(shifts: Floats, size: tuple[int, ...]) -> list[Floats]:
     """Return those of some shifts that a frame of a size needs a search for each."""
     chosen: list[Floats] = []
     for shift in shifts:
@@ -114,7 +115,7 @@ def far_apart(shifts: Floats, size: tuple[int, ...]) -> list[Floats]:
 
 
 def match_frame(
-    picture: Picture,
+    picture: Reference,
     frame: Volume,
     known: Flags | None = None,
     guess: Floats | None = None,
@@ -124,37 +125,39 @@ def match_frame(
     if guess is not None and len(picture.searches) > 1:
         away = [float(np.abs(each.centre - guess).max()) for each in picture.searches]
         search = picture.searches[int(np.argmin(away))]
-    found = _find(picture, search, frame, known)
+    found = _search(picture, search, frame, known)
     if found.outcome == Outcome.NO_TEXTURE:
         return found
     if found.false_alarm < BELIEVED:
-        alone = fit_alone(picture, frame, found, known) if picture.alone else None
+        alone = fit_own_weights(picture, frame, found, known) if picture.alone else None
         return found if alone is None else alone
     near = [found.shift] if guess is None else [found.shift, guess]
-    return _rescue(picture, frame, known, near) or found
+    return _match_near(picture, frame, known, near) or found
 
 
-def _find(
-    picture: Picture, search: Template, frame: Volume, known: Flags | None
+def _search(
+    picture: Reference, search: SearchTemplate, frame: Volume, known: Flags | None
 ) -> ShiftEstimate:
     """Search a picture, quickly and then in every way."""
     if known is not None and not known.all() and len(frame) == 1:
-        return _look_again(picture, search, frame, known, None)
+        return _search_exactly(picture, search, frame, known, None)
     found = search_template(search, frame)
     if found is None:
         return no_match(3, Outcome.NO_TEXTURE)
     estimate, certain = found, False
     if found.outcome != Outcome.NOT_FOUND:
-        estimate, certain = fit_picture(picture, frame, found, search.factor, known)
+        estimate, certain = fit_common_weights(
+            picture, frame, found, search.factor, known
+        )
     if certain:
         return estimate
     if len(frame) > 1:
-        return _look_by_channel(picture, search, frame, estimate)
-    return _look_again(picture, search, frame, known, estimate)
+        return _search_by_channel(picture, search, frame, estimate)
+    return _search_exactly(picture, search, frame, known, estimate)
 
 
-def _rescue(
-    picture: Picture, frame: Volume, known: Flags | None, near: list[Floats]
+def _match_near(
+    picture: Reference, frame: Volume, known: Flags | None, near: list[Floats]
 ) -> ShiftEstimate | None:
     """Return the match near one of few shifts, if chance makes none as good.
 
@@ -165,7 +168,7 @@ def _rescue(
     lost = no_match(3, Outcome.MATCHED)
     for shift in near:
         start = replace(lost, shift=shift)
-        found, _ = fit_picture(picture, frame, start, 2, known)
+        found, _ = fit_common_weights(picture, frame, start, 2, known)
         if found is start or not picture.overlay:
             continue
         square = found.correlation**2
@@ -178,8 +181,8 @@ def _rescue(
     return None
 
 
-def fit_picture(
-    picture: Picture,
+def fit_common_weights(
+    picture: Reference,
     frame: Volume,
     start: ShiftEstimate,
     factor: int = 1,
@@ -188,15 +191,15 @@ def fit_picture(
     """Refine a shift, and say whether that leaves no doubt."""
     overlay = picture.overlay
     if overlay is None:
-        overlay = _own_overlay(picture, frame, start.shift)
+        overlay = _pair_model(picture, frame, start.shift)
     weight = None if known is None else known.astype(np.float32)
-    fit = fit_overlay(overlay, frame, start.shift, weight=weight)
+    fit = fit_frame(overlay, frame, start.shift, weight=weight)
     if picture.overlay is None and fit is not None:
         sigma = np.sqrt(np.diag(fit.covariance))
         if (np.abs(fit.shift - start.shift) > AWAY * sigma).any():
             # From a wrong place, what noise there is was seen too large.
-            overlay = _own_overlay(picture, frame, fit.shift)
-            fit = fit_overlay(overlay, frame, fit.shift, weight=weight)
+            overlay = _pair_model(picture, frame, fit.shift)
+            fit = fit_frame(overlay, frame, fit.shift, weight=weight)
     if fit is None or not fit.significance > 0 or not fit.correlation > 0:
         return start, False
     if (np.abs(fit.shift - start.shift) > ASTRAY * max(factor, 1)).any():
@@ -213,16 +216,16 @@ def fit_picture(
     rivals = start.alternatives[1:]
     if start.outcome == Outcome.AMBIGUOUS and len(rivals):
         power = overlay.modes * estimate.overlap / 2
-        if _is_best(overlay, frame, fit, rivals, power, weight):
+        if _likelier_than_rivals(overlay, frame, fit, rivals, power, weight):
             estimate = replace(estimate, outcome=Outcome.MATCHED)
     certain = start.false_alarm < CERTAIN and fit.significance > COHERENT
     return estimate, certain and fit.correlation > ALIKE * overlay.likeness
 
 
-def _is_best(
-    overlay: Overlay,
+def _likelier_than_rivals(
+    overlay: ImageModel,
     frame: Volume,
-    fit: OverlayFit,
+    fit: FrameFit,
     rivals: Floats,
     power: float,
     weight: Volume | None,
@@ -234,7 +237,7 @@ def _is_best(
     """
     rest = max(1 - fit.correlation**2, 1e-30)
     for rival in rivals:
-        other = fit_overlay(overlay, frame, rival, weight=weight)
+        other = fit_frame(overlay, frame, rival, weight=weight)
         if other is None:
             return False
         if np.abs(other.shift - fit.shift).max() < ASTRAY:
@@ -245,15 +248,15 @@ def _is_best(
     return True
 
 
-def fit_alone(
-    picture: Picture, frame: Volume, start: ShiftEstimate, known: Flags | None = None
+def fit_own_weights(
+    picture: Reference, frame: Volume, start: ShiftEstimate, known: Flags | None = None
 ) -> ShiftEstimate | None:
     """Fit a frame to a prepared picture with weights of its own."""
     place = picture.pixels, picture.known, picture.origin, picture.core
-    return fit_shared(place, frame, start, known)
+    return fit_shared_spectrum(place, frame, start, known)
 
 
-def fit_shared(
+def fit_shared_spectrum(
     place: tuple[Volume, Flags, Ints, tuple[slice, ...]],
     frame: Volume,
     start: ShiftEstimate,
@@ -285,12 +288,12 @@ def fit_shared(
     )
 
 
-def _own_overlay(picture: Picture, frame: Volume, shift: Floats) -> Overlay:
+def _pair_model(picture: Reference, frame: Volume, shift: Floats) -> ImageModel:
     """Return what a single frame, as noisy as the picture, tells."""
     pair = (picture.pixels, picture.origin)
     noise = measure_noise([frame], shift[None], pair, -1.0)
     size = np.array(frame.shape[1:])
-    return lay_out(
+    return prepare_model(
         picture.pixels, picture.known, picture.origin, noise, 1.0, shift, size
     )
 
@@ -300,9 +303,9 @@ def _overlap(size: Ints, shift: Floats) -> float:
     return float(common.prod() / size.prod())
 
 
-def _look_again(
-    picture: Picture,
-    search: Template,
+def _search_exactly(
+    picture: Reference,
+    search: SearchTemplate,
     frame: Volume,
     known: Flags | None,
     first: ShiftEstimate | None,
@@ -322,7 +325,7 @@ def _look_again(
         alternatives=found.alternatives + search.centre,
     )
     if found.outcome in (Outcome.MATCHED, Outcome.AMBIGUOUS):
-        found, _ = fit_picture(picture, frame, found, 1, known)
+        found, _ = fit_common_weights(picture, frame, found, 1, known)
     if first is None:
         return found
     if found.outcome == Outcome.NO_TEXTURE:
@@ -333,8 +336,8 @@ def _look_again(
     return first if sure and first.false_alarm <= found.false_alarm else found
 
 
-def _look_by_channel(
-    picture: Picture, search: Template, frame: Volume, first: ShiftEstimate
+def _search_by_channel(
+    picture: Reference, search: SearchTemplate, frame: Volume, first: ShiftEstimate
 ) -> ShiftEstimate:
     """Search every shift of each channel, and fit all channels at the best one."""
     part = picture.core
@@ -353,7 +356,7 @@ def _look_by_channel(
     if best.outcome != Outcome.MATCHED or alarm >= first.false_alarm:
         return first
     start = replace(best, shift=best.shift + search.centre, false_alarm=alarm)
-    return fit_picture(picture, frame, start)[0]
+    return fit_common_weights(picture, frame, start)[0]
 
 
 def match_masked(

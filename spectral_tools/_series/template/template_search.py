@@ -22,9 +22,10 @@ from ..._spectral.tapers import edge_taper, taper_block, taper_width
 
 __all__ = [
     "Bounds",
-    "Template",
+    "SearchTemplate",
     "known_core",
-    "make_probe",
+    "no_match",
+    "prepare_search",
     "search_template",
     "shrink_factor",
     "shrink_frame",
@@ -50,7 +51,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Template:
+class SearchTemplate:
     """What a search of a picture needs.
 
     Frames are made smaller by `factor`; they may have channels that move together.
@@ -78,14 +79,14 @@ def shrink_frame(frame: Volume, factor: int) -> Volume:
     return block_means(frame, (1, 1, factor, factor)).astype(np.float32, copy=False)
 
 
-def make_probe(
+def prepare_search(
     pixels: Volume,
     origin: Ints,
     typical: Volume,
     bounds: Bounds,
     centre: Ints,
     factor: int = 1,
-) -> Template:
+) -> SearchTemplate:
     """Prepare a picture for the search of frames like a `typical` one around a shift.
 
     Pixel k of the picture lies at ``k + origin`` of the reference.
@@ -95,7 +96,7 @@ def make_probe(
     small = shrink_frame(typical, factor)
     size = np.array(small.shape[1:])
     shape = fast_shape(tuple(size.tolist()))
-    template = Template(
+    template = SearchTemplate(
         factor=factor,
         centre=centre,
         size=size,
@@ -121,7 +122,7 @@ def make_probe(
             out[to] = channel[part]
     freqs, ends = frequencies(shape), tuple(size.tolist())
     for channel, frame in zip(shrink_frame(middle, factor), small, strict=True):
-        one, two = (_tapered(template, image) for image in (channel, frame))
+        one, two = (_tapered_spectrum(template, image) for image in (channel, frame))
         rings, gain, limit = ring_gains([one, two], shape, (ends, ends))
         whiten_modes(one, *freqs, rings, gain[0], limit[0])
         whiten_modes(one, *freqs, rings, gain[1], np.full(len(rings), 1e30))
@@ -134,20 +135,22 @@ def _frame_tapers(size: Ints) -> Tapers:
     return first, second, third
 
 
-def _tapered(template: Template, volume: Volume) -> NDArray[np.complex64]:
+def _tapered_spectrum(
+    template: SearchTemplate, volume: Volume
+) -> NDArray[np.complex64]:
     """Return the transform of a small frame that fades at its ends."""
     canvas = np.zeros(template.shape, np.float32)
     taper_block(volume, np.zeros(3, np.intp), template.size, *template.tapers, canvas)
     return forward(canvas)
 
 
-def search_template(template: Template, frame: Volume) -> ShiftEstimate | None:
+def search_template(template: SearchTemplate, frame: Volume) -> ShiftEstimate | None:
     """Return the best of the allowed shifts of a circular correlation."""
     small = shrink_frame(frame, template.factor)
     # This is the correlation turned round: a spectrum less needs to be conjugated.
-    product = template.probes[0] * _tapered(template, small[0])
+    product = template.probes[0] * _tapered_spectrum(template, small[0])
     for probe, channel in zip(template.probes[1:], small[1:], strict=True):
-        product += probe * _tapered(template, channel)
+        product += probe * _tapered_spectrum(template, channel)
     surface = inverse(product, template.shape)
     lags, height = list_peaks(surface, 2.0, periodic=True)
     if not len(height) and not (surface.any() and np.isfinite(surface).all()):

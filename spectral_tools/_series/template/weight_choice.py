@@ -9,13 +9,25 @@ from ..._matching.phase_correlate import ShiftEstimate
 from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from .frame_noise import Noise, measure_noise
-from .image_fit import lay_out
-from .joint_alignment import SETTLED, SETTLED_SIGMAS, Sample, believed, mean_of
-from .mean_image import MeanCanvas
-from .template_fit import Picture, fit_alone, fit_picture, fit_shared, match_frame
+from .image_fit import prepare_model
+from .joint_alignment import (
+    SETTLED,
+    SETTLED_SIGMAS,
+    JointAlignment,
+    is_matched,
+    mean_canvas,
+)
+from .mean_image import MeanCanvas, under_frame
+from .template_fit import (
+    Reference,
+    fit_common_weights,
+    fit_own_weights,
+    fit_shared_spectrum,
+    match_frame,
+)
 from .template_search import known_core
 
-__all__ = ["listen", "settle_alone"]
+__all__ = ["calibrate_reference", "choose_weights"]
 
 
 # Each frame is fitted with weights of its own, in so many passes.
@@ -40,7 +52,9 @@ MADE_OF = 0.1
 NOISIEST, FAINT, STRAYED = 100.0, 0.1, 3.0
 
 
-def settle_alone(sample: Sample, known: Flags | None = None) -> Sample:
+def choose_weights(
+    sample: JointAlignment, known: Flags | None = None
+) -> JointAlignment:
     """Fit each frame again to the mean of the others, with weights of its own.
 
     Weights common to all frames are the best where frames differ by noise alone, and
@@ -48,24 +62,24 @@ def settle_alone(sample: Sample, known: Flags | None = None) -> Sample:
     which frequencies it shares with the rest. Of few frames the mean leaves too little
     to tell their noise by.
     """
-    frames, there = sample.frames, _matched(sample.estimates)
+    frames, there = sample.frames, _matched_numbers(sample.estimates)
     if sample.canvas is None or len(frames[0]) > 1 or len(there) < 2:
         return sample
     few = len(there) < FEW
     if not few and not _told_apart(sample, sample.canvas, there, known):
         return sample
-    canvas = mean_of(frames, sample.estimates, there, known)
-    estimates = _settle(frames, sample.estimates, canvas, known)
+    canvas = mean_canvas(frames, sample.estimates, there, known)
+    estimates = _align_own_weights(frames, sample.estimates, canvas, known)
     before = [sample.estimates[n] for n in there]
     if few:
-        apart = _apart(before, [estimates[n] for n in there])
+        apart = _normalized_differences(before, [estimates[n] for n in there])
         if not (np.abs(apart) > DOUBTED).any():
             return sample
     return replace(sample, estimates=estimates, canvas=canvas, alone=True)
 
 
 def _told_apart(
-    sample: Sample, canvas: MeanCanvas, there: list[int], known: Flags | None
+    sample: JointAlignment, canvas: MeanCanvas, there: list[int], known: Flags | None
 ) -> bool:
     """Return whether some frames are known better by weights of their own."""
     rows = np.unique(np.linspace(0, len(there) - 1, HEARD).round().astype(int))
@@ -75,16 +89,18 @@ def _told_apart(
         sums, counts = canvas.sums.copy(), canvas.counts.copy()
         canvas.add(frame, start.shift, known, sign=-1)
         before.append(start)
-        after.append(_from_others(canvas, frame, start, len(there), known))
+        after.append(_fit_to_others(canvas, frame, start, len(there), known))
         canvas.sums, canvas.counts = sums, counts
-    return _better(before, after)
+    return _own_weights_better(before, after)
 
 
-def _matched(estimates: list[ShiftEstimate]) -> list[int]:
-    return [n for n, each in enumerate(estimates) if believed(each)]
+def _matched_numbers(estimates: list[ShiftEstimate]) -> list[int]:
+    return [n for n, each in enumerate(estimates) if is_matched(each)]
 
 
-def _better(before: list[ShiftEstimate], after: list[ShiftEstimate | None]) -> bool:
+def _own_weights_better(
+    before: list[ShiftEstimate], after: list[ShiftEstimate | None]
+) -> bool:
     """Return whether fits that stand alone are known to be better."""
     ratios = [
         math.inf if two is None else float(np.trace(two.covariance))
@@ -94,13 +110,15 @@ def _better(before: list[ShiftEstimate], after: list[ShiftEstimate | None]) -> b
     ratio = np.median(ratios)
     if ratio < SHARPER:
         return True
-    apart = _apart(before, after)
+    apart = _normalized_differences(before, after)
     free = (len(apart) - 1) * int(apart.any(axis=0).sum())
     limit = SWAYED if ratio < LOOSER else FAR
     return bool((apart**2).sum() > limit**2 * free)
 
 
-def _apart(one: list[ShiftEstimate], two: list[ShiftEstimate | None]) -> Floats:
+def _normalized_differences(
+    one: list[ShiftEstimate], two: list[ShiftEstimate | None]
+) -> Floats:
     """Return by how much answers differ, in standard deviations; none if no two do."""
     pairs = [(a, b) for a, b in zip(one, two, strict=True) if b is not None]
     if not pairs:
@@ -111,20 +129,20 @@ def _apart(one: list[ShiftEstimate], two: list[ShiftEstimate | None]) -> Floats:
     return np.where(errors > 0, step / np.sqrt(np.maximum(errors, 1e-30)), 0.0)
 
 
-def _settle(
+def _align_own_weights(
     frames: list[Volume],
     estimates: list[ShiftEstimate],
     canvas: MeanCanvas,
     known: Flags | None,
 ) -> list[ShiftEstimate]:
     """Fit each frame to the mean of the others, one by one, until nothing moves."""
-    estimates, there = list(estimates), _matched(estimates)
+    estimates, there = list(estimates), _matched_numbers(estimates)
     for _ in range(PASSES):
         moved = 0.0
         for n in there:
             start = estimates[n]
             canvas.add(frames[n], start.shift, known, sign=-1)
-            found = _from_others(canvas, frames[n], start, len(there), known) or start
+            found = _fit_to_others(canvas, frames[n], start, len(there), known) or start
             canvas.add(frames[n], found.shift, known)
             sigma = math.sqrt(float(np.diag(found.covariance).max()))
             long = float(np.abs(found.shift - start.shift).max())
@@ -135,7 +153,7 @@ def _settle(
     return estimates
 
 
-def _from_others(
+def _fit_to_others(
     canvas: MeanCanvas,
     frame: Volume,
     start: ShiftEstimate,
@@ -145,7 +163,9 @@ def _from_others(
     """Fit a frame to the mean of the others; None where nothing is coherent."""
     pixels, seen, origin = canvas.mean()
     seen = np.ones(pixels.shape[1:], np.bool_) if seen is None else seen
-    found = fit_shared((pixels, seen, origin, known_core(seen)), frame, start, known)
+    found = fit_shared_spectrum(
+        (pixels, seen, origin, known_core(seen)), frame, start, known
+    )
     if found is None:
         return None
     # The others hold a frame less than the mean of all.
@@ -153,9 +173,9 @@ def _from_others(
     return replace(found, covariance=part**2 * found.covariance)
 
 
-def listen(
-    picture: Picture, frames: list[tuple[Volume, Flags | None]]
-) -> tuple[Picture, bool, Noise | None, float]:
+def calibrate_reference(
+    picture: Reference, frames: list[tuple[Volume, Flags | None]]
+) -> tuple[Reference, bool, Noise | None, float]:
     """Measure how some frames differ from a picture that is not made of them.
 
     Frames come with where they count. Returns the picture, prepared for frames like
@@ -164,7 +184,7 @@ def listen(
     """
     rows = np.unique(np.linspace(0, len(frames) - 1, HEARD).round().astype(int))
     some = [(*frames[n], match_frame(picture, *frames[n])) for n in rows]
-    some = [each for each in some if believed(each[2])]
+    some = [each for each in some if is_matched(each[2])]
     if not some:
         return picture, False, None, 1.0
     # A frame that the picture was made of tells nothing of its noise.
@@ -176,22 +196,22 @@ def listen(
     masks = [known for _, known, _ in some if known is not None]
     mask = np.logical_and.reduce(masks) if masks else None
     place = picture.pixels, picture.origin
-    part = _noisier(volumes, shifts, place, mask)
+    part = _noise_ratio(volumes, shifts, place, mask)
     noise = measure_noise(volumes, shifts, place, -part, mask)
     size = np.array(volumes[0].shape[1:])
-    overlay = lay_out(
+    overlay = prepare_model(
         picture.pixels, picture.known, picture.origin, noise, part, shifts[0], size
     )
     picture = replace(picture, overlay=overlay)
     before, after = [], []
     for frame, known, found in some:
-        before.append(fit_picture(picture, frame, found, 2, known)[0])
-        after.append(fit_alone(picture, frame, found, known))
-    strayed = bool((np.abs(_apart(before, after)) > STRAYED).any())
-    return picture, strayed or _better(before, after), noise, part
+        before.append(fit_common_weights(picture, frame, found, 2, known)[0])
+        after.append(fit_own_weights(picture, frame, found, known))
+    strayed = bool((np.abs(_normalized_differences(before, after)) > STRAYED).any())
+    return picture, strayed or _own_weights_better(before, after), noise, part
 
 
-def _noisier(
+def _noise_ratio(
     frames: list[Volume],
     shifts: Floats,
     place: tuple[Volume, Ints],
@@ -208,17 +228,17 @@ def _noisier(
     with_picture, own, pictures = [], [], []
     for frame, shift in zip(frames, shifts, strict=True):
         seen, there = under_frame(*place, shift, frame.shape)
-        with_picture.append(_common(frame, seen, there, known))
-        own.append(_common(frame, frame, there, known))
+        with_picture.append(_covariance(frame, seen, there, known))
+        own.append(_covariance(frame, frame, there, known))
         whole, there = under_frame(*place, np.rint(shift), frame.shape)
-        pictures.append(_common(whole, whole, there, known))
+        pictures.append(_covariance(whole, whole, there, known))
     scenes = []
     for i in range(len(frames)):
         for j in range(i):
             seen, there = under_frame(
                 frames[j], origin, shifts[i] - shifts[j], frames[i].shape
             )
-            both = _common(frames[i], seen, there, known)
+            both = _covariance(frames[i], seen, there, known)
             if both > 0:
                 scenes.append(with_picture[i] * with_picture[j] / both)
     if not scenes or not min(with_picture) > 0 or not np.median(scenes) > 0:
@@ -232,7 +252,7 @@ def _noisier(
     return min(max(of_picture, 0.0) / max(noise, 1e-3 * scene), NOISIEST)
 
 
-def _common(one: Volume, two: Volume, there: Flags, known: Flags | None) -> float:
+def _covariance(one: Volume, two: Volume, there: Flags, known: Flags | None) -> float:
     """Return the covariance of two volumes where both are known."""
     mask = there if known is None else there & known
     if not mask.any():
