@@ -12,29 +12,31 @@ from numpy.typing import ArrayLike, NDArray
 from .._matching.phase_correlate import ShiftEstimate
 from .._shared.arrays import Floats
 from .._shared.checks import check_positive
-from .._shared.compiled import compiled
 from .._shared.results import Outcome, result
 from .._shared.workers import Workers, check_workers
-from .arguments import SeriesInputs, check_series
-from .frame_links import match_along_links, match_to_template
-from .frame_matching import PlaneGroup, SeriesModel, estimate_model, normalized_volume
+from .frame_links import match_along_links
+from .frame_matching import SeriesModel, estimate_model, match_to_template
+from .frames import PlaneGroup, SeriesInputs, check_series, normalized_volume
 from .template.joint_alignment import SETTLED, is_matched
 from .template.mean_image import MeanCanvas
 
 __all__ = ["SeriesAlignment", "align_series", "complete_walk"]
 
 
-# A frame that is known exactly, such as the reference, has this variance here.
+# Variance of a frame that is known exactly, in squared pixels
+# (test_walk_follows_exact_neighbours_linearly).
 EXACT = 1e-12
-# Without any idea how far frames move, a step may be this long, in pixels.
+# Length of a step where nothing tells how far frames move, in pixels
+# (test_series_without_any_content_is_not_believed).
 STEP = 1.0
 
 
-@compiled
 def smooth_walk(
     seen: Floats, precision: Floats, variance: float
 ) -> tuple[Floats, Floats]:
-    """Return the most probable walk, and its covariance at each step.
+    """Return the most probable random walk, and its covariance at each step.
+
+    The two-filter smoother of Fraser and Potter (1969, :doi:`10.1109/TAC.1969.1099196`).
 
     Parameters
     ----------
@@ -47,35 +49,19 @@ def smooth_walk(
     """
     # Strategy: what comes from before and what comes from behind are sent along the
     # walk as a precision and its product with a mean; zero is no knowledge.
-    n, ndim = seen.shape
-    whole = np.eye(ndim)
-    matrix = np.zeros((2, n, ndim, ndim))
-    vector = np.zeros((2, n, ndim))
-    for way in range(2):
-        for k in range(1, n):
-            here, last = (k, k - 1) if way == 0 else (n - 1 - k, n - k)
-            told = precision[last] + matrix[way, last]
-            value = vector[way, last].copy()
-            for i in range(ndim):
-                for j in range(ndim):
-                    value[i] += precision[last, i, j] * seen[last, j]
-            damp = np.linalg.inv(whole + variance * told)
-            for i in range(ndim):
-                for j in range(ndim):
-                    vector[way, here, i] += damp[i, j] * value[j]
-                    for m in range(ndim):
-                        matrix[way, here, i, j] += damp[i, m] * told[m, j]
-    walk = np.zeros_like(seen)
-    covariance = np.zeros_like(precision)
-    for k in range(n):
-        covariance[k] = np.linalg.inv(precision[k] + matrix[0, k] + matrix[1, k])
-        for i in range(ndim):
-            for j in range(ndim):
-                value_j = vector[0, k, j] + vector[1, k, j]
-                for m in range(ndim):
-                    value_j += precision[k, j, m] * seen[k, m]
-                walk[k, i] += covariance[k, i, j] * value_j
-    return walk, covariance
+    matrix, vector = precision.copy(), np.einsum("kij,kj->ki", precision, seen)
+    total, moments = matrix.copy(), vector.copy()
+    whole = np.eye(seen.shape[1])
+    for way in (range(len(seen)), range(len(seen) - 1, -1, -1)):
+        past, mean = np.zeros_like(whole), np.zeros(len(whole))
+        for k in way:
+            total[k] += past
+            moments[k] += mean
+            past, mean = past + matrix[k], mean + vector[k]
+            damp = np.linalg.inv(whole + variance * past)
+            past, mean = damp @ past, damp @ mean
+    covariance = np.linalg.inv(total)
+    return np.einsum("kij,kj->ki", covariance, moments), covariance
 
 
 def complete_walk(
@@ -265,7 +251,7 @@ def align_series(
     check_workers(workers)
     given = check_series(frames, reference, reach, max_shift, planes, valid, pattern)
 
-    learned = [
+    models = [
         estimate_model(
             given.sample,
             group,
@@ -276,11 +262,11 @@ def align_series(
         for number, group in enumerate(given.groups)
     ]
     if given.reach is None:
-        found = match_to_template(given, learned, workers, progress)
+        found = match_to_template(given, models, workers, progress)
     else:
-        found = match_along_links(given, learned, workers)
-    walks = [_group_shifts(given, estimates, step_sigma) for estimates in found]
-    return _gather(given, learned, walks)
+        found = match_along_links(given, models, workers)
+    shifts = [_group_shifts(given, estimates, step_sigma) for estimates in found]
+    return _gather(given, models, shifts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .._sampling.subpixel_moves import SLACK, move_frame, room_for
 from .._shared.arrays import Floats, Image
 from .._shared.checks import as_coordinates, as_finite, as_shape, image_dtype
-from .._shared.workers import Workers, check_workers, spread
+from .._shared.workers import Workers, check_workers
 from .frames import Frames, as_groups, frames_of
 
 __all__ = ["apply_shifts", "common_area", "make_template"]
@@ -21,7 +20,6 @@ __all__ = ["apply_shifts", "common_area", "make_template"]
 
 ORDERS = (0, 1, 3, 5)
 BORDERS = ("constant", "nearest", "mirror", "wrap")
-CHUNK, BATCH = 16, 32
 
 
 def apply_shifts(
@@ -114,32 +112,30 @@ def apply_shifts(
     image_dtype(kept, "dtype")
     _check_fill(fill_value, kept)
     check_workers(workers)
-    result = out
+    count = len(moves.each)
+    shape, result = (count, *series.shape), out
     if result is None:
-        result = np.empty((len(moves), *series.shape), kept)
-    elif tuple(result.shape) != (len(moves), *series.shape):
-        message = f"`out` must have shape {(len(moves), *series.shape)}; got {tuple(result.shape)}."
+        result = np.empty(shape, kept)
+    elif tuple(result.shape) != shape:
+        message = f"`out` must have shape {shape}; got {tuple(result.shape)}."
         raise ValueError(message)
     elif _overlaps_partly(frames, out):
         # No frame may be written over before it is read.
         result = np.empty(out.shape, out.dtype)
     # Threads write to an array themselves; others, and other stores, get chunks.
-    here = isinstance(result, np.ndarray) and not callable(workers)
-    here = here and result.dtype == kept
-    move = partial(
-        _move_chunk, series, moves, order, border, fill_value, result if here else kept
-    )
+    in_place = isinstance(result, np.ndarray) and not callable(workers)
+    in_place = in_place and result.dtype == kept
+    onto = result if in_place else kept
+    move = partial(_move_chunk, series, moves, order, border, fill_value, onto)
     start = 0
-    for moved in _in_chunks(series, move, workers, progress):
-        if start + len(moved) > len(moves):
+    for moved in series.map_chunks(move, workers, progress, "apply shifts"):
+        if start + len(moved) > count:
             break
-        if not here:
+        if not in_place:
             result[start : start + len(moved)] = moved
         start += len(moved)
-    if start != len(moves):
-        message = (
-            f"`shifts` must hold one shift for each frame; got {len(moves)} shifts."
-        )
+    if start != count:
+        message = f"`shifts` must hold one shift for each frame; got {count} shifts."
         raise ValueError(message)
     if out is None:
         return result
@@ -160,31 +156,11 @@ def _overlaps_partly(frames: Any, out: Any) -> bool:
     return not same and np.may_share_memory(frames, out)
 
 
-def _in_chunks(
-    series: Frames, move: Any, workers: Workers, progress: bool
-) -> Iterator[NDArray[Any]]:
-    start = 0
-    chunks = series.chunks(CHUNK)
-    # Nobody else works on what waits.
-    count = 1 if workers == 1 and not progress else series.waiting(CHUNK, BATCH)
-    while batch := list(islice(chunks, count)):
-        jobs = []
-        for chunk in batch:
-            jobs.append((start, chunk))
-            start += len(chunk)
-        yield from spread(
-            move, jobs, workers=workers, progress=progress, title="apply shifts"
-        )
-
-
-class _Shifts:
+class _Shifts(NamedTuple):
     """The shift of each frame, group by group of planes."""
 
-    def __init__(self, groups: list[list[int]] | None, shifts: Floats) -> None:
-        self.groups, self.shifts = groups, shifts
-
-    def __len__(self) -> int:
-        return len(self.shifts)
+    groups: list[list[int]] | None
+    each: Floats
 
 
 def _as_group_shifts(
@@ -200,7 +176,7 @@ def _as_group_shifts(
     if series.count is not None and len(array) != series.count:
         message = f"`shifts` must hold one shift for each of {series.count} frames; got {len(array)}."
         raise ValueError(message)
-    return _Shifts(groups, array)
+    return _Shifts(groups=groups, each=array)
 
 
 def _check_fill(value: float, kept: np.dtype[Any]) -> None:
@@ -229,7 +205,7 @@ def _move_chunk(
     else:
         dtype = onto.dtype if isinstance(onto, np.ndarray) else onto
         result = np.empty((len(chunk), *series.shape), dtype)
-    shifts = moves.shifts[start : start + len(chunk)]
+    shifts = moves.each[start : start + len(chunk)]
     shape = series.shape if moves.groups is None else series.shape[1:]
     room = room_for(shape, order, image_dtype(series.dtype, "frames"))
     for each, shift, to in zip(chunk, shifts, result, strict=False):
@@ -318,7 +294,7 @@ def make_template(
     computed = image_dtype(series.dtype, "frames")
     move = partial(_move_chunk, series, moves, order, "constant", np.nan, computed)
     total, count = np.zeros(series.shape), np.zeros(series.shape, np.intp)
-    for moved in _in_chunks(series, move, workers, False):
+    for moved in series.map_chunks(move, workers, False, "apply shifts"):
         for image in moved:
             there = np.isfinite(image)
             total += np.where(there, image, 0)

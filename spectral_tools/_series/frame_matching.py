@@ -1,101 +1,42 @@
-"""Match the frames of a series, as they are read."""
+"""Match the frames of a series to one reference: their template, or a given image."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._matching.phase_correlate import ShiftEstimate, mend_holes, no_match
-from .._shared.arrays import Floats, Ints, Volume
+from .._matching.phase_correlate import ShiftEstimate
+from .._shared.arrays import Flags, Floats, Ints, Volume
 from .._shared.results import Outcome
-from .._shared.workers import Workers, spread
-from .frames import Frames
+from .._shared.workers import Workers
+from .frames import Frames, PlaneGroup, SeriesInputs, normalized_volume
 from .template.frame_noise import Noise
-from .template.joint_alignment import is_matched
-from .template.mean_image import MeanCanvas
-from .template.self_similarity import ShiftAmbiguity
+from .template.image_fit import prepare_model
+from .template.joint_alignment import (
+    calibrate_reference,
+    choose_weights,
+    matched_numbers,
+)
+from .template.mean_image import MeanCanvas, PlacedImage
+from .template.self_similarity import ShiftAmbiguity, find_ambiguity, flag_ambiguity
 from .template.template import find_pattern, grow_template
 from .template.template_fit import (
     Reference,
     match_frame,
-    match_masked,
     prepare_reference,
+    search_centres,
 )
-from .template.template_search import Bounds, no_match
-from .template.weight_choice import choose_weights
+from .template.template_search import no_match
 
-__all__ = [
-    "FrameLink",
-    "MatchTarget",
-    "PlaneGroup",
-    "SeriesModel",
-    "estimate_model",
-    "match_frames",
-    "match_neighbors",
-    "normalized_volume",
-]
+__all__ = ["SeriesModel", "estimate_model", "mark_ambiguous", "match_to_template"]
 
 
-# So many frames make the template: with n of them its noise adds 1 / n to the
-# variance of a shift.
-SAMPLE = 32
-# Frames are handed to workers in chunks of this many, and chunks so many at a time.
-CHUNK, BATCH = 16, 32
-# A frame is good if it has this share of the pixels of the best one.
+# Share of the pixels of the best frame that a good one has, whose holes are those of all
+# (test_bad_frames_are_bridged_and_cost_no_other).
 WHOLE = 0.9
-# So many frames back a match is tried where the nearest ones fail.
-TRIES = 8
-# Of a chain, this many frames and one in so many of the rest close a loop.
-CLOSED = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PlaneGroup:
-    """What frames are, and what is looked for: a whole frame, or some of its planes."""
-
-    planes: list[int] | None
-    valid: NDArray[np.bool_] | None
-    offset: float
-    scale: float
-    bounds: Bounds
-
-
-def normalized_volume(
-    frame: Any, group: PlaneGroup
-) -> tuple[Volume, NDArray[np.bool_] | None]:
-    """Return a frame as (channels, planes, rows, cols), and where it counts."""
-    image = np.asarray(frame)
-    known: Any = group.valid
-    if group.planes is not None:
-        image = image[group.planes]
-    if image.dtype.kind == "f":
-        finite = np.isfinite(image)
-        if not finite.all():
-            known = finite if known is None else np.logical_and(finite, known)
-            image = np.where(finite, image, group.offset)
-    wide = np.float64 if image.dtype.itemsize > 4 else np.float32
-    # Kernels go through its memory plane by plane, row by row.
-    scaled = np.subtract(image, group.offset, dtype=wide, order="C")
-    scaled *= 1 / group.scale
-    volume: Any = scaled.astype(np.float32, copy=False)
-    if group.planes is not None:
-        volume = volume[:, None]
-        if known is not None:
-            known = known.all(axis=0)[None] if known.ndim == 3 else known[None]
-    else:
-        lead = (1,) * (4 - volume.ndim)
-        volume = volume.reshape(*lead, *volume.shape)
-        known = None if known is None else known.reshape(volume.shape[1:])
-    if known is None or known.all():
-        return volume, None
-    if known.any() and len(volume) == 1:
-        mended, known = mend_holes(volume[0].copy(), known)
-        volume = mended[None]
-    return np.where(known, volume, np.float32(0)), None if known.all() else known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,8 +47,8 @@ class SeriesModel:
     estimates: list[ShiftEstimate]
     pattern: Volume | None
     noise: Noise | None
-    alone: bool  # whether frames are weighed one by one
-    doubtful: bool  # whether what stays in place may be scene or camera
+    own_weights: bool  # whether each frame is weighed by what it shares
+    ambiguous: bool  # whether what stays in place may be scene or camera
 
 
 def estimate_model(
@@ -140,9 +81,9 @@ def estimate_model(
         volumes = [volume - pattern if volume.any() else volume for volume in volumes]
     if mask is not None:
         volumes = [np.where(mask, volume, np.float32(0)) for volume in volumes]
-    found, doubtful = grow_template(volumes, group.bounds, mask), False
+    found, ambiguous = grow_template(volumes, group.bounds, mask), False
     if look:
-        pattern, found, doubtful = find_pattern(volumes, found, group.bounds, mask)
+        pattern, found, ambiguous = find_pattern(volumes, found, group.bounds, mask)
     if final:
         found = choose_weights(found, mask)
     return SeriesModel(
@@ -150,9 +91,21 @@ def estimate_model(
         estimates=found.estimates,
         pattern=pattern,
         noise=found.noise,
-        alone=found.alone,
-        doubtful=doubtful,
+        own_weights=found.own_weights,
+        ambiguous=ambiguous,
     )
+
+
+class Trajectory(NamedTuple):
+    """Some frames, and about where they lie."""
+
+    numbers: Ints
+    shifts: Floats
+
+    def at(self, number: int) -> Floats:
+        """Return about where a frame lies."""
+        along = [np.interp(number, self.numbers, shifts) for shifts in self.shifts.T]
+        return np.array(along)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -160,185 +113,150 @@ class MatchTarget:
     """What each frame of a group is matched to."""
 
     group: PlaneGroup
-    picture: Reference | None  # None if all frames were matched before
+    reference: Reference | None  # None if all frames were matched before
     pattern: Volume | None
-    path: tuple[Ints, Floats] | None  # some frames, and about where they lie
+    trajectory: Trajectory | None
     done: dict[int, ShiftEstimate]  # frames that were matched before
-    alike: list[
-        ShiftAmbiguity
-    ]  # what else may be, by places of frames; empty if unknown
+    ambiguities: list[ShiftAmbiguity]  # by places of frames; empty if unknown
 
 
-def match_frames(
-    frames: Frames, tasks: list[MatchTarget], workers: Workers, progress: bool
-) -> Iterator[list[ShiftEstimate]]:
-    """Yield the matches of each frame, one for each task."""
-    match = partial(_match_chunk, frames, tasks)
-    chunks = _numbered(frames.chunks(CHUNK))
-    # Frames that are read once wait in memory until it is their turn.
-    alone = workers == 1 and not progress
-    count = 1 if alone else frames.waiting(CHUNK, BATCH)
-    while batch := list(islice(chunks, count)):
-        for found in spread(
-            match, batch, workers=workers, progress=progress, title="align series"
-        ):
-            yield from found
-
-
-def _numbered(chunks: Iterator[Sequence[Any]]) -> Iterator[tuple[int, Sequence[Any]]]:
-    start = 0
-    for chunk in chunks:
-        yield start, chunk
-        start += len(chunk)
+def match_to_template(
+    given: SeriesInputs, models: list[SeriesModel], workers: Workers, progress: bool
+) -> list[list[ShiftEstimate]]:
+    """Return the matches of each group, frame by frame, to one reference."""
+    targets = {}
+    for row, (group, model) in enumerate(zip(given.groups, models, strict=True)):
+        target = _target_of(given, group, model)
+        if target is not None:
+            targets[row] = target
+    found: list[list[ShiftEstimate]] = [[] for _ in models]
+    lost = no_match(3, Outcome.NOT_FOUND)
+    match = partial(_match_chunk, given.frames, targets)
+    for chunk in given.frames.map_chunks(match, workers, progress, "align series"):
+        for each in chunk:
+            for row, estimates in enumerate(found):
+                estimates.append(each.get(row, lost))
+    for row, target in targets.items():
+        found[row] = [flag_ambiguity(each, target.ambiguities) for each in found[row]]
+    return [mark_ambiguous(*each) for each in zip(found, models, strict=True)]
 
 
 def _match_chunk(
-    frames: Frames, tasks: list[MatchTarget], chunk: tuple[int, Sequence[Any]]
-) -> list[list[ShiftEstimate]]:
+    frames: Frames, targets: dict[int, MatchTarget], chunk: tuple[int, Sequence[Any]]
+) -> list[dict[int, ShiftEstimate]]:
+    """Match some frames, given with the number of the first one, to each target."""
     start, entries = chunk
     return [
-        [_match_frame_of(frames.read(entry), task, start + n) for task in tasks]
+        {
+            row: _match_to_target(frames.read(entry), target, start + n)
+            for row, target in targets.items()
+        }
         for n, entry in enumerate(entries)
     ]
 
 
-def _match_frame_of(
-    frame: NDArray[Any], task: MatchTarget, number: int
+def _match_to_target(
+    frame: NDArray[Any], target: MatchTarget, number: int
 ) -> ShiftEstimate:
-    if number in task.done or task.picture is None:
-        return task.done[number]
-    group, pattern = task.group, task.pattern
-    volume, known = normalized_volume(frame, group)
+    if number in target.done or target.reference is None:
+        return target.done[number]
+    volume, known = normalized_volume(frame, target.group)
     if known is not None and not known.any():
         return no_match(3, Outcome.NO_TEXTURE)
     if not float(np.ptp(volume if known is None else volume[:, known])) > 0:
         return no_match(3, Outcome.NO_TEXTURE)
-    if pattern is not None:
-        volume = volume - pattern
-    guess = None
-    if task.path is not None:
-        numbers, shifts = task.path
-        guess = np.array([np.interp(number, numbers, along) for along in shifts.T])
-    return match_frame(task.picture, volume, known, guess)
+    if target.pattern is not None:
+        volume = volume - target.pattern
+    guess = None if target.trajectory is None else target.trajectory.at(number)
+    return match_frame(target.reference, volume, known, guess)
 
 
-# A frame: its number, and the volume and the mask of each group.
-Read = tuple[int, list[tuple[Volume, NDArray[np.bool_] | None]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FrameLink:
-    """A pair of frames, and how the second lies on the first."""
-
-    first: int
-    second: int
-    estimate: ShiftEstimate
-    # Only what it differs by from the links between its frames counts.
-    check: bool = False
-
-
-def match_neighbors(
-    frames: Frames,
-    groups: list[tuple[PlaneGroup, Volume | None]],
-    reach: int,
-    workers: Workers,
-) -> tuple[list[list[FrameLink]], list[list[bool]]]:
-    """Match each frame to those before it; return the links of each group.
-
-    With them comes, for each group, which frames show something.
-
-    Where none of the nearest frames matches, some before them are tried, so that a
-    few bad frames do not part a series in two.
-    """
-    links: list[list[FrameLink]] = [[] for _ in groups]
-    shown: list[list[bool]] = [[] for _ in groups]
-    before: list[Read] = []
-    for chunk in frames.chunks(CHUNK):
-        new = []
-        for frame in map(frames.read, chunk):
-            new.append(
-                (len(shown[0]), [_without_pattern(frame, *group) for group in groups])
-            )
-            for flags, read in zip(shown, new[-1][1], strict=True):
-                flags.append(_has_texture_in(*read))
-        kept = before + new
-        for number, (group, _) in enumerate(groups):
-            links[number] += _match_chunk_pairs(
-                kept, len(before), number, group, reach, workers
-            )
-        before = kept[-(reach + TRIES) :]
-    return links, shown
-
-
-def _has_texture_in(volume: Volume, known: NDArray[np.bool_] | None) -> bool:
-    """Return whether there is anything to see in a frame."""
-    return (known is None or bool(known.any())) and float(np.ptp(volume)) > 0
-
-
-def _without_pattern(
-    frame: NDArray[Any], group: PlaneGroup, pattern: Volume | None
-) -> tuple[Volume, NDArray[np.bool_] | None]:
-    volume, known = normalized_volume(frame, group)
-    textured = float(np.ptp(volume)) > 0
-    return (volume - pattern if pattern is not None and textured else volume), known
-
-
-def _match_chunk_pairs(
-    kept: list[Read],
-    start: int,
-    number: int,
-    group: PlaneGroup,
-    reach: int,
-    workers: Workers,
-) -> list[FrameLink]:
-    """Match the frames from `start` on to those before them."""
-    match = partial(_match_pair, group)
-    jobs = [
-        (kept[i], kept[j])
-        for j in range(start, len(kept))
-        for i in range(max(0, j - reach), j)
+def mark_ambiguous(
+    found: list[ShiftEstimate], model: SeriesModel
+) -> list[ShiftEstimate]:
+    """Return matches that say whether the camera alone may have made them."""
+    if not model.ambiguous:
+        return found
+    return [
+        replace(each, outcome=Outcome.AMBIGUOUS)
+        if each.outcome == Outcome.MATCHED
+        else each
+        for each in found
     ]
-    pairs = [(one[1][number], two[1][number]) for one, two in jobs]
-    found = [
-        FrameLink(first=one[0], second=two[0], estimate=estimate)
-        for (one, two), estimate in zip(
-            jobs, spread(match, pairs, workers=workers), strict=True
+
+
+def _target_of(
+    given: SeriesInputs, group: PlaneGroup, model: SeriesModel
+) -> MatchTarget | None:
+    """Return what frames of a group are matched to, or None if there is nothing."""
+    textured = _textured_frames(given, group, model)
+    image = _image_of(given, group, model)
+    if not textured or image is None or not np.ptp(image.pixels) > 0:
+        return None
+    typical = textured[len(textured) // 2][0]
+    if not np.ptp(typical) > 0:
+        return None
+    canvas, trajectory, done = None, None, {}
+    if given.given is None:
+        canvas = model.canvas
+        # Frames of the template were compared with all others but themselves.
+        there = matched_numbers(model.estimates)
+        done = {int(given.numbers[n]): model.estimates[n] for n in there}
+        if group.bounds.drifts:
+            shifts = np.array([model.estimates[n].shift for n in there])
+            trajectory = Trajectory(given.numbers[there], shifts)
+    near = np.zeros((1, 3)) if trajectory is None else trajectory.shifts
+    reference, noise, ratio = None, model.noise, 1.0
+    if len(done) != given.frames.count:
+        fitted = None
+        if given.given is None and noise is not None:
+            size, share = typical.shape[1:], 1 / max(len(done), 1)
+            fitted = prepare_model(image, noise, share, near[0], size)
+        reference = prepare_reference(
+            image, typical, group.bounds, fitted, centres=near
         )
-    ]
-    if reach == 1:
-        # Neighbours alone close no loop, so some frames are matched to the last but one.
-        found += [
-            FrameLink(
-                first=kept[j - 2][0],
-                second=kept[j][0],
-                estimate=match((kept[j - 2][1][number], kept[j][1][number])),
-                check=True,
+        if given.given is None:
+            reference = replace(reference, own_weights=model.own_weights)
+        else:
+            reference, heard, ratio = calibrate_reference(reference, textured)
+            noise = noise if heard is None else heard
+    places = [] if noise is None else search_centres(near, typical.shape[1:])
+    return MatchTarget(
+        group=group,
+        reference=reference,
+        pattern=model.pattern,
+        trajectory=trajectory,
+        done=done,
+        ambiguities=[
+            find_ambiguity(
+                image, noise, canvas, place, typical.shape, group.bounds, ratio
             )
-            for j in range(max(start, 2), len(kept))
-            if kept[j][0] < CLOSED or kept[j][0] % CLOSED == 0
-        ]
-    held = {
-        link.second for link in found if is_matched(link.estimate) and not link.check
-    }
-    for j in range(start, len(kept)):
-        if kept[j][0] in held:
-            continue
-        for i in range(j - reach - 1, max(-1, j - reach - 1 - TRIES), -1):
-            estimate = match((kept[i][1][number], kept[j][1][number]))
-            found.append(
-                FrameLink(first=kept[i][0], second=kept[j][0], estimate=estimate)
-            )
-            if is_matched(estimate):
-                break
-    return found
+            for place in places
+            if noise is not None
+        ],
+    )
 
 
-def _match_pair(group: PlaneGroup, pair: Any) -> ShiftEstimate:
-    (one, known0), (two, known1) = pair
-    if not (_has_texture_in(one, known0) and _has_texture_in(two, known1)):
-        return no_match(3, Outcome.NO_TEXTURE)
-    if len(one) > 1:
-        picture = prepare_reference(one, None, np.zeros(3, np.intp), two, group.bounds)
-        return match_frame(picture, two)
-    nowhere = np.zeros(3, np.intp)
-    return match_masked((one[0], two[0]), (known0, known1), nowhere, group.bounds)
+def _image_of(
+    given: SeriesInputs, group: PlaneGroup, model: SeriesModel
+) -> PlacedImage | None:
+    """Return the image that frames are matched to: a given one, or their mean."""
+    if given.given is None:
+        return None if model.canvas is None else model.canvas.mean()
+    pixels, known = normalized_volume(given.given, group)
+    if given.exact is not None and model.pattern is not None:
+        pixels = pixels - model.pattern
+    return PlacedImage(pixels, known, np.zeros(3, np.intp))
+
+
+def _textured_frames(
+    given: SeriesInputs, group: PlaneGroup, model: SeriesModel
+) -> list[tuple[Volume, Flags | None]]:
+    """Return frames that show something, and where they count, without the pattern."""
+    result = []
+    for n, frame in zip(given.numbers.tolist(), given.sample, strict=True):
+        volume, known = normalized_volume(frame, group)
+        if np.ptp(volume) > 0 and (n != given.exact or len(given.sample) == 1):
+            free = volume if model.pattern is None else volume - model.pattern
+            result.append((free, known))
+    return result

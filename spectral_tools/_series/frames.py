@@ -1,20 +1,43 @@
-"""Read the frames of a series from arrays, stores and iterators."""
+"""Check the arguments of a series, and read its frames."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from .._shared.arrays import unstacked
-from .._shared.checks import image_dtype
+from .._matching.phase_correlate import mend_holes
+from .._shared.arrays import Floats, Image, Ints, Volume, unstacked
+from .._shared.checks import as_image, as_shift, as_valid, check_count, image_dtype
+from .._shared.workers import Workers, spread
+from .template.template_search import Bounds
 
-__all__ = ["Frames", "as_groups", "frames_of"]
+__all__ = [
+    "Frames",
+    "PlaneGroup",
+    "SeriesInputs",
+    "as_groups",
+    "check_series",
+    "frames_of",
+    "normalized_volume",
+]
 
+Result = TypeVar("Result")
 
-# Frames that wait for workers take so many bytes at most, or are two chunks.
+NAMES = ("template", "first", "previous")
+# How many frames make the template: with n of them its noise adds 1 / n to the variance
+# of a shift (test_error_is_at_the_bound_of_a_perfect_template).
+SAMPLE = 32
+# Frames that a worker gets at once: few enough to share a short series among workers, and
+# many enough that handing them over costs nothing (bench_series.py, speed).
+CHUNK = 16
+# Chunks that are handed out at a time (bench_series.py, speed).
+BATCH = 32
+# Bytes of an iterator's frames that may wait for workers
+# (test_memory_does_not_grow_with_the_frames).
 ROOM = 1 << 26
 
 
@@ -91,14 +114,34 @@ class Frames:
         """Return how many frames can be read with an index."""
         return len(self._kept) if self._stored is None else len(self._stored)
 
-    def waiting(self, size: int, most: int) -> int:
-        """Return how many chunks of so many frames may wait for workers."""
-        if self._stored is not None:
-            return most  # They wait where they are stored.
-        chunk = size * math.prod(self.shape) * self.dtype.itemsize
-        return min(max(ROOM // chunk, 2), most)
+    def map_chunks(
+        self,
+        function: Callable[[tuple[int, Sequence[Any]]], Result],
+        workers: Workers,
+        progress: bool,
+        title: str,
+    ) -> Iterator[Result]:
+        """Yield a function of each chunk and of the number of its first frame."""
+        start, chunks = 0, self.chunks(CHUNK)
+        while batch := list(islice(chunks, self._waiting(workers, progress))):
+            jobs = []
+            for chunk in batch:
+                jobs.append((start, chunk))
+                start += len(chunk)
+            yield from spread(
+                function, jobs, workers=workers, progress=progress, title=title
+            )
 
-    def chunks(self, size: int) -> Iterator[Sequence[NDArray[Any] | int]]:
+    def _waiting(self, workers: Workers, progress: bool) -> int:
+        """Return how many chunks may wait for workers."""
+        if workers == 1 and not progress:
+            return 1  # Nobody else works on what waits.
+        if self._stored is not None:
+            return BATCH  # They wait where they are stored.
+        chunk = CHUNK * math.prod(self.shape) * self.dtype.itemsize
+        return min(max(ROOM // chunk, 2), BATCH)
+
+    def chunks(self, size: int = CHUNK) -> Iterator[Sequence[NDArray[Any] | int]]:
         """Yield all frames in chunks: as numbers if they are stored, else as they are."""
         if self._stored is not None:
             for start in range(0, len(self._stored), size):
@@ -152,3 +195,199 @@ def as_groups(
         message = f"`planes` must name each of {shape[0]} planes in one group; got {planes!r}."
         raise ValueError(message)
     return groups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlaneGroup:
+    """What frames are, and what is looked for: a whole frame, or some of its planes."""
+
+    planes: list[int] | None
+    valid: NDArray[np.bool_] | None
+    offset: float
+    scale: float
+    bounds: Bounds
+
+
+def normalized_volume(
+    frame: Any, group: PlaneGroup
+) -> tuple[Volume, NDArray[np.bool_] | None]:
+    """Return a frame as (channels, planes, rows, cols), and where it counts."""
+    image = np.asarray(frame)
+    known: Any = group.valid
+    if group.planes is not None:
+        image = image[group.planes]
+    if image.dtype.kind == "f":
+        finite = np.isfinite(image)
+        if not finite.all():
+            known = finite if known is None else np.logical_and(finite, known)
+            image = np.where(finite, image, group.offset)
+    wide = np.float64 if image.dtype.itemsize > 4 else np.float32
+    # Kernels go through its memory plane by plane, row by row.
+    scaled = np.subtract(image, group.offset, dtype=wide, order="C")
+    scaled *= 1 / group.scale
+    volume: Any = scaled.astype(np.float32, copy=False)
+    if group.planes is not None:
+        volume = volume[:, None]
+        if known is not None:
+            known = known.all(axis=0)[None] if known.ndim == 3 else known[None]
+    else:
+        lead = (1,) * (4 - volume.ndim)
+        volume = volume.reshape(*lead, *volume.shape)
+        known = None if known is None else known.reshape(volume.shape[1:])
+    if known is None or known.all():
+        return volume, None
+    if known.any() and len(volume) == 1:
+        mended, known = mend_holes(volume[0].copy(), known)
+        volume = mended[None]
+    return np.where(known, volume, np.float32(0)), None if known.all() else known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SeriesInputs:
+    """What is aligned, and to what."""
+
+    frames: Frames
+    ndim: int  # of a shift
+    groups: list[PlaneGroup]
+    numbers: Ints  # of the frames of the sample
+    sample: list[NDArray[Any]]
+    patterns: list[Volume | None] | None  # of each group; None to measure them
+    given: Image | None  # what frames are matched to, if not to a template
+    exact: int | None  # the frame that it is
+    reach: int | None
+    from_first: bool
+    limit: Floats | None
+
+
+def check_series(
+    frames: Any,
+    reference: Any,
+    reach: int | None,
+    max_shift: ArrayLike | None,
+    planes: int | Sequence[Sequence[int]] | None,
+    valid: ArrayLike | None,
+    pattern: ArrayLike | None,
+) -> SeriesInputs:
+    """Return the arguments of `align_series`, or say what is wrong with them."""
+    series = frames_of(frames)
+    listed = as_groups(planes, series.shape)
+    ndim = len(series.shape) if listed is None else 2
+    limit = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
+    if limit is not None and (limit < 0).any():
+        message = f"`max_shift` must not be negative; got {max_shift!r}."
+        raise ValueError(message)
+    mask = as_valid(valid, series.shape, "valid")
+    static = _as_pattern(pattern, series.shape)
+    named = reference if isinstance(reference, str) else None
+    if reach is not None:
+        check_count(reach, "reach")
+        if named != "template":
+            message = "`reference` must be left alone if `reach` is given; got both."
+            raise ValueError(message)
+    numbers, sample = series.sample(SAMPLE)
+    if len(sample) < 2:
+        message = f"`frames` must hold at least two frames; got {len(sample)}."
+        raise ValueError(message)
+    given, exact = _reference_of(reference, series)
+    groups = _groups_of(sample, series.shape, listed, mask, limit)
+    patterns = None
+    if static is not None:
+        patterns = [_cut_pattern(static, group) for group in groups]
+    return SeriesInputs(
+        frames=series,
+        ndim=ndim,
+        groups=groups,
+        numbers=numbers,
+        sample=sample,
+        patterns=patterns,
+        given=given,
+        exact=exact,
+        reach=1 if named == "previous" else reach,
+        from_first=named == "previous",
+        limit=limit,
+    )
+
+
+def _reference_of(reference: Any, series: Frames) -> tuple[Image | None, int | None]:
+    """Return the image that frames are matched to, if any, and which frame it is."""
+    if isinstance(reference, str):
+        if reference not in NAMES:
+            message = f"`reference` must be one of {NAMES}, a number or an image; got {reference!r}."
+            raise ValueError(message)
+        number = 0 if reference == "first" else None
+    elif isinstance(reference, int | np.integer):
+        number = int(reference)
+        if not 0 <= number < len(series):
+            message = f"`reference` must be one of {len(series)} frames; got {number}."
+            raise ValueError(message)
+    else:
+        image = as_image(reference, "reference")
+        if image.shape != series.shape:
+            message = f"`reference` must have the shape of a frame, {series.shape}; got {image.shape}."
+            raise ValueError(message)
+        number = None
+    if number is not None:
+        image = as_image(series[number], "frames")
+    elif isinstance(reference, str):
+        return None, None
+    finite = image[np.isfinite(image)]
+    if not finite.size or not np.ptp(finite) > 0:
+        message = "`reference` must show something; got an image without texture."
+        raise ValueError(message)
+    return image, number
+
+
+def _as_pattern(
+    pattern: ArrayLike | None, shape: tuple[int, ...]
+) -> NDArray[np.floating[Any]] | None:
+    if pattern is None:
+        return None
+    if np.ndim(pattern) == 0 and pattern == 0:
+        return np.zeros(shape, np.float32)
+    image = as_image(pattern, "pattern")
+    if image.shape != shape or not np.isfinite(image).all():
+        message = f"`pattern` must be finite and of shape {shape}, or 0; got shape {image.shape}."
+        raise ValueError(message)
+    return image
+
+
+def _cut_pattern(
+    pattern: NDArray[np.floating[Any]] | None, group: PlaneGroup
+) -> Volume | None:
+    if pattern is None or not pattern.any():
+        return None
+    return normalized_volume(pattern, replace(group, offset=0.0, valid=None))[0]
+
+
+def _groups_of(
+    sample: list[NDArray[Any]],
+    shape: tuple[int, ...],
+    groups: list[list[int]] | None,
+    mask: NDArray[np.bool_] | None,
+    limit: Floats | None,
+) -> list[PlaneGroup]:
+    """Return how the frames are read, and what is searched."""
+    size = np.array((1,) * (3 - len(shape)) + shape)
+    if groups is not None:
+        size[0] = 1
+    high = np.where(size > 1, size // 2, 0)
+    if limit is not None:
+        most = np.ceil(limit).astype(np.intp)
+        high[3 - len(most) :] = np.minimum(most, size[3 - len(most) :] - 1)
+    finite = [frame[np.isfinite(frame)] for frame in sample]
+    finite = [values for values in finite if values.size]
+    offset = (
+        float(np.mean([v.mean(dtype=np.float64) for v in finite])) if finite else 0.0
+    )
+    scale = float(np.max([v.std(dtype=np.float64) for v in finite])) if finite else 1.0
+    each: Sequence[list[int] | None] = [None] if groups is None else groups
+    return [
+        PlaneGroup(
+            planes=planes,
+            valid=mask if mask is None or planes is None else mask[planes],
+            offset=offset,
+            scale=scale or 1.0,
+            bounds=Bounds(low=-high, high=high, drifts=limit is None),
+        )
+        for planes in each
+    ]

@@ -13,11 +13,7 @@ from .._shared.ndimage import distance_transform_edt, shift_image
 from .gain_gradient import gain_slopes
 
 __all__ = [
-    "OWN",
-    "RING",
-    "TAPER_FRACTION",
-    "TAPER_WIDTH",
-    "edge_taper",
+    "block_tapers",
     "fade",
     "fade_blocks",
     "fade_masked",
@@ -172,7 +168,7 @@ class WindowSums:
     sides: NDArray[np.float64]
 
 
-def _tapers(
+def block_tapers(
     block: NDArray[np.intp], fraction: NDArray[np.float64], side: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     first, second, third = (
@@ -221,7 +217,7 @@ def fade_masked(
     inside = tuple(map(slice, block))
     windows = []
     for side, image, part, out in zip((0.5, -0.5), images, parts, canvas, strict=True):
-        first, second, third = _tapers(block, fraction, side)
+        first, second, third = block_tapers(block, fraction, side)
         window = first[:, None, None] * second[:, None] * third
         if depth is not None:
             fade = np.sin(0.5 * np.pi * np.clip(depth / TAPER_WIDTH, 0, 1)) ** 2

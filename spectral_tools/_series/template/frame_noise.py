@@ -1,24 +1,42 @@
-"""Measure what frames show beside a scene, by rings of frequencies."""
+"""Power spectra of the noise of frames, by rings of frequencies."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._sampling.splines import bspline_weights
-from ..._sampling.subpixel_moves import under_frame
-from ..._shared.arrays import Flags, Floats, Ints, Volume
+from ..._matching.shift_fit import RING_MODES, RING_SHARE
+from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.fft import forward, frequencies
-from ..._spectral.ring_kernels import RING_MODES, RING_SHARE, ring_edges
+from ..._spectral.ring_kernels import ring_edges
+from .mean_image import PlacedImage, under_frame
 
-__all__ = ["LEAST", "Noise", "measure_noise", "radial_frequencies", "ring_powers"]
+__all__ = [
+    "COARSE",
+    "LEAST",
+    "RED",
+    "FrameView",
+    "Noise",
+    "measure_noise",
+    "radial_frequencies",
+    "ring_powers",
+    "views_of",
+]
 
 
-# A Hann window blurs modes: of those in a plane about a third are independent.
+# Share of the modes in a plane that are independent under a Hann window, which blurs them
+# (test_shifts_are_right_to_their_error_bars).
 INDEPENDENT = 0.35
-# This share of a frame must lie on the picture.
+# Share of a frame that must lie on the image
+# (test_frames_beyond_what_is_searched_are_not_believed_at_their_alias).
 LEAST = 0.1
+# Frequency, in cycles per pixel, below which detail is coarse: noise of a camera has as much
+# of it as of the rest (test_very_few_hills_do_not_mislead).
+COARSE = 0.25
+# Power of what is left, in units of that of noise, from which on it is more than noise
+# (test_few_frames_without_dust_are_believed).
+RED = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,53 +113,75 @@ def _passed(shape: tuple[int, ...], shift: Floats) -> Floats:
     return result
 
 
+class FrameView(NamedTuple):
+    """What a frame would see of an image, and where it does."""
+
+    pixels: Volume
+    known: Flags
+
+
+def views_of(
+    image: PlacedImage, frames: list[Volume], shifts: Floats
+) -> list[FrameView]:
+    """Return what frames at some shifts would see of an image."""
+    return [
+        FrameView(*under_frame(image.pixels, image.origin, shift, frame.shape))
+        for frame, shift in zip(frames, shifts, strict=True)
+    ]
+
+
 def measure_noise(
     frames: list[Volume],
     shifts: Floats,
-    picture: tuple[Volume, Ints],
-    share: float,
+    views: list[FrameView],
     known: Flags | None = None,
+    *,
+    share: float = 0.0,
+    ratio: float | None = None,
 ) -> Noise:
-    """Measure what a picture does not explain of frames that make a `share` of it each.
+    """Measure the power spectrum of what an image does not explain of frames.
 
-    A share of -p is that of a picture which is none of them, and has p times the noise
-    of each. Its noise is damped where it is moved by parts of a pixel. The result is in
-    grey values of the picture then, however bright each frame is.
+    The image under the frames is their mean, in which each has a `share`; or it is none of
+    them, and the variance of its noise is `ratio` times that of a frame. Its noise is
+    damped there where it is moved by parts of a pixel. The result is in grey values of
+    the image then, however bright each frame is.
     """
-    left, gains = [], []
-    part = max(-share, 0.0)
-    for frame, shift in zip(frames, shifts, strict=True):
-        scene, there = under_frame(*picture, shift, frame.shape)
-        mask = there if known is None else there & known
+    residuals, gains = [], []
+    for frame, shift, view in zip(frames, shifts, views, strict=True):
+        mask = view.known if known is None else view.known & known
         if mask.sum() < LEAST * mask.size:
             continue
-        rest = np.zeros_like(frame)
-        kept = _passed(frame.shape[1:], shift)
-        for channel in range(len(frame)):
-            a, b = frame[channel][mask], scene[channel][mask]
-            a, b = a - a.mean(), b - b.mean()
-            both = float((a * b).sum(dtype=float))
-            own = max(float((b * b).sum(dtype=float)), 1e-30)
-            gain = both / own
-            if share <= 0:
-                # Where both are noisy regression says too little: this is the gain at
-                # which both show one scene, with noise in this proportion.
-                less, whole = (1 - part) * both, float((a * a).sum(dtype=float))
-                gain = (less + math.sqrt(less**2 + 4 * part * whole * own)) / (2 * own)
-                a = a / max(gain, 1e-30)
-                gain = 1.0
-            rest[channel][mask] = a - gain * b
+        residual = np.zeros_like(frame)
+        for out, one, two in zip(residual, frame, view.pixels, strict=True):
+            out[mask] = _residual(one[mask], two[mask], ratio)
         # What does not count is zero, which takes its share of the power.
-        left.append(rest / math.sqrt(float(mask.mean())))
-        gains.append((1 + part * kept) / (1 + part))
-    if not left:
-        left = list(frames)
-    radius, count, power = ring_powers(left, gains if share <= 0 and gains else None)
-    alone = 1 / max(1 - share, 0.5)
-    variance = float(np.mean([np.square(one).mean() for one in left]))
+        residuals.append(residual / math.sqrt(float(mask.mean())))
+        if ratio is not None:
+            kept = _passed(frame.shape[1:], shift)
+            gains.append((1 + ratio * kept) / (1 + ratio))
+    radius, count, power = ring_powers(residuals or list(frames), gains or None)
+    # A mean holds a part of each frame, which it takes along.
+    alone = 1 / max(1 - share, 0.5) if ratio is None else 1 / (1 + ratio)
+    variance = float(np.mean([np.square(one).mean() for one in residuals or frames]))
     return Noise(
         radius=radius,
         count=count,
         power=alone * power,
         variance=alone * variance,
     )
+
+
+def _residual(frame: Floats, image: Floats, ratio: float | None) -> Floats:
+    """Return what an image times the best gain leaves of a frame, in its grey values.
+
+    Where both are noisy, plain regression (`ratio` None) finds too small a gain; that
+    of known noise ratio is Deming's.
+    """
+    frame, image = frame - frame.mean(), image - image.mean()
+    both = float((frame * image).sum(dtype=float))
+    own = max(float((image * image).sum(dtype=float)), 1e-30)
+    if ratio is None:
+        return frame - both / own * image
+    less, whole = (1 - ratio) * both, float((frame * frame).sum(dtype=float))
+    gain = (less + math.sqrt(less**2 + 4 * ratio * whole * own)) / (2 * own)
+    return frame / max(gain, 1e-30) - image

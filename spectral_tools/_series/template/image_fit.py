@@ -1,7 +1,8 @@
-"""Fit frames to a picture that lies under them, with weights that are known."""
+"""Gauss-Newton fits of frames to an image under them, with weights that are known."""
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,12 +13,13 @@ from ..._shared.compiled import compiled
 from ..._shared.fft import fast_shape, forward, inverse
 from .frame_noise import LEAST, Noise, radial_frequencies, ring_powers
 from .image_fit_kernels import product_sums, slope_tables
-from .mean_image import under_frame
+from .mean_image import PlacedImage, under_frame
 
 __all__ = [
     "FrameFit",
     "ImageModel",
     "RingWeights",
+    "effective_number",
     "equalize_light",
     "filter_image",
     "fit_frame",
@@ -26,22 +28,27 @@ __all__ = [
 ]
 
 
-# A slope that others explain to all but this share is one of them.
+# Share of a light slope that must be left of it beside earlier ones, or it is rounding
+# (test_a_few_frames_of_a_few_pixels_are_aligned_or_not_without_a_warning).
 FLAT = 1e-9
-
-
-# So many bumps around a picture are needed for a spline in single precision.
+# Spline coefficients around an image that a spline in single precision needs.
 MARGIN = spline_margin(3, np.dtype(np.float32)) + 1
-# A ring shows a signal if it stands out of the noise by so many standard deviations.
+# Standard deviations of the noise that a ring must stand out by to count as signal
+# (test_no_frame_stays_a_period_of_a_lattice_away).
 SHOWN = 3.0
-# The least power of noise that is believed, in units of the picture's variance: where
-# there is less, what sampling and the ends of images leave in fine detail would lead.
+# Least power of noise that is believed, in units of the variance of the image: where there
+# is less, what sampling and the ends of images leave in fine detail would lead
+# (test_frames_without_noise_are_found).
 FAINT = 1e-3
-# Beyond its ends a picture goes on mirrored for so many pixels before it is filtered.
+# Pixels that an image goes on mirrored for beyond its ends before it is filtered
+# (test_error_is_at_the_bound_of_a_perfect_template).
 REACH = 24
-# A step goes this far at most, in pixels, and leaves this share of the error; a fit ends
-# where that is less than so many pixels and standard deviations.
-LONGEST, LEFT, SHORT, SHORT_SIGMAS = 1.0, 0.1, 2e-4, 0.05
+# Longest step of a fit, in pixels: slopes tell no more (test_drift_may_go_beyond_half_a_frame).
+LONGEST = 1.0
+# Last step of a fit, in pixels and in standard deviations, of which the next one would
+# leave a tenth (test_error_bars_without_noise_are_not_below_what_fits_settle_to).
+SHORT = 2e-3
+SHORT_SIGMAS = 0.5
 
 
 def lay_frame(
@@ -205,55 +212,62 @@ def gauss_newton_step(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RingWeights:
-    """What rings of frequencies tell of a picture and of the noise of frames."""
+    """Power spectra of an image and of the noise of frames, and weights of modes."""
 
     radius: Floats  # in cycles per pixel
     count: Floats  # independent modes
-    power: Floats  # of the picture, noise and all
-    level: Floats  # of the noise of a frame
-    signal: Floats  # of the scene
-    weight: Floats  # of a mode that a frame shares with the picture
+    power: Floats  # of the image, noise and all
+    noise: Floats  # power of the noise of a frame
+    signal: Floats  # power of the scene
+    weight: Floats  # of a mode that a frame shares with the image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageModel:
-    """A picture, and the filtered one that tells how frames lie on it.
+    """An image, and the filtered one whose slopes tell how frames lie on it.
 
-    Pixel k of the picture lies at ``k + origin`` of the reference, and bump
+    Pixel k of the image lies at ``k + origin`` of the reference, and spline coefficient
     ``k + MARGIN`` belongs to it along each axis longer than a pixel.
     """
 
-    plain: Volume  # (channels, planes, rows, cols), heights of bumps
+    plain: Volume  # (channels, planes, rows, cols), B-spline coefficients
     filtered: Volume
     known: Volume  # (planes, rows, cols), or of one pixel if all is known
     origin: Ints  # (3,)
-    shape: Ints  # (3,) of the picture
-    tables: Floats  # (6, planes + 1, rows + 1, cols + 1): sums of products of slopes
+    shape: Ints  # (3,) of the image
+    tables: Floats  # (6, planes + 1, rows + 1, cols + 1): integrals of slope products
     signal: float  # the share of these that is no noise
     spread: float  # variance of what a slope tells, in units of that
-    chance: float  # variance of a product with the filtered picture, in that unit
+    chance: float  # variance of a product with the filtered image, in that unit
     variance: float  # of a pixel, which these are for
-    modes: float  # independent numbers that make most of the picture
+    modes: float  # independent numbers that make most of the image
     likeness: float  # correlation that a frame has with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrameFit:
-    """How a frame lies on a picture."""
+    """How a frame lies on an image."""
 
     shift: Floats
     covariance: Floats
     correlation: float
     gain: float
     light: Floats  # (channels, 4): what is added, and its slopes from the middle on
-    variance: float  # of what the picture does not explain
     significance: float  # of the gain, in standard deviations
-    step: float  # the last one, in pixels
-    share: float  # of the frame, that counts
+
+
+class Products(NamedTuple):
+    """Sums over the products of a frame, the image, and the filtered image."""
+
+    frame_frame: float
+    image_image: float
+    frame_image: float
+    frame_filtered: float
+    image_filtered: float
 
 
 def equalize_light(frame: Volume, fit: FrameFit) -> Volume:
-    """Return a frame in the light of the picture that it was fitted to."""
+    """Return a frame in the light of the image that it was fitted to."""
     axes = [np.arange(n) - 0.5 * (n - 1) for n in frame.shape[1:]]
     result = np.empty_like(frame)
     for channel, out, (level, *slopes) in zip(frame, result, fit.light, strict=True):
@@ -264,90 +278,89 @@ def equalize_light(frame: Volume, fit: FrameFit) -> Volume:
 
 
 def prepare_model(
-    pixels: Volume,
-    known: Flags | None,
-    origin: Ints,
+    image: PlacedImage,
     noise: Noise,
-    part: float,
+    ratio: float,
     typical: Floats,
-    size: Ints,
+    size: tuple[int, ...],
     inside: bool = False,
 ) -> ImageModel:
-    """Prepare a picture that holds this `part` of the noise of a frame.
+    """Prepare an image whose noise has `ratio` times the variance of that of a frame.
 
-    The part under a frame at a `typical` shift tells its spectrum. Frames that the
-    picture was made of lie `inside` it, and differ from it less than others.
+    What frames of a size at a `typical` shift would see tells its spectrum. Frames that
+    the image was made of lie `inside` it, and differ from it less than others.
     """
-    seen, _ = under_frame(
-        pixels, origin, np.rint(typical), (len(pixels), *size.tolist())
-    )
-    rings = ring_weights(seen, noise, part)
-    radius, count, power, weight = rings.radius, rings.count, rings.power, rings.weight
-    level, own, signal = rings.level, part * rings.level, rings.signal
-    differ = level - own if inside else level + own
-    modes = count * radius**2
-    bend = float((modes * weight * power).sum())
-    true = float((modes * weight * signal).sum())
+    pixels, known, origin = image
+    seen, _ = under_frame(pixels, origin, np.rint(typical), (len(pixels), *size))
+    rings = ring_weights(seen, noise, ratio)
+    count, power, weight = rings.count, rings.power, rings.weight
+    own, signal = ratio * rings.noise, rings.signal
+    differ = rings.noise - own if inside else rings.noise + own
+    # Sums over modes, and over their squared frequency: what a slope tells of a shift.
+    modes = count * rings.radius**2
+    curvature = float((modes * weight * power).sum())
+    information = float((modes * weight * signal).sum())
     spread = float((modes * weight**2 * power * differ).sum())
     chance = float((count * weight**2 * power * differ).sum())
-    told = float((count * weight * signal).sum())
+    shared = float((count * weight * signal).sum())
     whole = float(np.mean([channel.var() for channel in seen]))
-    clean = max(whole - part * noise.variance, 0.0)
-    likeness = clean / math.sqrt(whole * (clean + noise.variance) + 1e-30)
+    clean = max(whole - ratio * noise.variance, 0.0)
     filtered = filter_image(pixels, rings)
     plain, smooth = _spline_coefficients(pixels), _spline_coefficients(filtered)
-    flags = np.ones((1, 1, 1), np.float32)
-    if known is not None and not known.all():
-        flags = _known_cells(known)
+    partly = known is not None and not known.all()
+    everywhere = np.ones(pixels.shape[1:], np.bool_) if known is None else known
     # Each mode has two numbers; in the channels they need not differ.
-    ways = 2 * count / len(pixels)
+    numbers = 2 * count / len(pixels)
     return ImageModel(
-        modes=float((ways * power).sum() ** 2 / ((ways * power**2).sum() + 1e-30)),
-        likeness=likeness,
+        modes=effective_number(numbers, power),
+        likeness=clean / math.sqrt(whole * (clean + noise.variance) + 1e-30),
         plain=plain,
         filtered=smooth,
-        known=flags,
+        known=_known_cells(everywhere) if partly else np.ones((1, 1, 1), np.float32),
         origin=origin,
         shape=np.array(pixels.shape[1:]),
-        tables=_slope_tables(
-            plain,
-            smooth,
-            np.ones(pixels.shape[1:], np.bool_) if known is None else known,
-        ),
-        signal=true / bend if bend > 0 else 0.0,
-        spread=spread / true if true > 0 else math.inf,
-        chance=chance / told if told > 0 else math.inf,
-        variance=noise.variance * (1 - part if inside else 1 + part),
+        tables=_slope_tables(plain, smooth, everywhere),
+        signal=information / curvature if curvature > 0 else 0.0,
+        spread=spread / information if information > 0 else math.inf,
+        chance=chance / shared if shared > 0 else math.inf,
+        variance=noise.variance * (1 - ratio if inside else 1 + ratio),
     )
 
 
-def ring_weights(seen: Volume, noise: Noise, part: float) -> RingWeights:
-    """Weigh what a frame would see of a picture that holds a `part` of its noise."""
+def effective_number(count: Floats, power: Floats) -> float:
+    """Return how many numbers of equal power vary as much as these do together."""
+    return float((count * power).sum() ** 2 / ((count * power**2).sum() + 1e-30))
+
+
+def ring_weights(seen: Volume, noise: Noise, ratio: float) -> RingWeights:
+    """Weigh what frames see of an image with `ratio` times the variance of their noise.
+
+    The weight is that of a phase that two noisy images share (Knapp and Carter 1976,
+    :doi:`10.1109/TASSP.1976.1162830`).
+    """
     radius, count, power = ring_powers([seen])
     level = np.maximum(noise.power, FAINT * float(np.mean([c.var() for c in seen])))
-    own = part * level
+    own = ratio * level
     signal = power - own
     signal[signal < SHOWN * own * np.sqrt(1 / count + 1 / noise.count)] = 0
     return RingWeights(
         radius=radius,
         count=count,
         power=power,
-        level=level,
+        noise=level,
         signal=signal,
-        # The weight of a phase that two noisy images share (Knapp & Carter 1976).
         weight=signal / (signal * (level + own) + level * own + 1e-30),
     )
 
 
 def filter_image(pixels: Volume, rings: RingWeights) -> Volume:
-    """Return a picture with the weights of its rings."""
+    """Return an image with the weights of its rings."""
     shape = pixels.shape[1:]
     pads = [(min(REACH, n - 1),) * 2 if n > 1 else (0, 0) for n in shape]
     wide = np.pad(pixels, [(0, 0), *pads], mode="reflect")
     size = fast_shape(wide.shape[1:])
-    factor = np.interp(radial_frequencies(size), rings.radius, rings.weight).astype(
-        np.float32
-    )
+    radius = radial_frequencies(size)
+    factor = np.interp(radius, rings.radius, rings.weight).astype(np.float32)
     inside = tuple(slice(a, a + n) for (a, _), n in zip(pads, shape, strict=True))
     result = np.empty_like(pixels)
     for channel, out in zip(wide, result, strict=True):
@@ -358,28 +371,31 @@ def filter_image(pixels: Volume, rings: RingWeights) -> Volume:
 
 
 def _spline_coefficients(pixels: Volume) -> Volume:
-    pads = [(MARGIN, MARGIN) if n > 1 else (0, 0) for n in pixels.shape[1:]]
+    """Return the coefficients of cubic B-splines through an image, and around it."""
     # A mirror may be needed more than once where an image is small.
-    wide = np.pad(pixels, [(0, 0), *pads], mode="symmetric")
+    wide = np.pad(pixels, [(0, 0), *_margins(pixels.shape[1:])], mode="symmetric")
     for channel in wide:
         prefilter(channel, 3)
     return wide
 
 
 def _known_cells(known: Flags) -> Volume:
-    """Return where a picture is known at a bump and at the next ones."""
+    """Return where an image is known at a spline coefficient and at the next ones."""
     inner = known.copy()
     for axis, n in enumerate(known.shape):
         if n > 1:
             back = (slice(None),) * axis + (slice(1, None),)
             front = (slice(None),) * axis + (slice(None, -1),)
             inner[front] &= inner[back].copy()
-    pads = [(MARGIN, MARGIN) if n > 1 else (0, 0) for n in known.shape]
-    return np.pad(inner.astype(np.float32), pads)
+    return np.pad(inner.astype(np.float32), _margins(known.shape))
+
+
+def _margins(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(MARGIN, MARGIN) if n > 1 else (0, 0) for n in shape]
 
 
 def _slope_tables(plain: Volume, filtered: Volume, known: Flags) -> Floats:
-    """Return running sums of the products of the slopes of two pictures."""
+    """Return integral images of the products of the slopes of two images."""
     lead = np.where(np.array(known.shape) > 1, MARGIN, 0)
     tables = slope_tables(plain[0], filtered[0], known, lead)
     for one, two in zip(plain[1:], filtered[1:], strict=True):
@@ -388,16 +404,19 @@ def _slope_tables(plain: Volume, filtered: Volume, known: Flags) -> Floats:
 
 
 def fit_frame(
-    overlay: ImageModel,
+    model: ImageModel,
     frame: Volume,
     start: Floats,
     *,
     weight: Volume | None = None,
     steps: int = 6,
 ) -> FrameFit | None:
-    """Find the shift of a frame near `start`; None if too little lies on the picture."""
-    # Strategy: what a picture does not explain, F - a T(s) - b, must be unlike the
-    # slopes of the filtered picture. That holds at the true shift wherever the
+    """Find the shift of a frame near `start`; None if too little lies on the image.
+
+    Gauss-Newton steps of Lucas and Kanade, with the slopes of the filtered image.
+    """
+    # Strategy: what an image does not explain, F - a T(s) - b, must be unlike the
+    # slopes of the filtered image. That holds at the true shift wherever the
     # frame ends, and the filter only makes it sharp.
     shift = start.copy()
     size = np.array(frame.shape[1:])
@@ -407,53 +426,60 @@ def fit_frame(
     counts = np.ones((1, 1, 1), np.float32) if weight is None else weight
     for _ in range(steps):
         base, box, whole, value, slope = lay_frame(
-            shift, overlay.origin, overlay.shape, size, lead
+            shift, model.origin, model.shape, size, lead
         )
-        sides = np.maximum(box[1] - box[0], 0).tolist()
-        covered = math.prod(sides)
+        covered = math.prod(np.maximum(box[1] - box[0], 0).tolist())
         if covered < LEAST * pixels:
             return None
         table = np.zeros(11)
-        total, planes = 0.0, []
-        for one, plain, filtered in zip(
-            frame, overlay.plain, overlay.filtered, strict=True
-        ):
+        total, light = 0.0, []
+        channels = zip(frame, model.plain, model.filtered, strict=True)
+        for one, plain, filtered in channels:
             sums = product_sums(
-                one, counts, plain, filtered, overlay.known, base, box, value, slope
+                one, counts, plain, filtered, model.known, base, box, value, slope
             )
-            if sums[0, 0] < LEAST * pixels:
+            counted = float(sums[0, 0])
+            if counted < LEAST * pixels:
                 return None
-            total += float(sums[0, 0])
-            products, levels = remove_light(sums, active)
+            total += counted
+            products, slopes = remove_light(sums, active)
             table += products
-            planes.append(levels)
-        ff, pp, fp, fz, pz = table[:5].tolist()
-        if not fz > 0 or not pz > 0 or not ff > 0:
+            light.append(slopes)
+        power = Products(*table[:5].tolist())
+        if not (
+            power.frame_filtered > 0
+            and power.image_filtered > 0
+            and power.frame_frame > 0
+        ):
             return None
-        gain = fz / pz
-        scale = overlay.signal * total / len(frame) / covered
+        gain = power.frame_filtered / power.image_filtered
+        scale = model.signal * total / len(frame) / covered
         told, step, back = gauss_newton_step(
-            table, overlay.tables, box + whole, active, scale
+            table, model.tables, box + whole, active, scale
         )
         if not told:
             return None
         longest = float(np.abs(step).max())
-        rest = max(ff - 2 * gain * fp + gain * gain * pp, 0.0) / total
-        noise = rest / max(overlay.variance, 1e-30)
-        covariance = back * (overlay.spread * noise / gain**2)
+        noise = _misfit(power, gain) / total / max(model.variance, 1e-30)
+        covariance = back * (model.spread * noise / gain**2)
         shift = shift + step * min(1.0, LONGEST / max(longest, 1e-30))
         sigma = math.sqrt(max(float(covariance.diagonal().max()), 0.0))
-        if LEFT * longest < SHORT + SHORT_SIGMAS * sigma:
+        if longest < SHORT + SHORT_SIGMAS * sigma:
             break
-    correlation = fp / math.sqrt(max(ff * pp, 1e-30))
+    both = power.frame_frame * power.image_image
+    correlation = power.frame_image / math.sqrt(max(both, 1e-30))
+    spread = math.sqrt(max(power.image_filtered * model.chance * noise, 1e-30))
     return FrameFit(
         shift=shift,
         covariance=covariance,
         correlation=min(max(correlation, -1.0), 1.0),
         gain=gain,
-        light=np.array([one - gain * two for one, two in planes]),
-        variance=rest,
-        significance=fz / math.sqrt(max(pz * overlay.chance * noise, 1e-30)),
-        step=longest,
-        share=total / len(frame) / pixels,
+        light=np.array([one - gain * two for one, two in light]),
+        significance=power.frame_filtered / spread,
     )
+
+
+def _misfit(sums: Products, gain: float) -> float:
+    """Return the sum of squares of what an image times a gain leaves of a frame."""
+    square = sums.frame_frame - 2 * gain * sums.frame_image
+    return max(square + gain * gain * sums.image_image, 0.0)

@@ -1,22 +1,74 @@
 """Average moved frames on a canvas that grows."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._sampling.subpixel_moves import slide_frame
-from ..._shared.arrays import Floats, Ints, Volume
+from ..._sampling.subpixel_moves import slide, slide_margin
+from ..._shared.arrays import Flags, Floats, Ints, Volume
 
-__all__ = ["MeanCanvas"]
+__all__ = ["MeanCanvas", "PlacedImage", "slide_frame", "under_frame"]
 
 
-# A canvas that grows takes this much more, in sides of a frame.
+# Sides of a frame by which a canvas that grows is larger than it need be
+# (test_drift_may_go_beyond_half_a_frame).
 ROOM = 0.125
 
 
+class PlacedImage(NamedTuple):
+    """An image of which pixel k lies at ``k + origin`` of the reference."""
+
+    pixels: Volume  # (channels, planes, rows, cols)
+    known: Flags | None  # (planes, rows, cols); None if all of it is known
+    origin: Ints  # (3,)
+
+
+def slide_frame(
+    frame: NDArray[np.floating[Any]],
+    fraction: Floats,
+    order: int,
+    mode: str = "reflect",
+) -> NDArray[np.floating[Any]]:
+    """Move a volume by less than a pixel; it goes on at its borders as `mode` says."""
+    if not fraction.any():
+        return frame
+    margin = slide_margin(order, frame.dtype)
+    pads = [(margin, margin) if n > 1 else (0, 0) for n in frame.shape]
+    out = np.empty_like(frame)
+    slide(np.pad(frame, pads, mode=mode), fraction, order, out)  # type: ignore[call-overload]
+    return out
+
+
+def under_frame(
+    pixels: Volume, origin: Ints, shift: Floats, shape: tuple[int, ...]
+) -> tuple[Volume, NDArray[np.bool_]]:
+    """Return what a frame at a shift would see of a picture, and where it does."""
+    size = np.array(shape[1:])
+    place = shift - origin
+    whole = np.floor(place + 1e-9).astype(np.intp)
+    part = np.where(size > 1, np.maximum(place - whole, 0.0), 0.0)
+    extra = (part > 0).astype(np.intp)
+    first = np.maximum(-whole, 0)
+    stop = np.minimum(size, pixels.shape[1:] - whole - extra)
+    seen, there = np.zeros(shape, np.float32), np.zeros(shape[1:], np.bool_)
+    if (stop <= first).any():
+        return seen, there
+    cut = tuple(
+        slice(a, b) for a, b in zip(first + whole, stop + whole + extra, strict=True)
+    )
+    to = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
+    # A picture that moves up by what is left of a pixel loses its first row.
+    back = tuple(slice(e, None) for e in extra)
+    turn = np.where(extra > 0, 1 - part, 0.0)
+    for channel, out in zip(pixels[:, *cut], seen, strict=True):
+        out[to] = slide_frame(np.ascontiguousarray(channel), turn, 3)[back]
+    there[to] = True
+    return seen, there
+
+
 class MeanCanvas:
-    """The mean of frames of shape (channels, planes, rows, cols), as it grows."""
+    """The running mean of frames of shape (channels, planes, rows, cols)."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.size = np.array(shape[1:])
@@ -73,11 +125,10 @@ class MeanCanvas:
         self.counts = np.pad(self.counts, pads)
         self.origin = self.origin - before
 
-    def mean(self, least: int = 1) -> tuple[Volume, NDArray[np.bool_] | None, Ints]:
-        """Return the mean, where `least` frames show it, and its origin.
+    def mean(self, least: int = 1) -> PlacedImage:
+        """Return the mean, known where `least` frames show it.
 
-        Where no frame is it is filled with the mean of the rest; None instead of a
-        mask if all is known.
+        Where no frame is it is filled with the mean of the rest.
         """
         there = self.counts > 0
         rows = [
@@ -92,4 +143,4 @@ class MeanCanvas:
             for channel in mean:
                 channel[~there] = channel[there].mean()
         enough = counts > least - 0.5
-        return mean, None if enough.all() else enough, origin
+        return PlacedImage(mean, None if enough.all() else enough, origin)

@@ -2,47 +2,69 @@
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._matching.phase_correlate import ShiftEstimate, no_match
-from ..._sampling.subpixel_moves import under_frame
-from ..._shared.arrays import Flags, Floats, Ints, Volume
+from ..._matching.fixed_pattern import PINNED
+from ..._matching.phase_correlate import ShiftEstimate
+from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.fft import fftfreq, forward, inverse, rfftfreq
 from ..._shared.results import Outcome
-from .frame_noise import Noise, measure_noise, ring_powers
+from .frame_noise import COARSE, RED, Noise, measure_noise, ring_powers, views_of
 from .image_fit import prepare_model
-from .joint_alignment import JointAlignment, align_jointly, is_matched, no_alignment
-from .mean_image import MeanCanvas, slide_frame
+from .joint_alignment import (
+    FEW,
+    JointAlignment,
+    align_jointly,
+    is_matched,
+    matched_numbers,
+    no_alignment,
+)
+from .mean_image import MeanCanvas, PlacedImage, slide_frame
 from .template_fit import match_frame, prepare_reference
 from .template_search import Bounds, no_match, shrink_factor, shrink_frame
 
-__all__ = ["find_pattern", "grow_template"]
+__all__ = ["PatternSearch", "find_pattern", "grow_template"]
 
 
-# Steps that tell a pattern from a scene, from nothing on and where one is known, and how
-# much further one may go at most. What both could be is told last.
-SPLITS, FINER, BOOST = 4, 8, 20.0
-# Steps that leave so many times what the one before left go astray.
-ASTRAY = 1.5
-
-
-# A frame to begin with is given up where fewer than this share of the others match.
+# Iterations that tell a pattern from a scene, from nothing on
+# (test_what_stays_in_place_does_not_pin_the_frames).
+SPLITS = 4
+# The same from a pattern on: what both could be is told last
+# (test_what_stays_in_place_does_not_pin_the_frames).
+FINER = 8
+# Largest over-relaxation of an iteration, at frequencies that both could be
+# (bench_series.py, dust).
+BOOST = 20.0
+# Ratio of what an iteration leaves to what the one before left with which it diverges
+# (test_what_stays_in_place_does_not_pin_the_frames).
+DIVERGING = 1.5
+# Share of the other frames that match the first one, or another one is the first
+# (test_frames_at_the_ends_of_a_drift_do_not_match_themselves).
 FOLLOWERS = 0.5
-# Frames that stay within so many pixels may be held by the camera.
-PINNED = 1.0
-# How often the template and the pattern are told apart, one after the other.
-ROUNDS = 8
-# They are told apart once no shift moves further than this; one step may be
-# lengthened so many times.
-RESTED, BOLD = 5e-3, 10.0
-# So many frames tell whether a pattern pins them; fewer than these do not tell for sure
-# what is pattern and what is scene.
-FEW, SPLIT = 16, 8
-# Frames differ by more than noise if coarse detail, of less than so many cycles per pixel,
-# has so many times the power of the rest.
-COARSE, RED = 0.25, 1.5
+# Rounds in which the template and the pattern are told apart, one after the other
+# (bench_series.py, dust).
+ALTERNATIONS = 8
+# Largest motion, in pixels, with which they are at rest (bench_series.py, dust).
+RESTED = 5e-3
+# Largest extrapolation of one step (bench_series.py, dust).
+BOLD = 10.0
+# Frames that tell whether a pattern pins them
+# (test_what_stays_in_place_does_not_pin_the_frames).
+ENOUGH = 16
+# Frames below which pattern and scene are not told apart for sure
+# (test_few_frames_under_dust_are_not_believed).
+DOUBTFUL = 8
+
+
+class PatternSearch(NamedTuple):
+    """What stays in place while the scene moves, and the matches without it."""
+
+    pattern: Volume | None  # None if nothing does
+    found: JointAlignment
+    ambiguous: bool  # whether frames are too few to tell one from the other
 
 
 def residual_power(frames: list[Volume], shifts: Floats) -> float:
@@ -50,10 +72,10 @@ def residual_power(frames: list[Volume], shifts: Floats) -> float:
     canvas = MeanCanvas(frames[0].shape)
     for frame, shift in zip(frames, shifts, strict=True):
         canvas.add(frame, shift)
-    pixels, _, origin = canvas.mean()
+    image = canvas.mean()
     powers = []
     for frame, shift in zip(frames, shifts, strict=True):
-        scene = _scene_under(pixels, origin, shift, frame.shape)
+        scene = _scene_under(image, shift, frame.shape)
         powers.append(math.inf if scene is None else np.square(frame - scene).mean())
     return float(np.mean(powers))
 
@@ -63,41 +85,42 @@ def split_pattern(
 ) -> tuple[float, Volume]:
     """Return what a scene at given shifts and a pattern leave, and the pattern.
 
+    Alternating least squares with over-relaxation.
+    """
     # Strategy: the pattern is the mean of what the scene leaves, and the scene that
     # of what the pattern leaves. One after the other, they converge at each frequency by
-    # the squared mean of the turns that the shifts make there; so much further goes
+    # the squared mean of the phase factors of the shifts there; so much further goes
     # each step.
-    """
     steps = SPLITS if pattern is None else FINER
     if pattern is None:
         pattern = np.mean(frames, axis=0)
-    boost = _step_gain(frames[0].shape[1:], shifts)
+    gain = _step_gain(frames[0].shape[1:], shifts)
     rest, last = math.inf, pattern
     for _ in range(steps):
         canvas = MeanCanvas(frames[0].shape)
         for frame, shift in zip(frames, shifts, strict=True):
             canvas.add(frame - pattern, shift)
-        pixels, _, origin = canvas.mean()
+        image = canvas.mean()
         left = []
         for frame, shift in zip(frames, shifts, strict=True):
-            scene = _scene_under(pixels, origin, shift, frame.shape)
+            scene = _scene_under(image, shift, frame.shape)
             if scene is None:
                 return math.inf, pattern
             left.append(frame - scene - pattern)
         step = np.mean(left, axis=0)
         before, rest = rest, float(np.mean([np.square(e - step).mean() for e in left]))
         # Where the ends of frames matter more than what they share, steps go astray.
-        if rest > ASTRAY * before:
+        if rest > DIVERGING * before:
             return before, last
         last = pattern + step
         pattern = pattern + np.stack(
-            [inverse(forward(one) * boost, one.shape) for one in step]
+            [inverse(forward(one) * gain, one.shape) for one in step]
         )
     return rest, pattern
 
 
 def _step_gain(shape: tuple[int, ...], shifts: Floats) -> NDArray[np.float32]:
-    """Return how much further than a step the pattern lies, for each frequency."""
+    """Return the over-relaxation of a step, for each frequency."""
     turns = np.zeros((*shape[:-1], shape[-1] // 2 + 1), np.complex128)
     axes = [fftfreq(n) for n in shape[:-1]] + [rfftfreq(shape[-1])]
     for shift in shifts:
@@ -111,13 +134,14 @@ def _step_gain(shape: tuple[int, ...], shifts: Floats) -> NDArray[np.float32]:
 
 
 def _scene_under(
-    pixels: Volume, origin: Ints, shift: Floats, shape: tuple[int, ...]
+    image: PlacedImage, shift: Floats, shape: tuple[int, ...]
 ) -> Volume | None:
-    """Return what a frame at a shift would see of a picture."""
+    """Return what a frame at a shift would see of an image; None if it sees little."""
+    pixels, _, origin = image
     start = shift - origin
     whole = np.ceil(start - 1e-9).astype(np.intp)
     size = np.array(shape[1:])
-    # Where the picture ends its border goes on, which is little.
+    # Where the image ends its border goes on, which is little.
     pads = [
         (max(0, int(-a)), max(0, int(a + n - total)))
         for a, n, total in zip(whole - 1, size + 2, pixels.shape[1:], strict=True)
@@ -188,23 +212,19 @@ def _match_successively(
     for way in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
         last = np.zeros(3)
         for n in way:
-            pixels, known, origin = canvas.mean()
-            overlay = None
+            image, frame, model = canvas.mean(), small[n], None
             if noise is not None:
-                size = np.array(small[n].shape[1:])
-                overlay = prepare_model(
-                    pixels, known, origin, noise, 1 / count, np.rint(last), size
-                )
-            picture = prepare_reference(
-                pixels, known, origin, small[n], limits, overlay, centres=last[None]
+                place, size = np.rint(last), frame.shape[1:]
+                model = prepare_model(image, noise, 1 / count, place, size)
+            reference = prepare_reference(
+                image, frame, limits, model, centres=last[None]
             )
-            found = match_frame(picture, small[n], mask, last)
+            found = match_frame(reference, frame, mask, last)
             if is_matched(found):
                 if noise is None:
-                    noise = measure_noise(
-                        [small[n]], found.shift[None], (pixels, origin), -1.0
-                    )
-                canvas.add(small[n], found.shift, mask)
+                    views = views_of(image, [frame], found.shift[None])
+                    noise = measure_noise([frame], found.shift[None], views, ratio=1.0)
+                canvas.add(frame, found.shift, mask)
                 count += 1
                 last = found.shift if bounds.drifts else last
             shift = found.shift * steps
@@ -214,28 +234,25 @@ def _match_successively(
 
 def find_pattern(
     frames: list[Volume],
-    sample: JointAlignment,
+    found: JointAlignment,
     bounds: Bounds,
     known: Flags | None = None,
-) -> tuple[Volume | None, JointAlignment, bool]:
-    """Return what stays in place while the scene moves, and the matches without it.
-
-    With them comes whether frames are too few to tell one from the other.
-    """
-    pattern, sample, doubtful = _initial_pattern(frames, sample, bounds, known)
-    there = [n for n, each in enumerate(sample.estimates) if is_matched(each)]
-    if pattern is None or len(there) < 4:
-        return pattern, sample, doubtful
+) -> PatternSearch:
+    """Find what stays in place while the scene moves, and match frames without it."""
+    first = _initial_pattern(frames, found, bounds, known)
+    pattern, found, ambiguous = first
+    there = matched_numbers(found.estimates)
+    if pattern is None or len(there) < FEW:
+        return first
     # Strategy: shifts tell the pattern, and the pattern tells the shifts, which comes
     # to rest slowly where both can trade; two rounds tell where (Anderson mixing).
-    shifts = np.array([sample.estimates[n].shift for n in there])
+    shifts = np.array([found.estimates[n].shift for n in there])
     last: tuple[Floats, Floats] | None = None
-    for _ in range(ROUNDS):
+    for _ in range(ALTERNATIONS):
         _, pattern = split_pattern([frames[n] for n in there], shifts, pattern)
         free = [frame - pattern for frame in frames]
-        sample = align_jointly(free, sample.estimates, bounds, known)
-        found = np.array([sample.estimates[n].shift for n in there])
-        step = found - shifts
+        found = align_jointly(free, found.estimates, bounds, known)
+        step = np.array([found.estimates[n].shift for n in there]) - shifts
         step -= step.mean(axis=0)
         if np.abs(step).max() < RESTED:
             break
@@ -245,77 +262,61 @@ def find_pattern(
             part = float((step * change).sum() / max((change * change).sum(), 1e-12))
             onward = onward - min(max(part, -BOLD), 0.0) * ((shifts - last[0]) + change)
         last, shifts = (shifts, step), onward
-    return pattern, sample, doubtful
+    return PatternSearch(pattern, found, ambiguous)
 
 
 def _initial_pattern(
     frames: list[Volume],
-    sample: JointAlignment,
+    found: JointAlignment,
     bounds: Bounds,
     known: Flags | None,
-) -> tuple[Volume | None, JointAlignment, bool]:
+) -> PatternSearch:
     """Return a pattern if it explains more than the noise that it would fit.
 
     A pattern of the camera can pin shifts to zero, and then the mean of all
     frames may be the only way out of there. A few frames tell.
     """
-    good = [n for n, each in enumerate(sample.estimates) if is_matched(each)]
-    rows = np.unique(np.linspace(0, max(len(good) - 1, 0), FEW).astype(int))
+    good = matched_numbers(found.estimates)
+    rows = np.unique(np.linspace(0, max(len(good) - 1, 0), ENOUGH).astype(int))
     few = [good[n] for n in rows if n < len(good)]
     if len(few) < 2:
-        return None, sample, False
-    pictures = [frames[n] for n in few]
-    held = np.array([sample.estimates[n].shift for n in few])
+        return PatternSearch(None, found, False)
+    chosen = [frames[n] for n in few]
+    held = np.array([found.estimates[n].shift for n in few])
     pinned = np.ptp(held, axis=0).max() <= PINNED
-    if len(few) < 4:
-        doubtful = pinned and _differs_coarsely(frames, good)
-        if doubtful:
-            doubtful = _is_moving(
-                _align_residuals(frames, pictures, good, bounds, known)
-            )
-        return None, sample, doubtful
-    plain, (rest, pattern) = (
-        residual_power(pictures, held),
-        split_pattern(pictures, held),
-    )
     # One image more explains this much of noise.
     share = 1 - 2 / len(few)
-    if not pinned and rest >= share * plain:
-        return None, sample, False
-    other = _align_residuals(frames, pictures, good, bounds, known)
-    there = [n for n, each in enumerate(other.estimates) if is_matched(each)]
-    moved = np.array([other.estimates[n].shift for n in there])
-    if len(there) > FOLLOWERS * len(few) and _is_moving(other):
-        kept = [pictures[n] for n in there]
-        freed, without = split_pattern(kept, moved)
+    enough = len(few) >= FEW
+    plain = residual_power(chosen, held) if enough else 0.0
+    rest, pattern = split_pattern(chosen, held) if enough else (math.inf, None)
+    if not pinned and (not enough or rest >= share * plain):
+        return PatternSearch(None, found, False)
+    # Match frames by what they show beside the mean of all.
+    mean = np.mean([frames[n] for n in good], axis=0)
+    if not enough and not _differ_coarsely(frames, good, mean):
+        return PatternSearch(None, found, False)
+    other = grow_template([frame - mean for frame in chosen], bounds, known)
+    moves = _is_moving(other)
+    if not enough:
+        return PatternSearch(None, found, moves)
+    there = matched_numbers(other.estimates)
+    ambiguous = len(few) < DOUBTFUL
+    if len(there) > FOLLOWERS * len(few) and moves:
+        moved = np.array([other.estimates[n].shift for n in there])
+        freed, without = split_pattern([chosen[n] for n in there], moved)
         if freed < share * min(rest, plain):
             free = [each - without for each in frames]
-            return without, grow_template(free, bounds, known), len(few) < SPLIT
-    if rest < share * plain:
+            return PatternSearch(without, grow_template(free, bounds, known), ambiguous)
+    if rest < share * plain and pattern is not None:
         free = [frame - pattern for frame in frames]
-        settled = align_jointly(free, sample.estimates, bounds, known)
-        return pattern, settled, len(few) < SPLIT
-    doubtful = (
-        len(few) < SPLIT and _is_moving(other) and _differs_coarsely(frames, good)
-    )
-    return None, sample, doubtful
+        settled = align_jointly(free, found.estimates, bounds, known)
+        return PatternSearch(pattern, settled, ambiguous)
+    ambiguous = ambiguous and moves and _differ_coarsely(frames, good, mean)
+    return PatternSearch(None, found, ambiguous)
 
 
-def _align_residuals(
-    frames: list[Volume],
-    few: list[Volume],
-    good: list[int],
-    bounds: Bounds,
-    known: Flags | None,
-) -> JointAlignment:
-    """Match a few frames by what they show beside the mean of all that are good."""
-    mean = np.mean([frames[n] for n in good], axis=0)
-    return grow_template([picture - mean for picture in few], bounds, known)
-
-
-def _differs_coarsely(frames: list[Volume], good: list[int]) -> bool:
+def _differ_coarsely(frames: list[Volume], good: list[int], mean: Volume) -> bool:
     """Return whether frames differ by more than noise, which has no coarse detail."""
-    mean = np.mean([frames[n] for n in good], axis=0)
     radius, count, power = ring_powers([frames[n] - mean for n in good])
     coarse = radius < COARSE
     if coarse.all() or not coarse.any():
@@ -325,7 +326,7 @@ def _differs_coarsely(frames: list[Volume], good: list[int]) -> bool:
     return rough > RED * float(np.median(power[~coarse]))
 
 
-def _is_moving(sample: JointAlignment) -> bool:
-    """Return whether frames that are believed lie apart."""
-    moved = [each.shift for each in sample.estimates if is_matched(each)]
+def _is_moving(found: JointAlignment) -> bool:
+    """Return whether frames that are matched lie apart."""
+    moved = [found.estimates[n].shift for n in matched_numbers(found.estimates)]
     return len(moved) > 1 and bool(np.ptp(moved, axis=0).max() > PINNED)

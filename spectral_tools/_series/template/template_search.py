@@ -1,26 +1,24 @@
-"""Search a picture that many frames are matched to."""
+"""Search an image that many frames are matched to, by whitened cross-correlation."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._matching.phase_correlate import AMBIGUOUS, BELIEVED, ShiftEstimate, no_match
-from ..._sampling.downsample import block_means
+from ..._matching.phase_correlate import AMBIGUOUS, BELIEVED, ShiftEstimate
+from ..._matching.search import chance_level
 from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, frequencies, inverse
 from ..._shared.results import Outcome
-from ..._spectral.peaks import (
-    SEPARATION,
-    chance_level,
-    list_peaks,
-    parabola_tops,
-    wrap_lags,
-)
-from ..._spectral.ring_kernels import ring_gains, whiten_modes
-from ..._spectral.tapers import edge_taper, taper_block, taper_width
+from ..._spectral.peaks import circular_peaks, parabola_tops
+from ..._spectral.ring_kernels import taper_block, whiten_modes
+from ..._spectral.tapers import block_tapers
+from ..._spectral.whitening import ring_gains
+from .image_fit_kernels import shrink_pixels
+from .mean_image import PlacedImage
 
 __all__ = [
+    "RIVALS",
     "Bounds",
     "SearchTemplate",
     "known_core",
@@ -33,17 +31,20 @@ __all__ = [
 
 Tapers = tuple[Floats, Floats, Floats]
 
-# So many rivals are looked at.
-MOST = 8
-# What is known for certain is looked at alone if it is this share of the picture.
+# Rivals of the best peak that are looked at
+# (test_frames_of_few_hills_are_told_from_their_rivals).
+RIVALS = 8
+# Share of an image that is known for certain and looked at alone
+# (test_dead_pixels_do_not_count).
 CORE = 0.6
-# Frames are made smaller for the search, but not below this side, in pixels.
+# Side of a frame, in pixels, below which it is not made smaller for the search
+# (bench_series.py, speed).
 SIDE = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bounds:
-    """How far is searched, in whole pixels."""
+    """Shifts that are searched, in whole pixels."""
 
     low: Ints  # (3,)
     high: Ints
@@ -52,7 +53,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SearchTemplate:
-    """What a search of a picture needs.
+    """An image prepared for the search of frames.
 
     Frames are made smaller by `factor`; they may have channels that move together.
     """
@@ -80,17 +81,13 @@ def shrink_frame(frame: Volume, factor: int) -> Volume:
 
 
 def prepare_search(
-    pixels: Volume,
-    origin: Ints,
+    image: PlacedImage,
     typical: Volume,
     bounds: Bounds,
     centre: Ints,
     factor: int = 1,
 ) -> SearchTemplate:
-    """Prepare a picture for the search of frames like a `typical` one around a shift.
-
-    Pixel k of the picture lies at ``k + origin`` of the reference.
-    """
+    """Prepare an image for the search of frames like a `typical` one around a shift."""
     steps = np.array([1, factor, factor])
     centre = np.rint(centre / steps).astype(np.intp) * steps
     small = shrink_frame(typical, factor)
@@ -102,24 +99,11 @@ def prepare_search(
         size=size,
         low=-(-bounds.low // steps) - (steps > 1),
         high=-(-bounds.high // steps) + (steps > 1),
-        tapers=_frame_tapers(size),
+        tapers=block_tapers(size, np.zeros(3), 0.0),
         shape=shape,
         probes=[],
     )
-    # The part of the picture that a frame covers at the centre, as far as it is known.
-    middle = np.zeros(typical.shape, np.float32)
-    sides = np.array(typical.shape[1:])
-    start = centre - origin
-    first = np.maximum(start, 0)
-    stop = np.minimum(start + sides, pixels.shape[1:])
-    if (first < stop).all():
-        part = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
-        to = tuple(
-            slice(a, b) for a, b in zip(first - start, stop - start, strict=True)
-        )
-        for channel, out in zip(pixels, middle, strict=True):
-            out[:] = channel[part].mean()
-            out[to] = channel[part]
+    middle = _under_centre(image, centre, typical.shape)
     freqs, ends = frequencies(shape), tuple(size.tolist())
     for channel, frame in zip(shrink_frame(middle, factor), small, strict=True):
         one, two = (_tapered_spectrum(template, image) for image in (channel, frame))
@@ -130,15 +114,25 @@ def prepare_search(
     return template
 
 
-def _frame_tapers(size: Ints) -> Tapers:
-    first, second, third = (edge_taper(n, taper_width(n), 0.0) for n in size.tolist())
-    return first, second, third
+def _under_centre(image: PlacedImage, centre: Ints, shape: tuple[int, ...]) -> Volume:
+    """Return the part of an image under a frame; beyond its ends, the mean of it."""
+    middle = np.zeros(shape, np.float32)
+    start = centre - image.origin
+    first = np.maximum(start, 0)
+    stop = np.minimum(start + shape[1:], image.pixels.shape[1:])
+    if (first < stop).all():
+        part = tuple(map(slice, first, stop))
+        to = tuple(map(slice, first - start, stop - start))
+        for channel, out in zip(image.pixels, middle, strict=True):
+            out[:] = channel[part].mean()
+            out[to] = channel[part]
+    return middle
 
 
 def _tapered_spectrum(
     template: SearchTemplate, volume: Volume
 ) -> NDArray[np.complex64]:
-    """Return the transform of a small frame that fades at its ends."""
+    """Return the spectrum of a small frame under a taper."""
     canvas = np.zeros(template.shape, np.float32)
     taper_block(volume, np.zeros(3, np.intp), template.size, *template.tapers, canvas)
     return forward(canvas)
@@ -156,9 +150,18 @@ def search_template(template: SearchTemplate, frame: Volume) -> ShiftEstimate | 
     if not len(height) and not (surface.any() and np.isfinite(surface).all()):
         return None
     period = np.array(template.shape)
-    signed = wrap_lags(-lags, period)
-    order = np.flatnonzero(
-        ((signed >= template.low) & (signed <= template.high)).all(axis=1)
+    lags = np.stack(np.unravel_index(where, template.shape), axis=1)
+    signed = (period // 2 - lags) % period - period // 2
+    signed[:, period == 1] = 0
+    allowed = ((signed >= template.low) & (signed <= template.high)).all(axis=1)
+    if not allowed.any():
+        return no_match(3, Outcome.NOT_FOUND)
+    order = np.flatnonzero(allowed)[np.argsort(-height[allowed], kind="stable")]
+    best = signed[order[0]]
+    apart = (signed - best + period // 2) % period - period // 2
+    far = np.abs(apart).max(axis=1) > 6  # as far as what the frame shows spreads a peak
+    alarm, _ = chance_level(
+        float(height[order[0]]), height[far], max(int(allowed.sum()), 1)
     )
     if not len(order):
         return no_match(3, Outcome.NOT_FOUND)
@@ -178,7 +181,7 @@ def search_template(template: SearchTemplate, frame: Volume) -> ShiftEstimate | 
     elif len(rivals):
         outcome = Outcome.AMBIGUOUS
     steps = np.array([1.0, template.factor, template.factor])
-    places = np.array([shift, *signed[rivals[:MOST]]]) * steps + template.centre
+    places = np.array([shift, *signed[rivals[:RIVALS]]]) * steps + template.centre
     return replace(
         no_match(3, outcome),
         shift=places[0],
@@ -187,11 +190,14 @@ def search_template(template: SearchTemplate, frame: Volume) -> ShiftEstimate | 
     )
 
 
-def known_core(known: NDArray[np.bool_]) -> tuple[slice, ...]:
+def known_core(image: PlacedImage) -> tuple[slice, ...]:
     """Return a box in which all is known, cut from the sides that lack the most.
 
     Where that would cost too much, it is the box around all that is known.
     """
+    known = image.known
+    if known is None:
+        return tuple(slice(0, n) for n in image.pixels.shape[1:])
     rows = [
         np.flatnonzero(known.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)
     ]
@@ -216,3 +222,16 @@ def known_core(known: NDArray[np.bool_]) -> tuple[slice, ...]:
             low[axis] += 1
         else:
             high[axis] -= 1
+
+
+def no_match(ndim: int, outcome: Outcome) -> ShiftEstimate:
+    """Return the estimate of a frame that says nothing about its shift."""
+    return ShiftEstimate(
+        shift=np.zeros(ndim),
+        covariance=np.diag(np.full(ndim, np.inf)),
+        correlation=0.0,
+        false_alarm=1.0,
+        overlap=0.0,
+        alternatives=np.zeros((1, ndim)),
+        outcome=outcome,
+    )
