@@ -24,12 +24,6 @@ from .template.template_search import no_match
 __all__ = ["match_along_links"]
 
 
-# Closed loops of links from which on they tell what links have of their own
-# (test_error_bars_of_links_that_share_frames_are_honest).
-CLOSURES = 3
-# Least share that neighbours do not have in common, to tell by it whether a scene changes
-# (test_error_bars_of_a_chain_grow_where_the_scene_changes).
-UNLIKE = 1e-3
 # Frames before the nearest ones that are tried where these do not match
 # (test_chain_says_where_it_is_parted_by_frames_without_texture).
 TRIES = 8
@@ -165,7 +159,7 @@ def _own_shares(links: list[FrameLink], axes: slice, free: int) -> OwnShares:
     height = float(np.mean([e.correlation for e in near]).clip(0, 1)) if near else 0.0
     own = (1 - height) / (1 + height)
     closed = _closing_errors(sure, axes)
-    if len(closed) >= CLOSURES:
+    if closed:
         # By the median, since single ones may be off by a period of the scene: that of
         # so many squares is nearly this (Wilson & Hilferty 1931).
         own = float(np.median(closed)) / (free * (1 - 2 / (9 * free)) ** 3)
@@ -177,7 +171,7 @@ def _own_shares(links: list[FrameLink], axes: slice, free: int) -> OwnShares:
     if near and over:
         # What changes from frame to frame is twice as much over two of them.
         one, two = (np.median([e.correlation for e in some]) for some in (near, over))
-        more = (1 - float(two)) / max(1 - float(one), UNLIKE) - 1
+        more = (1 - float(two)) / max(1 - float(one), 1e-30) - 1
         shared *= 1 - min(max(more, 0.0), 1.0)
     return OwnShares(noise=own, scene=1 - shared)
 

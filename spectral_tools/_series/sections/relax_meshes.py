@@ -42,13 +42,19 @@ from ..._transforms.fields.fit_displacement import (
 __all__ = ["MeshRelaxation", "relax_meshes"]
 
 
-# Bending is made of second derivatives: a section may shift, turn and stretch freely.
+# Order of the derivatives that bending is made of: a section may shift, turn and stretch
+# freely (test_sections_come_to_lie_on_each_other).
 ORDER = 2
-# How often fields are found anew for where points meet, and how many steps lead there,
-# each of which leaves as much as fields are strained.
-ROUNDS, STEPS = 3, 12
-# Cells along the longest side of a section, and their least side in pixels.
-CELLS, FINEST = 12, 8.0
+# Rounds in which fields are found anew for where points meet
+# (test_sections_come_to_lie_on_each_other).
+ROUNDS = 3
+# Steps of the fixed point iteration that tells where points meet, each of which leaves as
+# much as fields are strained (test_residuals_are_what_fields_leave).
+MEETINGS = 12
+# Cells along the longest side of a section (test_sections_come_to_lie_on_each_other).
+CELLS = 12
+# Least side of a cell, in pixels (test_sections_come_to_lie_on_each_other).
+FINEST = 8.0
 
 
 @result
@@ -293,7 +299,7 @@ def _meeting_points(
 ) -> tuple[Floats, tuple[Floats, Floats]]:
     """Return where the points of each pair meet, and their displacements there."""
     meet = 0.5 * (stack.ends[0] + stack.ends[1])
-    for _ in range(STEPS):
+    for _ in range(MEETINGS):
         moved = [np.zeros_like(meet), np.zeros_like(meet)]
         for side in range(2):
             field = stack.field[stack.links[:, side]]

@@ -13,7 +13,7 @@ from ..._matching.orientation.match_orientation import (
     OrientationEstimate,
     match_sketches,
 )
-from ..._matching.orientation.pose_images import Sketch, make_sketch
+from ..._matching.orientation.pose_images import ORDER, Sketch, make_sketch
 from ..._matching.orientation.pose_search import Range, shrinking
 from ..._point_matching.window_grid import Windows, match_windows, window_pass
 from ..._rendering.warp import warp_image
@@ -32,21 +32,24 @@ __all__ = [
 ]
 
 
-# Sections are matched on means of blocks of pixels, about so many along each axis:
-# neighbours differ by more than finer pixels would tell.
+# Blocks of pixels along each axis of a section, about: neighbours differ by more than finer
+# pixels would tell (bench_stack.py).
 SIDE = 512
-# Windows cover this share of a side, and their middles are this share of it apart.
-WINDOW, SPACING = 0.24, 0.15
-# Shortest and longest windows, in blocks.
-SHORTEST, LONGEST = 32, 128
-# Sections must share this much of the smaller one.
+# Side of a window, as a share of that of a section (bench_stack.py).
+WINDOW = 0.24
+# Distance of the middles of windows, as a share of the side of a section (bench_stack.py).
+SPACING = 0.15
+# Side of the smallest windows, in blocks (bench_stack.py).
+SHORTEST = 32
+# Share of the smaller section that the other one must show (bench_stack.py).
 LEAST_OVERLAP = 0.1
-# With fewer windows than this, or this share of those tried, the pose alone counts.
-LEAST_WINDOWS, LEAST_SHARE = 6, 0.25
-# Splines of this order turn the moving section.
-ORDER = 5
-# Rounds of the fit to the points of a link, each of which lets strays count less.
-ROUNDS = 10
+# Windows that must match, or the pose alone counts (bench_stack.py).
+LEAST_WINDOWS = 6
+# Share of the windows that must match, or the pose alone counts (bench_stack.py).
+LEAST_SHARE = 0.25
+# Rounds of the fit to the points of a link, each of which lets strays count less
+# (bench_stack.py).
+REWEIGHTINGS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,7 +180,7 @@ def _points(
         ),
     )
     side = math.sqrt(math.prod(pair[0].shape))
-    length = np.rint(np.clip(WINDOW * side, SHORTEST, LONGEST))
+    length = np.rint(max(WINDOW * side, SHORTEST))
     step = length * SPACING / WINDOW
     sides, spacing = np.full(2, length), np.full(2, step)
     job = partial(match_windows, sides, None)
@@ -213,7 +216,7 @@ def _scatter_covariance(windows: Windows) -> Floats:
     design = np.column_stack([np.ones(len(arms)), arms / max(np.abs(arms).max(), 1.0)])
     trust = np.ones(len(points))
     left = missed
-    for _ in range(ROUNDS):
+    for _ in range(REWEIGHTINGS):
         root = np.sqrt(trust)[:, np.newaxis]
         fit = np.linalg.lstsq(root * design, root * missed, rcond=None)[0]
         left = missed - design @ fit

@@ -16,6 +16,7 @@ from .image_fit_kernels import product_sums, slope_tables
 from .mean_image import PlacedImage, under_frame
 
 __all__ = [
+    "SHOWN",
     "FrameFit",
     "ImageModel",
     "RingWeights",
@@ -33,8 +34,9 @@ __all__ = [
 FLAT = 1e-9
 # Spline coefficients around an image that a spline in single precision needs.
 MARGIN = spline_margin(3, np.dtype(np.float32)) + 1
-# Standard deviations of the noise that a ring must stand out by to count as signal
-# (test_no_frame_stays_a_period_of_a_lattice_away).
+# Standard deviations up to which noise may hide a signal, or pass for one
+# (test_no_frame_stays_a_period_of_a_lattice_away,
+# test_periods_of_a_noisy_lattice_are_not_told).
 SHOWN = 3.0
 # Least power of noise that is believed, in units of the variance of the image: where there
 # is less, what sampling and the ends of images leave in fine detail would lead

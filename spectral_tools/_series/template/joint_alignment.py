@@ -60,15 +60,13 @@ RETRIES = 3
 # Change of light between frames that is let be, in units of the contrast
 # (test_shifts_are_right_to_their_error_bars).
 EVEN = 0.02
-# Standard deviations that a gain must differ by to count
-# (test_shifts_are_right_to_their_error_bars).
-GAIN_SIGMAS = 5.0
+# Standard deviations from which on a difference is not by chance, for the gain of a frame
+# and for its shift by weights of its own (test_shifts_are_right_to_their_error_bars,
+# test_groups_of_planes_follow_a_single_frame).
+SIGNIFICANT = 5.0
 # Frames below which their mean is too much like each to tell weights or a pattern from it
 # (test_error_bars_of_few_smooth_frames_hold, test_few_frames_under_dust_are_not_believed).
 FEW = 4
-# Standard deviations by which one frame contradicts the common weights
-# (test_groups_of_planes_follow_a_single_frame).
-CONTRADICTION = 5.0
 # Frames that choose between weights (bench_series.py, speed).
 CHOOSING = 4
 # Share of the variance that weights of their own must leave to be better
@@ -78,18 +76,9 @@ SHARPER = 0.8
 # weights mislead; both share their noise, and differ by half of one where they do well
 # (test_error_bars_hold_where_a_scene_is_finer_than_its_pixels).
 MISLED = 0.8
-# Ratio of variances from which own weights may be misled by a few bright spots
-# (test_groups_of_planes_follow_a_single_frame).
-LOOSER = 1.2
-# Root mean square difference from which common weights mislead in spite of that
-# (test_groups_of_planes_follow_a_single_frame).
-FAR_MISLED = 2.5
 # Share of what frames leave unexplained below which an image was made of one
 # (test_shifts_lead_to_the_frame_that_was_named).
 MADE_OF = 0.1
-# Largest ratio of the noise of an image to that of frames
-# (test_shifts_lead_to_an_image_that_was_given).
-NOISIEST = 100.0
 # Share of the scene below which noise is taken to be that of a frame: small shifts
 # change the scene as much (test_frames_without_noise_are_found).
 FAINT_NOISE = 0.1
@@ -193,7 +182,7 @@ def _equalize_light(
     common = float(np.exp(np.log(gains).mean()))
     # A gain that is mostly noise is left alone.
     sigmas = np.abs(gains / common - 1) * significance
-    gains = np.where(sigmas > GAIN_SIGMAS, gains / common, 1.0)
+    gains = np.where(sigmas > SIGNIFICANT, gains / common, 1.0)
     middle = np.mean([fit.light for fit in there.values()], axis=0)
     spread = [
         np.abs(fit.light - middle) @ _half_sides(frames[0]) for fit in there.values()
@@ -368,7 +357,7 @@ def choose_weights(found: JointAlignment, known: Flags | None = None) -> JointAl
         before, after = (
             [each[n] for n in there] for each in (found.estimates, estimates)
         )
-        if not (np.abs(_differences(before, after)) > CONTRADICTION).any():
+        if not (np.abs(_differences(before, after)) > SIGNIFICANT).any():
             return found
     return replace(found, estimates=estimates, canvas=canvas, own_weights=True)
 
@@ -405,8 +394,7 @@ def _own_better(
     if ratio < SHARPER:
         return True
     free = (len(differences) - 1) * int(differences.any(axis=0).sum())
-    limit = MISLED if ratio < LOOSER else FAR_MISLED
-    return bool((differences**2).sum() > limit**2 * free)
+    return bool((differences**2).sum() > MISLED**2 * free)
 
 
 def _differences(one: list[ShiftEstimate], two: list[ShiftEstimate | None]) -> Floats:
@@ -493,7 +481,7 @@ def calibrate_reference(
         before.append(fit_common_weights(reference, frame, found, 2, known)[0])
         after.append(fit_own_weights(reference, frame, found, known))
     differences = _differences(before, after)
-    own = bool((np.abs(differences) > CONTRADICTION).any())
+    own = bool((np.abs(differences) > SIGNIFICANT).any())
     own = own or _own_better(before, after, differences)
     return Calibration(replace(reference, own_weights=own), noise, ratio)
 
@@ -538,7 +526,7 @@ def _noise_ratio(
     of_image = float(np.mean(images)) - scene
     if max(noise, of_image) < FAINT_NOISE * scene:
         return 1.0
-    return min(max(of_image, 0.0) / max(noise, 1e-3 * scene), NOISIEST)
+    return max(of_image, 0.0) / max(noise, 1e-3 * scene)
 
 
 def _covariance(one: Volume, two: Volume, there: Flags, known: Flags | None) -> float:

@@ -12,7 +12,13 @@ from ..._shared.fft import fast_shape, forward, inverse
 from ..._shared.results import Outcome
 from ..._spectral.peaks import local_maxima
 from .frame_noise import COARSE, RED, Noise, radial_frequencies
-from .image_fit import RingWeights, effective_number, filter_image, ring_weights
+from .image_fit import (
+    SHOWN,
+    RingWeights,
+    effective_number,
+    filter_image,
+    ring_weights,
+)
 from .mean_image import MeanCanvas, PlacedImage, under_frame
 from .template_search import Bounds
 
@@ -29,14 +35,8 @@ ALONG = 8.0
 # makes that the better with a chance of less than 1e-3
 # (test_a_defect_tells_the_periods_of_a_lattice).
 EVIDENCE = 19.0
-# Standard deviations of what noise of the image itself may hide
-# (test_periods_of_a_noisy_lattice_are_not_told).
-NOISE_SIGMAS = 3.0
 # Share of it to which that noise is known (test_periods_of_a_noisy_lattice_are_not_told).
 NOISE_ERROR = 0.15
-# Places that are looked at, the most alike first
-# (test_no_frame_stays_a_period_of_a_lattice_away).
-CANDIDATES = 8
 # Shares of the way to another place that are looked at, which periods have few of
 # (test_stripes_are_ambiguous_for_any_reference).
 BETWEEN = 0.29, 0.43, 0.62
@@ -232,7 +232,7 @@ def _candidate_steps(
     apart = np.abs(steps).max(axis=1) > NEAREST
     # A step and its opposite are one.
     apart &= (steps @ np.array([1e6, 1e3, 1.0])) > 0
-    order = np.argsort(-height[apart], kind="stable")[:CANDIDATES]
+    order = np.argsort(-height[apart], kind="stable")
     best = [*_along_edge(scene, view, far), *steps[apart][order].astype(float)]
     marked = [tuple(np.rint(step).astype(int) + far) for step in best]
     return [step for step, lag in zip(best, marked, strict=True) if alike[lag] > ALIKE]
@@ -331,7 +331,7 @@ def _evidence_needed(scene: SimilarityScene, step: Floats) -> float:
     ends = scene.noise_share(scene.place), scene.noise_share(scene.place + step)
     share = sum(ends) / 2
     noise = share * scene.noise * math.prod(scene.shape)
-    return EVIDENCE + NOISE_SIGMAS * share * scene.scatter + (1 + NOISE_ERROR) * noise
+    return EVIDENCE + SHOWN * share * scene.scatter + (1 + NOISE_ERROR) * noise
 
 
 def _unbounded_variance(step: Floats, far: Ints) -> Floats:

@@ -29,28 +29,17 @@ from .template_search import Bounds, no_match, shrink_factor, shrink_frame
 __all__ = ["PatternSearch", "find_pattern", "grow_template"]
 
 
-# Iterations that tell a pattern from a scene, from nothing on
-# (test_what_stays_in_place_does_not_pin_the_frames).
-SPLITS = 4
-# The same from a pattern on: what both could be is told last
-# (test_what_stays_in_place_does_not_pin_the_frames).
-FINER = 8
+# Iterations that tell a pattern from a scene where shifts are given, and rounds in which
+# shifts are found anew (test_what_stays_in_place_does_not_pin_the_frames).
+SPLITS = 8
 # Largest over-relaxation of an iteration, at frequencies that both could be
 # (bench_series.py, dust).
 BOOST = 20.0
-# Ratio of what an iteration leaves to what the one before left with which it diverges
-# (test_what_stays_in_place_does_not_pin_the_frames).
-DIVERGING = 1.5
 # Share of the other frames that match the first one, or another one is the first
 # (test_frames_at_the_ends_of_a_drift_do_not_match_themselves).
 FOLLOWERS = 0.5
-# Rounds in which the template and the pattern are told apart, one after the other
-# (bench_series.py, dust).
-ALTERNATIONS = 8
 # Largest motion, in pixels, with which they are at rest (bench_series.py, dust).
 RESTED = 5e-3
-# Largest extrapolation of one step (bench_series.py, dust).
-BOLD = 10.0
 # Frames that tell whether a pattern pins them
 # (test_what_stays_in_place_does_not_pin_the_frames).
 ENOUGH = 16
@@ -91,12 +80,11 @@ def split_pattern(
     # of what the pattern leaves. One after the other, they converge at each frequency by
     # the squared mean of the phase factors of the shifts there; so much further goes
     # each step.
-    steps = SPLITS if pattern is None else FINER
     if pattern is None:
         pattern = np.mean(frames, axis=0)
     gain = _step_gain(frames[0].shape[1:], shifts)
-    rest, last = math.inf, pattern
-    for _ in range(steps):
+    rest = math.inf
+    for _ in range(SPLITS):
         canvas = MeanCanvas(frames[0].shape)
         for frame, shift in zip(frames, shifts, strict=True):
             canvas.add(frame - pattern, shift)
@@ -108,11 +96,7 @@ def split_pattern(
                 return math.inf, pattern
             left.append(frame - scene - pattern)
         step = np.mean(left, axis=0)
-        before, rest = rest, float(np.mean([np.square(e - step).mean() for e in left]))
-        # Where the ends of frames matter more than what they share, steps go astray.
-        if rest > DIVERGING * before:
-            return before, last
-        last = pattern + step
+        rest = float(np.mean([np.square(each - step).mean() for each in left]))
         pattern = pattern + np.stack(
             [inverse(forward(one) * gain, one.shape) for one in step]
         )
@@ -248,7 +232,7 @@ def find_pattern(
     # to rest slowly where both can trade; two rounds tell where (Anderson mixing).
     shifts = np.array([found.estimates[n].shift for n in there])
     last: tuple[Floats, Floats] | None = None
-    for _ in range(ALTERNATIONS):
+    for _ in range(SPLITS):
         _, pattern = split_pattern([frames[n] for n in there], shifts, pattern)
         free = [frame - pattern for frame in frames]
         found = align_jointly(free, found.estimates, bounds, known)
@@ -260,7 +244,7 @@ def find_pattern(
         if last is not None:
             change = step - last[1]
             part = float((step * change).sum() / max((change * change).sum(), 1e-12))
-            onward = onward - min(max(part, -BOLD), 0.0) * ((shifts - last[0]) + change)
+            onward = onward - min(part, 0.0) * ((shifts - last[0]) + change)
         last, shifts = (shifts, step), onward
     return PatternSearch(pattern, found, ambiguous)
 

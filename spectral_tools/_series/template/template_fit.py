@@ -19,6 +19,7 @@ from .frame_noise import LEAST, measure_noise, views_of
 from .image_fit import FrameFit, ImageModel, fit_frame, prepare_model
 from .mean_image import PlacedImage
 from .template_search import (
+    RIVALS,
     Bounds,
     SearchTemplate,
     known_core,
@@ -45,21 +46,12 @@ __all__ = [
 # Pixels (of the search) from the peak within which a fit ends up, or it is of another peak
 # (test_no_frame_stays_a_period_of_a_lattice_away).
 ASTRAY = 2.0
-# Standard deviations that a fit may be from where noise was measured before that is done
-# again (test_groups_of_planes_are_found_where_single_planes_are).
-AWAY = 2.0
 # Share of a frame that a search reaches around one shift, beyond which another image is
 # prepared (test_drift_may_go_beyond_half_a_frame).
 SPACING = 0.25
 # Correlation of a frame that was found without doubt, or without a search, as a share of
 # what frames have (test_very_few_hills_do_not_mislead).
 TYPICAL = 0.9
-# Places that are tried on the way to a match without a search
-# (test_very_few_hills_do_not_mislead).
-PLACES = 100.0
-# Strongest rivals of a peak, whose likelihoods are compared
-# (test_frames_of_few_hills_are_told_from_their_rivals).
-STRONGEST = 4
 # Natural logarithm of the odds against a rival, 20,000, that tell a match from it
 # (test_frames_of_few_hills_are_told_from_their_rivals).
 LOG_ODDS = 10.0
@@ -185,7 +177,7 @@ def _match_near(
         if square < (TYPICAL * reference.model.likeness) ** 2:
             continue
         power = max(reference.model.modes * found.overlap - 1, 0) / 2
-        chance = PLACES * len(near) * max(1 - square, 0.0) ** power
+        chance = len(near) * max(1 - square, 0.0) ** power
         if chance < BELIEVED:
             return replace(found, false_alarm=chance)
     return None
@@ -202,12 +194,6 @@ def fit_common_weights(
     model = reference.model or _pair_model(reference, frame, start.shift)
     weight = None if known is None else known.astype(np.float32)
     fit = fit_frame(model, frame, start.shift, weight=weight)
-    if reference.model is None and fit is not None:
-        sigma = np.sqrt(np.diag(fit.covariance))
-        if (np.abs(fit.shift - start.shift) > AWAY * sigma).any():
-            # From a wrong place, what noise there is was seen too large.
-            model = _pair_model(reference, frame, fit.shift)
-            fit = fit_frame(model, frame, fit.shift, weight=weight)
     if fit is None or not fit.significance > 0 or not fit.correlation > 0:
         return start, False
     if (np.abs(fit.shift - start.shift) > ASTRAY * max(factor, 1)).any():
@@ -382,7 +368,7 @@ def match_masked(
     least = LEAST * images[1].size / min(images[0].size, images[1].size)
     found = correlate_images(
         (images[0], images[1]), (masks[0], masks[1]), (middle - origin)[axes],
-        reach[axes], least, None, STRONGEST,
+        reach[axes], least, None, RIVALS,
     )  # fmt: skip
     places, covariance = np.zeros((len(found.alternatives), 3)), np.zeros((3, 3))
     places[:, axes] = found.alternatives + origin[axes]

@@ -31,9 +31,9 @@ __all__ = [
 
 Tapers = tuple[Floats, Floats, Floats]
 
-# Rivals of the best peak that are looked at
+# Strongest rivals of a peak, whose likelihoods are compared
 # (test_frames_of_few_hills_are_told_from_their_rivals).
-RIVALS = 8
+RIVALS = 4
 # Share of an image that is known for certain and looked at alone
 # (test_dead_pixels_do_not_count).
 CORE = 0.6
