@@ -257,7 +257,7 @@ def align_series(
             group,
             None if given.patterns is None else given.patterns[number],
             given.patterns is None,
-            given.given is None and given.reach is None,
+            given.image is None and given.reach is None,
         )
         for number, group in enumerate(given.groups)
     ]
@@ -295,11 +295,11 @@ def _group_shifts(
     if given.reach is None:
         # A template is made again until frames move by less than this, noise or not.
         covariance[known] += SETTLED**2 / 3 * np.eye(given.ndim)
-    if given.exact is not None:
-        n = given.exact
+    if given.frame is not None:
+        n = given.frame
         shifts[n], covariance[n], outcome[n] = 0, 0, Outcome.MATCHED
         alarm[n], height[n], known[n] = 0.0, 1.0, True
-    elif given.given is None and not given.from_first and known.any():
+    elif given.image is None and not given.from_first and known.any():
         shifts -= shifts[known].mean(axis=0)
     if given.limit is not None:
         far = known & (np.abs(shifts) > given.limit + 0.5).any(axis=1)
@@ -326,10 +326,10 @@ def _gather(
         size = template[part].shape
         if known.pattern is not None:
             pattern[part] = (known.pattern * group.scale).reshape(size)
-        if given.given is None:
+        if given.image is None:
             template[part] = _mean_in_reference(given, group, known, walk).reshape(size)
-    if given.given is not None:
-        template[:] = given.given
+    if given.image is not None:
+        template[:] = given.image
     stack = np.concatenate if given.groups[0].planes is None else _side_by_side
     return SeriesAlignment(
         shifts=stack([walk.shifts for walk in walks]),

@@ -197,7 +197,7 @@ def _target_of(
     if not np.ptp(typical) > 0:
         return None
     canvas, trajectory, done = None, None, {}
-    if given.given is None:
+    if given.image is None:
         canvas = model.canvas
         # Frames of the template were compared with all others but themselves.
         there = matched_numbers(model.estimates)
@@ -209,13 +209,13 @@ def _target_of(
     reference, noise, ratio = None, model.noise, 1.0
     if len(done) != given.frames.count:
         fitted = None
-        if given.given is None and noise is not None:
+        if given.image is None and noise is not None:
             size, share = typical.shape[1:], 1 / max(len(done), 1)
             fitted = prepare_model(image, noise, share, near[0], size)
         reference = prepare_reference(
             image, typical, group.bounds, fitted, centres=near
         )
-        if given.given is None:
+        if given.image is None:
             reference = replace(reference, own_weights=model.own_weights)
         else:
             reference, heard, ratio = calibrate_reference(reference, textured)
@@ -241,10 +241,10 @@ def _image_of(
     given: SeriesInputs, group: PlaneGroup, model: SeriesModel
 ) -> PlacedImage | None:
     """Return the image that frames are matched to: a given one, or their mean."""
-    if given.given is None:
+    if given.image is None:
         return None if model.canvas is None else model.canvas.mean()
-    pixels, known = normalized_volume(given.given, group)
-    if given.exact is not None and model.pattern is not None:
+    pixels, known = normalized_volume(given.image, group)
+    if given.frame is not None and model.pattern is not None:
         pixels = pixels - model.pattern
     return PlacedImage(pixels, known, np.zeros(3, np.intp))
 
@@ -256,7 +256,7 @@ def _textured_frames(
     result = []
     for n, frame in zip(given.numbers.tolist(), given.sample, strict=True):
         volume, known = normalized_volume(frame, group)
-        if np.ptp(volume) > 0 and (n != given.exact or len(given.sample) == 1):
+        if np.ptp(volume) > 0 and (n != given.frame or len(given.sample) == 1):
             free = volume if model.pattern is None else volume - model.pattern
             result.append((free, known))
     return result

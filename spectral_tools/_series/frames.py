@@ -252,8 +252,8 @@ class SeriesInputs:
     numbers: Ints  # of the frames of the sample
     sample: list[NDArray[Any]]
     patterns: list[Volume | None] | None  # of each group; None to measure them
-    given: Image | None  # what frames are matched to, if not to a template
-    exact: int | None  # the frame that it is
+    image: Image | None  # what frames are matched to, if not to a template
+    frame: int | None  # the number of the frame that it is
     reach: int | None
     from_first: bool
     limit: Floats | None
@@ -288,7 +288,7 @@ def check_series(
     if len(sample) < 2:
         message = f"`frames` must hold at least two frames; got {len(sample)}."
         raise ValueError(message)
-    given, exact = _reference_of(reference, series)
+    image, frame = _reference_of(reference, series)
     groups = _groups_of(sample, series.shape, listed, mask, limit)
     patterns = None
     if static is not None:
@@ -300,8 +300,8 @@ def check_series(
         numbers=numbers,
         sample=sample,
         patterns=patterns,
-        given=given,
-        exact=exact,
+        image=image,
+        frame=frame,
         reach=1 if named == "previous" else reach,
         from_first=named == "previous",
         limit=limit,
