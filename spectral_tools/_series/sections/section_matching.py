@@ -45,8 +45,6 @@ SHORTEST = 32
 LEAST_OVERLAP = 0.1
 # Windows that must match, or the pose alone counts (bench_stack.py).
 LEAST_WINDOWS = 6
-# Share of the windows that must match, or the pose alone counts (bench_stack.py).
-LEAST_SHARE = 0.25
 # Rounds of the fit to the points of a link, each of which lets strays count less
 # (bench_stack.py).
 REWEIGHTINGS = 10
@@ -186,8 +184,7 @@ def _points(
     job = partial(match_windows, sides, None)
     windows, _ = window_pass(partial(map, job), pair, sides, spacing)
     found = windows.found
-    tried = sum(estimate is not None for estimate in windows.estimates)
-    if found.sum() >= max(LEAST_WINDOWS, LEAST_SHARE * tried):
+    if found.sum() >= LEAST_WINDOWS:
         first, missed = windows.points[found], windows.missed[found]
         # Windows that overlap share what they see.
         covariance = _scatter_covariance(windows) * (length / step) ** 2

@@ -1,4 +1,4 @@
-"""Compare a frame with a picture that lies under it, compiled."""
+"""Sums over a frame and the image under it, compiled."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ __all__ = [
 ]
 
 
-# Sums over the pixels of a frame f, a picture p, and a filtered picture z with slopes g.
+# Sums over the pixels of a frame f, an image p, and a filtered image z with slopes g.
 # The first seven rows are 1 f p z g g g, each times 1 and the distances from the middle of
 # the frame along the three axes; the last holds ff pp fp fz pz fg fg fg pg pg pg; the
 # columns of the row before are the squares and products of distances: 00 01 02 11 12 22.
@@ -32,7 +32,7 @@ def product_sums(
     value: Volume,
     slope: Volume,
 ) -> Floats:
-    """Sum products of a frame and of the pictures under it.
+    """Sum products of a frame and of the images under it.
 
     Parameters
     ----------
@@ -41,15 +41,15 @@ def product_sums(
     weight : ndarray of shape (planes, rows, cols) or (1, 1, 1)
         1 where a pixel of the frame counts, else 0; of one pixel if all do.
     plain, filtered : ndarray of shape (planes, rows, cols)
-        Heights of the bumps of the two pictures.
-    known : ndarray of the shape of the pictures, or (1, 1, 1)
-        1 where a picture is known between a bump and the next ones, else 0.
+        B-spline coefficients of the two images.
+    known : ndarray of the shape of the images, or (1, 1, 1)
+        1 where an image is known between a coefficient and the next ones, else 0.
     base : ndarray of shape (3,)
-        Which bump is the first for pixel (0, 0, 0) of the frame.
+        Which coefficient is the first for pixel (0, 0, 0) of the frame.
     box : ndarray of shape (2, 3)
         First pixel of the frame that counts, and the one after the last.
     value, slope : ndarray of shape (3, 4)
-        Weights of the bumps, and their slopes.
+        Weights of the coefficients, and their slopes.
     """
     sums = np.zeros(SUMS)
     half = np.array(frame.shape) / 2 - 0.5
@@ -60,7 +60,7 @@ def product_sums(
     deep = 4 if frame.shape[0] > 1 else 1
     high = 4 if frame.shape[1] > 1 else 1
     wide = 3 if frame.shape[2] > 1 else 0
-    # A bump that is the second of four, or the only one, is the pixel itself.
+    # A coefficient that is the second of four, or the only one, is that of the pixel.
     here0, here1, here2 = deep // 4, high // 4, wide // 3
     v0, v1, rise, lift = np.zeros((4, cols + 3), np.float32)
     share = np.ones(cols, np.float32)

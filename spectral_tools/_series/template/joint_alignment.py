@@ -64,11 +64,10 @@ EVEN = 0.02
 # and for its shift by weights of its own (test_shifts_are_right_to_their_error_bars,
 # test_groups_of_planes_follow_a_single_frame).
 SIGNIFICANT = 5.0
-# Frames below which their mean is too much like each to tell weights or a pattern from it
-# (test_error_bars_of_few_smooth_frames_hold, test_few_frames_under_dust_are_not_believed).
+# Frames that tell whose weights are better, or a pattern; the mean of fewer is too much like
+# each (test_error_bars_of_few_smooth_frames_hold,
+# test_few_frames_under_dust_are_not_believed).
 FEW = 4
-# Frames that choose between weights (bench_series.py, speed).
-CHOOSING = 4
 # Share of the variance that weights of their own must leave to be better
 # (test_error_bars_hold_where_a_scene_is_finer_than_its_pixels).
 SHARPER = 0.8
@@ -367,7 +366,7 @@ def _frames_prefer_own(
 ) -> bool:
     """Return whether some frames are known better by weights of their own."""
     before, after = [], []
-    for n in (there[row] for row in _spread_evenly(len(there), CHOOSING)):
+    for n in (there[row] for row in _spread_evenly(len(there), FEW)):
         start, frame = found.estimates[n], found.frames[n]
         sums, counts = canvas.sums.copy(), canvas.counts.copy()
         canvas.add(frame, start.shift, known, sign=-1)
@@ -457,7 +456,7 @@ def calibrate_reference(
     """
     some = [
         (*frames[n], match_frame(reference, *frames[n]))
-        for n in _spread_evenly(len(frames), CHOOSING)
+        for n in _spread_evenly(len(frames), FEW)
     ]
     some = [each for each in some if is_matched(each[2])]
     if not some:
