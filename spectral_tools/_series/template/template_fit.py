@@ -46,6 +46,9 @@ __all__ = [
 # Pixels (of the search) from the peak within which a fit ends up, or it is of another peak
 # (test_no_frame_stays_a_period_of_a_lattice_away).
 ASTRAY = 2.0
+# Standard deviations that a fit may be from where noise was measured before that is done
+# again (test_shifts_are_right_to_their_error_bars).
+AWAY = 2.0
 # Share of a frame that a search reaches around one shift, beyond which another image is
 # prepared (test_drift_may_go_beyond_half_a_frame).
 SPACING = 0.25
@@ -194,6 +197,12 @@ def fit_common_weights(
     model = reference.model or _pair_model(reference, frame, start.shift)
     weight = None if known is None else known.astype(np.float32)
     fit = fit_frame(model, frame, start.shift, weight=weight)
+    if reference.model is None and fit is not None:
+        sigma = np.sqrt(np.diag(fit.covariance))
+        if (np.abs(fit.shift - start.shift) > AWAY * sigma).any():
+            # From a wrong place, what noise there is was seen too large.
+            model = _pair_model(reference, frame, fit.shift)
+            fit = fit_frame(model, frame, fit.shift, weight=weight)
     if fit is None or not fit.significance > 0 or not fit.correlation > 0:
         return start, False
     if (np.abs(fit.shift - start.shift) > ASTRAY * max(factor, 1)).any():
