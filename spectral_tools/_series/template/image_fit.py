@@ -100,7 +100,7 @@ def remove_light(sums: Floats, active: Flags) -> tuple[Floats, Floats]:
     """Return sums of products of what no even slope explains, and these slopes.
 
     Light changes from frame to frame, and from one side to the other. The slopes are
-    those of the frame and of the picture, (2, 4): a constant, and one along each axis.
+    those of the frame and of the image, (2, 4): a constant, and one along each axis.
     """
     matrix, index = np.zeros((4, 4)), 0
     for i in range(3):
@@ -160,13 +160,13 @@ def gauss_newton_step(
     Parameters
     ----------
     sums : ndarray of shape (11,)
-        What `level_sums` gives.
+        What `remove_light` gives.
     tables : ndarray of shape (6, planes + 1, rows + 1, cols + 1)
         What `slope_tables` gives.
     box : ndarray of shape (2, 3)
-        First pixel of the picture that lies under the frame, and the one after the last.
+        First pixel of the image that lies under the frame, and the one after the last.
     active : ndarray of shape (3,)
-        Which axes are longer than a pixel; no step is told along others.
+        Which axes are longer than a pixel; there is no step along others.
     scale : float
         What makes sums of products of slopes those of the scene alone.
 
