@@ -35,8 +35,6 @@ ALONG = 8.0
 # makes that the better with a chance of less than 1e-3
 # (test_a_defect_tells_the_periods_of_a_lattice).
 EVIDENCE = 19.0
-# Share of it to which that noise is known (test_periods_of_a_noisy_lattice_are_not_told).
-NOISE_ERROR = 0.15
 # Shares of the way to another place that are looked at, which periods have few of
 # (test_stripes_are_ambiguous_for_any_reference).
 BETWEEN = 0.29, 0.43, 0.62
@@ -331,7 +329,7 @@ def _evidence_needed(scene: SimilarityScene, step: Floats) -> float:
     ends = scene.noise_share(scene.place), scene.noise_share(scene.place + step)
     share = sum(ends) / 2
     noise = share * scene.noise * math.prod(scene.shape)
-    return EVIDENCE + SHOWN * share * scene.scatter + (1 + NOISE_ERROR) * noise
+    return EVIDENCE + SHOWN * share * scene.scatter + noise
 
 
 def _unbounded_variance(step: Floats, far: Ints) -> Floats:
