@@ -53,7 +53,7 @@ FAR = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CoarseScene:
-    """What a scene of few hills is told by, in grey values squared."""
+    """Powers of a scene of few hills and of noise, in grey values squared."""
 
     power: float  # of the scene
     slope: float  # of its slopes along an axis, by squared pixel
@@ -80,8 +80,8 @@ class SimilarityScene:
     shape: tuple[int, ...]  # of a frame
     canvas: MeanCanvas | None  # of which the image is the mean; None if it is none
     ratio: float  # of the variance of its noise to that of a frame then
-    noise: float  # what the noise of a frame in the image tells, by pixel of a frame
-    scatter: float  # how much that varies, by frame
+    noise: float  # weighted power of the noise of a frame, by pixel
+    scatter: float  # standard deviation of its sum over a frame
 
     def noise_share(self, place: Floats) -> float:
         """Return the share of the noise of a frame that the image holds under a frame."""
@@ -131,7 +131,7 @@ def _misfit_variance(estimate: ShiftEstimate, coarse: CoarseScene) -> float:
 def _coarse_scene(
     seen: Volume, rings: RingWeights, noise: Noise, ratio: float
 ) -> CoarseScene | None:
-    """Return what tells a scene of few hills; None if it shows enough to be told by."""
+    """Return the powers of a scene of few hills; None if it has more."""
     axes = [axis for axis, n in enumerate(seen.shape) if axis and n > 1]
     slope = np.mean([np.square(np.gradient(seen, axis=axis)).mean() for axis in axes])
     if effective_number(2 * rings.count, rings.power) > HILLS or not slope > 0:
@@ -175,7 +175,7 @@ def find_ambiguity(
         or not rings.weight.any()
     ):
         return nothing
-    # What a frame of noise is told by, at each mode, in units of that.
+    # The weighted power of the noise of a frame, at each mode.
     grid = radial_frequencies(shape[1:])
     weighed = np.interp(grid, rings.radius, rings.weight * rings.noise)
     scene = SimilarityScene(
@@ -258,11 +258,11 @@ def _similarity_map(scene: SimilarityScene, view: SceneView, far: Ints) -> Volum
     lags = [np.arange(-n, n + 1) for n in far]
     box = np.ix_(*lags)
     count = inverse(marks * np.conj(marks), shape)[box]
-    told = inverse(unlike, shape)[box] / np.maximum(count, 1)
+    square = inverse(unlike, shape)[box] / np.maximum(count, 1)
     # By pixel of a frame, of what is no noise.
     noise = scene.noise * scene.noise_share(scene.place)
     whole = max(level - noise, 1e-30)
-    alike: Volume = (1 - (told - noise) / whole).astype(np.float32)
+    alike: Volume = (1 - (square - noise) / whole).astype(np.float32)
     return alike
 
 
@@ -294,8 +294,8 @@ def _most_alike(
 ) -> tuple[Floats, float]:
     """Return the step, near one, at which an image is most like itself.
 
-    Its surplus comes with it: how much more than what has to be tells it apart. Only
-    some `ways` are gone if a projection on them is given.
+    With it comes by how much the log-likelihood ratio against it is above what is needed.
+    Only some `ways` are gone if a projection on them is given.
     """
     axes = [axis for axis, n in enumerate(scene.shape[1:]) if n > 1]
     best = step, math.inf
@@ -309,8 +309,8 @@ def _most_alike(
             for each in (moved.plain - view.plain, moved.filtered - view.filtered)
         )
         plain[:, ~there] = 0
-        told = float((plain * filtered).sum(dtype=float)) / (2 * there.sum())
-        surplus = math.prod(scene.shape[1:]) * told - _evidence_needed(scene, step)
+        ratio = float((plain * filtered).sum(dtype=float)) / (2 * there.sum())
+        surplus = math.prod(scene.shape[1:]) * ratio - _evidence_needed(scene, step)
         if surplus < best[1]:
             best = step, surplus
         push = np.zeros(3)
@@ -325,7 +325,7 @@ def _most_alike(
 
 
 def _evidence_needed(scene: SimilarityScene, step: Floats) -> float:
-    """Return how much has to tell an image from itself moved by a step."""
+    """Return the log-likelihood ratio that tells an image from itself moved by a step."""
     ends = scene.noise_share(scene.place), scene.noise_share(scene.place + step)
     share = sum(ends) / 2
     noise = share * scene.noise * math.prod(scene.shape)

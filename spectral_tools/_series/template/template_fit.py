@@ -170,16 +170,18 @@ def _match_near(
     says little. But chance hardly makes a frame that correlates as frames should:
     n random numbers have a correlation of r with a chance of (1 - r^2)^((n - 1) / 2).
     """
-    lost = no_match(3, Outcome.MATCHED)
-    for shift in near if reference.model else ():
+    model, lost = reference.model, no_match(3, Outcome.MATCHED)
+    if model is None:
+        return None
+    for shift in near:
         start = replace(lost, shift=shift)
         found, _ = fit_common_weights(reference, frame, start, 2, known)
         if found is start:
             continue
         square = found.correlation**2
-        if square < (TYPICAL * reference.model.likeness) ** 2:
+        if square < (TYPICAL * model.likeness) ** 2:
             continue
-        power = max(reference.model.modes * found.overlap - 1, 0) / 2
+        power = max(model.modes * found.overlap - 1, 0) / 2
         chance = len(near) * max(1 - square, 0.0) ** power
         if chance < BELIEVED:
             return replace(found, false_alarm=chance)
