@@ -173,6 +173,8 @@ def _match_near(
     model, lost = reference.model, no_match(3, Outcome.MATCHED)
     if model is None:
         return None
+    # The fit ends anywhere within twice as many pixels as one of small frames.
+    places = (2 * 2 * ASTRAY + 1) ** sum(n > 1 for n in frame.shape[1:])
     for shift in near:
         start = replace(lost, shift=shift)
         found, _ = fit_common_weights(reference, frame, start, 2, known)
@@ -182,7 +184,7 @@ def _match_near(
         if square < (TYPICAL * model.likeness) ** 2:
             continue
         power = max(model.modes * found.overlap - 1, 0) / 2
-        chance = len(near) * max(1 - square, 0.0) ** power
+        chance = places * len(near) * max(1 - square, 0.0) ** power
         if chance < BELIEVED:
             return replace(found, false_alarm=chance)
     return None
