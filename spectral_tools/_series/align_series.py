@@ -60,8 +60,9 @@ def smooth_walk(
             past, mean = past + matrix[k], mean + vector[k]
             damp = np.linalg.inv(whole + variance * past)
             past, mean = damp @ past, damp @ mean
-    covariance = np.linalg.inv(total)
-    return np.einsum("kij,kj->ki", covariance, moments), covariance
+    covariance: NDArray[Any] = np.linalg.inv(total)
+    walk: Floats = np.einsum("kij,kj->ki", covariance, moments)
+    return walk, covariance
 
 
 def complete_walk(

@@ -5,6 +5,7 @@ mean of the others, where that is better.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -396,7 +397,9 @@ def _own_better(
     return bool((differences**2).sum() > MISLED**2 * free)
 
 
-def _differences(one: list[ShiftEstimate], two: list[ShiftEstimate | None]) -> Floats:
+def _differences(
+    one: Sequence[ShiftEstimate], two: Sequence[ShiftEstimate | None]
+) -> Floats:
     """Return by how much shifts differ, in standard deviations; none if no two do."""
     pairs = [(a, b) for a, b in zip(one, two, strict=True) if b is not None]
     if not pairs:
