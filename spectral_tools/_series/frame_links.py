@@ -19,7 +19,6 @@ from .frames import Frames, PlaneGroup, SeriesInputs, normalized_volume
 from .template.joint_alignment import is_matched
 from .template.mean_image import PlacedImage
 from .template.template_fit import match_frame, match_masked, prepare_reference
-from .template.template_search import no_match
 
 __all__ = ["match_along_links"]
 

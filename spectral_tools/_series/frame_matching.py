@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._matching.phase_correlate import ShiftEstimate
+from .._matching.phase_correlate import ShiftEstimate, no_match
 from .._shared.arrays import Flags, Floats, Ints, Volume
 from .._shared.results import Outcome
 from .._shared.workers import Workers
@@ -29,7 +29,6 @@ from .template.template_fit import (
     prepare_reference,
     search_centres,
 )
-from .template.template_search import no_match
 
 __all__ = ["SeriesModel", "estimate_model", "mark_ambiguous", "match_to_template"]
 

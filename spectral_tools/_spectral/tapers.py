@@ -13,7 +13,12 @@ from .._shared.ndimage import distance_transform_edt, shift_image
 from .gain_gradient import gain_slopes
 
 __all__ = [
+    "OWN",
+    "RING",
+    "TAPER_FRACTION",
+    "TAPER_WIDTH",
     "block_tapers",
+    "edge_taper",
     "fade",
     "fade_blocks",
     "fade_masked",

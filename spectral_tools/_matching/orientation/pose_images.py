@@ -30,6 +30,7 @@ from ..phase_correlate import prepare_image
 
 __all__ = [
     "RAYS",
+    "SPLINE_ORDER",
     "STEP",
     "Sketch",
     "SplineImage",

@@ -13,7 +13,7 @@ from ..._matching.orientation.match_orientation import (
     OrientationEstimate,
     match_sketches,
 )
-from ..._matching.orientation.pose_images import ORDER, Sketch, make_sketch
+from ..._matching.orientation.pose_images import SPLINE_ORDER, Sketch, make_sketch
 from ..._matching.orientation.pose_search import Range, shrinking
 from ..._point_matching.window_grid import Windows, match_windows, window_pass
 from ..._rendering.warp import warp_image
@@ -173,7 +173,7 @@ def _points(
             task.moving.pixels,
             pose.matrix,
             shape=task.reference.pixels.shape,
-            order=ORDER,
+            order=SPLINE_ORDER,
             fill_value=np.nan,
         ),
     )

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._matching.shift_fit import RING_MODES, RING_SHARE
+from ..._sampling.splines import bspline_weights
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.fft import forward, frequencies
-from ..._spectral.ring_kernels import ring_edges
-from .mean_image import PlacedImage, under_frame
+from ..._spectral.ring_kernels import RING_MODES, RING_SHARE, ring_edges
+from .mean_image import PlacedImage
 
 __all__ = [
     "COARSE",

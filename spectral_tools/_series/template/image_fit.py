@@ -13,7 +13,7 @@ from ..._shared.compiled import compiled
 from ..._shared.fft import fast_shape, forward, inverse
 from .frame_noise import LEAST, Noise, radial_frequencies, ring_powers
 from .image_fit_kernels import product_sums, slope_tables
-from .mean_image import PlacedImage, under_frame
+from .mean_image import PlacedImage
 
 __all__ = [
     "SHOWN",

@@ -8,7 +8,6 @@ from ..._shared.compiled import compiled
 __all__ = [
     "SUMS",
     "product_sums",
-    "shrink_pixels",
     "slope_tables",
 ]
 

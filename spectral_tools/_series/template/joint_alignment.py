@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..._matching.phase_correlate import BELIEVED, ShiftEstimate, no_match
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.results import Outcome
 from .frame_noise import FrameView, Noise, measure_noise, views_of
 from .image_fit import FrameFit, ImageModel, equalize_light, fit_frame, prepare_model
-from .mean_image import MeanCanvas, PlacedImage, under_frame
+from .mean_image import MeanCanvas, PlacedImage
 from .template_fit import (
     ASTRAY,
     TYPICAL,
@@ -27,7 +28,7 @@ from .template_fit import (
     match_frame,
     prepare_reference,
 )
-from .template_search import Bounds, known_core, no_match
+from .template_search import Bounds, known_core
 
 __all__ = [
     "FEW",

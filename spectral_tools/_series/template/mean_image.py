@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._sampling.subpixel_moves import slide, slide_margin
+from ..._sampling.subpixel_moves import slide_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 
-__all__ = ["MeanCanvas", "PlacedImage", "slide_frame", "under_frame"]
+__all__ = ["MeanCanvas", "PlacedImage"]
 
 
 # Sides of a frame by which a canvas that grows is larger than it need be
@@ -22,49 +22,6 @@ class PlacedImage(NamedTuple):
     pixels: Volume  # (channels, planes, rows, cols)
     known: Flags | None  # (planes, rows, cols); None if all of it is known
     origin: Ints  # (3,)
-
-
-def slide_frame(
-    frame: NDArray[np.floating[Any]],
-    fraction: Floats,
-    order: int,
-    mode: str = "reflect",
-) -> NDArray[np.floating[Any]]:
-    """Move a volume by less than a pixel; it goes on at its borders as `mode` says."""
-    if not fraction.any():
-        return frame
-    margin = slide_margin(order, frame.dtype)
-    pads = [(margin, margin) if n > 1 else (0, 0) for n in frame.shape]
-    out = np.empty_like(frame)
-    slide(np.pad(frame, pads, mode=mode), fraction, order, out)  # type: ignore[call-overload]
-    return out
-
-
-def under_frame(
-    pixels: Volume, origin: Ints, shift: Floats, shape: tuple[int, ...]
-) -> tuple[Volume, NDArray[np.bool_]]:
-    """Return what a frame at a shift would see of a picture, and where it does."""
-    size = np.array(shape[1:])
-    place = shift - origin
-    whole = np.floor(place + 1e-9).astype(np.intp)
-    part = np.where(size > 1, np.maximum(place - whole, 0.0), 0.0)
-    extra = (part > 0).astype(np.intp)
-    first = np.maximum(-whole, 0)
-    stop = np.minimum(size, pixels.shape[1:] - whole - extra)
-    seen, there = np.zeros(shape, np.float32), np.zeros(shape[1:], np.bool_)
-    if (stop <= first).any():
-        return seen, there
-    cut = tuple(
-        slice(a, b) for a, b in zip(first + whole, stop + whole + extra, strict=True)
-    )
-    to = tuple(slice(a, b) for a, b in zip(first, stop, strict=True))
-    # A picture that moves up by what is left of a pixel loses its first row.
-    back = tuple(slice(e, None) for e in extra)
-    turn = np.where(extra > 0, 1 - part, 0.0)
-    for channel, out in zip(pixels[:, *cut], seen, strict=True):
-        out[to] = slide_frame(np.ascontiguousarray(channel), turn, 3)[back]
-    there[to] = True
-    return seen, there
 
 
 class MeanCanvas:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..._matching.phase_correlate import ALIKE, ShiftEstimate
+from ..._matching.phase_correlate import LOOKS_ALIKE, ShiftEstimate
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, inverse
 from ..._shared.results import Outcome
@@ -19,7 +20,7 @@ from .image_fit import (
     filter_image,
     ring_weights,
 )
-from .mean_image import MeanCanvas, PlacedImage, under_frame
+from .mean_image import MeanCanvas, PlacedImage
 from .template_search import Bounds
 
 __all__ = ["ShiftAmbiguity", "find_ambiguity", "flag_ambiguity"]
@@ -225,7 +226,7 @@ def _candidate_steps(
 ) -> list[Floats]:
     """Return whole steps at which the image looks like itself, best first."""
     alike = _similarity_map(scene, view, far)
-    where, height = local_maxima(np.ascontiguousarray(alike), ALIKE)
+    where, height = local_maxima(np.ascontiguousarray(alike), LOOKS_ALIKE)
     steps = np.stack(np.unravel_index(where, alike.shape), axis=1) - far
     apart = np.abs(steps).max(axis=1) > NEAREST
     # A step and its opposite are one.
@@ -233,7 +234,9 @@ def _candidate_steps(
     order = np.argsort(-height[apart], kind="stable")
     best = [*_along_edge(scene, view, far), *steps[apart][order].astype(float)]
     marked = [tuple(np.rint(step).astype(int) + far) for step in best]
-    return [step for step, lag in zip(best, marked, strict=True) if alike[lag] > ALIKE]
+    return [
+        step for step, lag in zip(best, marked, strict=True) if alike[lag] > LOOKS_ALIKE
+    ]
 
 
 def _similarity_map(scene: SimilarityScene, view: SceneView, far: Ints) -> Volume:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._matching.fixed_pattern import PINNED
-from ..._matching.phase_correlate import ShiftEstimate
+from ..._matching.phase_correlate import ShiftEstimate, no_match
+from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.fft import fftfreq, forward, inverse, rfftfreq
 from ..._shared.results import Outcome
@@ -22,9 +23,9 @@ from .joint_alignment import (
     matched_numbers,
     no_alignment,
 )
-from .mean_image import MeanCanvas, PlacedImage, slide_frame
+from .mean_image import MeanCanvas, PlacedImage
 from .template_fit import match_frame, prepare_reference
-from .template_search import Bounds, no_match, shrink_factor, shrink_frame
+from .template_search import Bounds, shrink_factor, shrink_frame
 
 __all__ = ["PatternSearch", "find_pattern", "grow_template"]
 

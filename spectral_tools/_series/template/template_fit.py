@@ -11,6 +11,7 @@ from ..._matching.phase_correlate import (
     COHERENT,
     ShiftEstimate,
     correlate_images,
+    no_match,
 )
 from ..._matching.shift_fit import fit_shift
 from ..._shared.arrays import Flags, Floats, Ints, Volume
@@ -23,7 +24,6 @@ from .template_search import (
     Bounds,
     SearchTemplate,
     known_core,
-    no_match,
     prepare_search,
     search_template,
     shrink_factor,

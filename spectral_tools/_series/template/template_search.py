@@ -5,16 +5,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._matching.phase_correlate import AMBIGUOUS, BELIEVED, ShiftEstimate
-from ..._matching.search import chance_level
+from ..._matching.phase_correlate import AMBIGUOUS, BELIEVED, ShiftEstimate, no_match
+from ..._sampling.downsample import block_means
 from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, frequencies, inverse
 from ..._shared.results import Outcome
-from ..._spectral.peaks import circular_peaks, parabola_tops
-from ..._spectral.ring_kernels import taper_block, whiten_modes
-from ..._spectral.tapers import block_tapers
-from ..._spectral.whitening import ring_gains
-from .image_fit_kernels import shrink_pixels
+from ..._spectral.peaks import (
+    SEPARATION,
+    chance_level,
+    list_peaks,
+    parabola_tops,
+    wrap_lags,
+)
+from ..._spectral.ring_kernels import ring_gains, whiten_modes
+from ..._spectral.tapers import block_tapers, taper_block
 from .mean_image import PlacedImage
 
 __all__ = [
@@ -22,7 +26,6 @@ __all__ = [
     "Bounds",
     "SearchTemplate",
     "known_core",
-    "no_match",
     "prepare_search",
     "search_template",
     "shrink_factor",
@@ -150,18 +153,9 @@ def search_template(template: SearchTemplate, frame: Volume) -> ShiftEstimate | 
     if not len(height) and not (surface.any() and np.isfinite(surface).all()):
         return None
     period = np.array(template.shape)
-    lags = np.stack(np.unravel_index(where, template.shape), axis=1)
-    signed = (period // 2 - lags) % period - period // 2
-    signed[:, period == 1] = 0
-    allowed = ((signed >= template.low) & (signed <= template.high)).all(axis=1)
-    if not allowed.any():
-        return no_match(3, Outcome.NOT_FOUND)
-    order = np.flatnonzero(allowed)[np.argsort(-height[allowed], kind="stable")]
-    best = signed[order[0]]
-    apart = (signed - best + period // 2) % period - period // 2
-    far = np.abs(apart).max(axis=1) > 6  # as far as what the frame shows spreads a peak
-    alarm, _ = chance_level(
-        float(height[order[0]]), height[far], max(int(allowed.sum()), 1)
+    signed = wrap_lags(-lags, period)
+    order = np.flatnonzero(
+        ((signed >= template.low) & (signed <= template.high)).all(axis=1)
     )
     if not len(order):
         return no_match(3, Outcome.NOT_FOUND)
@@ -222,16 +216,3 @@ def known_core(image: PlacedImage) -> tuple[slice, ...]:
             low[axis] += 1
         else:
             high[axis] -= 1
-
-
-def no_match(ndim: int, outcome: Outcome) -> ShiftEstimate:
-    """Return the estimate of a frame that says nothing about its shift."""
-    return ShiftEstimate(
-        shift=np.zeros(ndim),
-        covariance=np.diag(np.full(ndim, np.inf)),
-        correlation=0.0,
-        false_alarm=1.0,
-        overlap=0.0,
-        alternatives=np.zeros((1, ndim)),
-        outcome=outcome,
-    )
