@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammainccinv
 
 from .._shared.arrays import Floats
 from .._shared.checks import check_same_shape
@@ -15,13 +14,12 @@ from .._shared.link_arguments import (
     number_links,
 )
 from .._shared.results import result
+from .._shared.statistics import chi_square_limit
 from .solvers.loop_kernels import list_loops, name_suspects
 
 __all__ = ["LoopClosures", "loop_closures"]
 
 
-# Chance that a loop of honest links counts as open.
-FALSE_REJECTION = 1e-6
 # Closing errors below this many pixels are rounding, not measurements.
 ROUNDING = 1e-6
 # The unit of errors is that of the loops that close best: false links, each of
@@ -136,7 +134,7 @@ def loop_closures(
     unit = _unit(squares, precision, ndim)
     known = 1.0 if covariance is not None else unit
     honest = max(unit, 1.0) if covariance is not None else unit
-    limit = 2 * float(gammainccinv(ndim / 2, FALSE_REJECTION)) * honest
+    limit = chi_square_limit(ndim) * honest
     return LoopClosures(
         loops=loops,
         error=error,
@@ -171,6 +169,6 @@ def _unit(squares: Floats, precision: Floats, ndim: int) -> float:
     """Return the variance of honest loops in units of their covariances."""
     if len(squares) == 0:
         return 1.0
-    expected = 2 * gammainccinv(ndim / 2, 1 - HONEST)
+    expected = chi_square_limit(ndim, 1 - HONEST)
     scale = float(np.median(np.trace(precision, axis1=1, axis2=2))) / ndim
     return max(float(np.quantile(squares, HONEST) / expected), ROUNDING**2 * scale)

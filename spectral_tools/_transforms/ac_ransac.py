@@ -5,9 +5,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import fdtri, gammainccinv, gammaln
+from scipy.special import gammaln
 
 from .._shared.arrays import Flags, Floats, Ints
+from .._shared.statistics import chi_square_limit, f_limit
 from .map_fit import Family, Pairs, direct_maps, directions_of, fit_map, whitened
 from .point_maps import PointMap, map_slopes
 
@@ -28,6 +29,8 @@ FLAT = 1e-4
 SCORING = 1000
 # Residuals below this share of the extent of the points all count as this.
 FINEST = 1e-4
+# Share of honest pairs that may miss by more than chance is counted for at least.
+UNUSUAL = 0.1
 # Sets that are followed to the end.
 FINALISTS = 5
 # Dropping and taking back settles after a few rounds, if ever.
@@ -139,7 +142,9 @@ def agreeing_pairs(family: Family, pairs: Pairs, *, known: bool) -> Flags:
     score = _chances(chance, whitened(plain, pairs)[np.newaxis])[0]
     best = float(score[0]), everything
     evidence = evidence_of(family, plain, pairs, everything)
-    if known and evidence.squares.max() <= _honest(family.ndim):
+    if known and evidence.squares.max() <= chi_square_limit(
+        family.ndim, FALSE_REJECTION
+    ):
         return everything
     maps = _sampled_maps(family, pairs)
     scores, sizes = _scored(chance, maps, pairs)
@@ -165,7 +170,7 @@ def _chance_of(family: Family, pairs: Pairs, known: bool) -> Chance:
         family.least,
         axes,
         float(ball - inside - room),
-        max(_typical(axes) * known, finest**2),
+        max(chi_square_limit(axes, UNUSUAL) * known, finest**2),
     )
 
 
@@ -248,18 +253,9 @@ def _limit(axes: int, evidence: Evidence, known: bool) -> float:
     """Return the largest squared residual that is believed."""
     if evidence.freedom <= 0:
         return np.inf
-    ratio = axes * float(fdtri(axes, evidence.freedom, 1 - FALSE_REJECTION))
-    return max(evidence.variance * ratio, known * _honest(axes))
-
-
-def _honest(axes: int) -> float:
-    """Return the largest squared residual of known variance that is honest."""
-    return float(2 * gammainccinv(axes / 2, FALSE_REJECTION))
-
-
-def _typical(axes: int) -> float:
-    """Return a squared residual of known variance that most honest pairs have."""
-    return float(2 * gammainccinv(axes / 2, 0.1))
+    ratio = f_limit(axes, evidence.freedom, FALSE_REJECTION)
+    known_limit = known * chi_square_limit(axes, FALSE_REJECTION)
+    return max(evidence.variance * ratio, known_limit)
 
 
 def _log_choices(count: Ints | int, some: Ints | int) -> Floats:

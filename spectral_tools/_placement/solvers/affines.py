@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Flags, Floats
 from ..._shared.sparse import factorized_blocks, multiplied_blocks
-from ..._shared.statistics import find_consensus, outlier_test, suspicious
+from ..._shared.statistics import find_consensus, suspicious
 from .normal_equations import (
     LEAST_STIFFNESS,
     USUAL_STIFFNESS,
     Blocks,
     Pairs,
     PointLinks,
+    consensus_test,
     distinct_pairs,
     middles,
     normal_blocks,
@@ -386,9 +387,7 @@ def solve_sheets(
             ),
             lambda last: squares_of(sheets, last.values),
             stiff,
-            outlier_test(
-                ndim, problem.amount, _open(sheets, fit)[0], problem.least_unit
-            ),
+            consensus_test(problem, _open(sheets, fit)[0]),
         )
     fit = polished(sheets, fit)
     return _gauged(problem, _matrices(sheets, fit.values)), believed

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
+from ..._shared.statistics import OutlierTest, outlier_test
 
 __all__ = [
     "Blocks",
     "Pairs",
     "PointLinks",
+    "consensus_test",
     "distinct_pairs",
     "middles",
     "normal_blocks",
@@ -232,6 +234,15 @@ def possible_spring(problem: PointLinks, spring: float) -> float:
     """Keep a spring between what rounding leaves and what drowns links."""
     level = float(problem.amount.max(initial=0)) or 1.0
     return float(np.clip(spring, WEAKEST * level, level / WEAKEST))
+
+
+def consensus_test(problem: PointLinks, unknown: float) -> OutlierTest:
+    """Return what tells honest links, given how many of them the unknowns use up."""
+    least = problem.least_unit
+    if not least and len(problem.links) - unknown < 0.5:
+        # Nothing tells: all are.
+        least = np.inf
+    return outlier_test(problem.places.shape[1], problem.amount, unknown, least)
 
 
 def unit_variance(

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.sparse import connected_groups
 from ..._shared.statistics import (
-    Judge,
-    honest_limit,
-    judge_plain,
+    OutlierTest,
+    chi_square_limit,
     near_and_far,
     option_odds,
+    outlier_test,
+    suspicious,
 )
 from .link_beliefs import closing_choices, rank_offsets, weigh_choices
 from .loop_kernels import find_loops, longer_loops
@@ -122,29 +123,20 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     plain = Solution(centred(network, positions), believed, chosen)
     if not robust or not count:
         return plain
-    judge = _judge(network, positions)
+    ndim = network.places.shape[1]
+    # With a prior every tile is measured once more, and all links can be wrong.
+    afloat = not network.prior.any()
+    unknown = np.count_nonzero(~grounded(network)) if afloat else 0
+    test = outlier_test(ndim, amounts(network), unknown, network.least_unit)
+    misfit = squares(network, mismatches(network, positions))
     fine = not _doubtful(network, positions)
-    if fine and judge.worst <= judge.least * honest_limit(judge.ndim):
+    if fine and not suspicious(ndim, misfit, test.least):
         return plain
     clusters = _first_clusters(network, positions)
-    model = _model(network, clusters, positions, judge)
-    if fine and judge.worst <= model.scale * honest_limit(judge.ndim):
+    model = _model(network, clusters, positions, test, test.core(misfit))
+    if fine and not suspicious(ndim, misfit, model.scale):
         return plain
-    return _refined(network, _settled(network, clusters, model), model, judge)
-
-
-def _judge(network: Network, plain: Floats) -> Judge:
-    """Look at a plain solution, with all links."""
-    ndim = network.places.shape[1]
-    free = np.count_nonzero(~grounded(network))
-    return judge_plain(
-        squares(network, mismatches(network, plain)),
-        amounts(network),
-        # With a prior every tile is measured once more, and all links can be wrong.
-        0 if network.prior.any() else int(free),
-        ndim=ndim,
-        least=network.least_unit,
-    )
+    return _refined(network, _settled(network, clusters, model), model, test)
 
 
 def _doubtful(network: Network, plain: Floats) -> bool:
@@ -152,7 +144,7 @@ def _doubtful(network: Network, plain: Floats) -> bool:
     if network.doubt is not None and (network.doubt > DOUBTFUL_CHANCE).any():
         return True
     away = (plain - network.places) ** 2 * network.prior
-    return float(away.sum()) > honest_limit(away.size)
+    return float(away.sum()) > chi_square_limit(away.size)
 
 
 # Joining tiles to clusters
@@ -312,7 +304,7 @@ def _joined(
         moves = relaxation.moved(rigid, np.where(fits, 1, FAINT), moves)
         misfit = squares(rigid, mismatches(rigid, moves))
         # What looked sure may not fit together.
-        bad = fits & (misfit > 2 * honest_limit(ndim))
+        bad = fits & (misfit > 2 * chi_square_limit(ndim))
         fits, more = fits & ~bad, bool(bad.any())
     number = connected_groups(links[fits], count)[clusters.number]
     positions = clusters.positions + moves[clusters.number]
@@ -322,34 +314,39 @@ def _joined(
 # What is known about links in general
 
 
-def _model(network: Network, clusters: Clusters, plain: Floats, judge: Judge) -> Model:
+def _model(
+    network: Network, clusters: Clusters, plain: Floats, test: OutlierTest, core: float
+) -> Model:
     """Learn from loops how large errors are and how many links are right."""
     apart = plain[network.links[:, 1]] - plain[network.links[:, 0]]
     typical = np.sqrt(np.median(network.variances, axis=0))
     away = network.options - apart[:, np.newaxis]
     reach = np.ptp(away.reshape(-1, away.shape[-1]), axis=0)
-    reach = np.maximum(reach, 10 * np.sqrt(judge.least) * typical)
+    reach = np.maximum(reach, 10 * np.sqrt(test.least) * typical)
     start = Model(1.0, reach, option_odds(network.options, network.doubt, None))
     only_first = replace(network, options=network.options[:, :1])
     start = start._replace(odds=start.odds[:, :1])
     bundles = _bundles(only_first, clusters, start)
-    scale, share = _scale_and_share(bundles, judge)
+    known = network.least_unit > 0
+    scale, share = _scale_and_share(bundles, test, core, known=known)
     reach = np.maximum(reach, 10 * np.sqrt(scale) * typical)
     return Model(scale, reach, option_odds(network.options, network.doubt, share))
 
 
-def _scale_and_share(bundles: Bundles, judge: Judge) -> tuple[float, float | None]:
+def _scale_and_share(
+    bundles: Bundles, test: OutlierTest, core: float, *, known: bool
+) -> tuple[float, float | None]:
     """Return the variance of right links and their share, from how loops close."""
     links, signs, sizes = find_loops(bundles.pairs)
     if not len(links):
-        return max(judge.least, judge.core), None
+        return core, None
     step = -(-len(links) // ENOUGH_LOOPS)
     links, signs, sizes = links[::step], signs[::step], sizes[::step]
     inside = (np.arange(links.shape[1]) < sizes[:, np.newaxis])[..., np.newaxis]
     sums = (bundles.offsets[links, 0] * signs[..., np.newaxis] * inside).sum(axis=1)
     variances = (bundles.variances[links, 0] * inside).sum(axis=1)
     misfit = (sums**2 / variances).sum(axis=1)
-    scale, share = near_and_far(misfit, judge)
+    scale, share = near_and_far(misfit, test.ndim, test.least, known=known)
     return scale, None if share is None else share ** (1 / float(sizes.mean()))
 
 
@@ -357,7 +354,7 @@ def _scale_and_share(bundles: Bundles, judge: Judge) -> tuple[float, float | Non
 
 
 def _refined(
-    network: Network, clusters: Clusters, model: Model, judge: Judge
+    network: Network, clusters: Clusters, model: Model, test: OutlierTest
 ) -> Solution:
     """Least squares of what fits, until what fits changes no more."""
     ends = clusters.number[network.links]
@@ -365,7 +362,9 @@ def _refined(
     positions = clusters.positions
     chosen, fit = _nearest(network, positions, model)
     dropped = ~allowed
-    found = ~dropped & (fit <= SECOND_CHANCE * model.scale * honest_limit(judge.ndim))
+    found = ~dropped & (
+        fit <= SECOND_CHANCE * model.scale * chi_square_limit(test.ndim)
+    )
     believed, rows = found, np.arange(len(found))
     relaxation = Relaxation(network, systems_of(network))
     for _ in range(ROUNDS):
@@ -373,7 +372,7 @@ def _refined(
         picked = replace(network, offsets=network.options[rows, chosen])
         positions = relaxation.moved(picked, np.where(found, 1, FAINT), positions)
         fit = squares(picked, mismatches(picked, positions))
-        limit = judge.limit(fit, believed)
+        limit = test.limit(fit, believed)
         dropped |= believed & (fit > limit)
         chosen, fit = _nearest(network, positions, model)
         chosen = np.where(believed, used, chosen)

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Flags, Floats
 from ..._shared.sparse import factorized_blocks
-from ..._shared.statistics import find_consensus, outlier_test, suspicious
+from ..._shared.statistics import find_consensus, suspicious
 from ..._transforms.matrices import nearest_rotations, rotations
 from .normal_equations import (
     LEAST_STIFFNESS,
     USUAL_STIFFNESS,
     Pairs,
     PointLinks,
+    consensus_test,
     distinct_pairs,
     middles,
     normal_blocks,
@@ -310,7 +311,7 @@ def solve_turns(
             lambda trust, variance, last: _trusted(setting, trust, variance, last),
             lambda last: squares_of(setting, last),
             begin,
-            outlier_test(ndim, problem.amount, unknown, problem.least_unit),
+            consensus_test(problem, unknown),
         )
     turns = _converged(setting, turns, STEPS, SHORTEST)
     return matrices_of(setting, gauged(setting, turns)), believed

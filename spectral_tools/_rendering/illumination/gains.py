@@ -17,6 +17,7 @@ from ..._shared.checks import as_matrices, check_affine, image_dtype
 from ..._shared.link_arguments import number_links
 from ..._shared.results import result
 from ..._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
+from ..._shared.statistics import cauchy_weights, mad_sigma
 from ..._shared.workers import Workers, check_workers, spread
 
 __all__ = ["Gains", "solve_gains"]
@@ -28,8 +29,6 @@ CELLS, SIDE = 16, 4
 MOST = 2**21
 # Fewer cells than this tell nothing.
 FEWEST = 3
-# Standard deviation of a normal distribution over its median absolute deviation.
-MAD = 1.4826
 # Without that much correlation, contrasts are noise.
 CORRELATED = 0.3
 NOTHING = (0.0, np.inf)
@@ -40,8 +39,8 @@ NOTHING = (0.0, np.inf)
 PRIOR = 0.5
 # No link knows a ratio better than this, or it would silence the others.
 FINEST = 0.002
-# Links further off than their errors tell count less, by Cauchy's function.
-ROUNDS, TUNING = 10, 2.385
+# Reweighting by Cauchy's function settles.
+ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -186,9 +185,9 @@ def _compare_means(
             return means, NOTHING, float(np.var(first - second) / len(first))
         root = np.sqrt(means[0] / means[1])
         miss = first / root - second * root
-        scale = max(MAD * float(np.median(np.abs(miss))), 1e-9 * max(means))
+        scale = max(mad_sigma(miss), 1e-9 * max(means))
         variance = float(((weights * miss) ** 2).sum() / total**2)
-        weights = sizes / (1 + (miss / (TUNING * scale)) ** 2)
+        weights = cauchy_weights(sizes, miss, scale)
     level = means[0] * means[1]
     return means, (float(np.log(means[0] / means[1])), variance / level), variance
 
@@ -206,10 +205,10 @@ def _compare_contrasts(cells: Floats) -> tuple[float, float]:
         correlation = float((away[0] * away[1]) @ weights / np.sqrt(power.prod()))
         slope = float(np.sqrt(power[0] / power[1]))
         miss = away[0] / np.sqrt(slope) - away[1] * np.sqrt(slope)
-        scale = MAD * float(np.median(np.abs(miss)))
+        scale = mad_sigma(miss)
         if scale == 0:
             break
-        weights = sizes / (1 + (miss / (TUNING * scale)) ** 2)
+        weights = cauchy_weights(sizes, miss, scale)
     if correlation <= CORRELATED:
         return NOTHING
     variance = (1 - correlation**2) / (correlation**2 * len(weights))
@@ -433,9 +432,8 @@ def _settle(
         )
         pull = sum_at_tiles(links, (weights * steps)[:, None], count)
         values = solve(pull)[:, 0]
-        square = (steps - values[links[:, 1]] + values[links[:, 0]]) ** 2 / variance
-        usual = max(float(np.median(square)) / 0.455, 1.0)
-        weights = 1 / (variance * (1 + square / (usual * TUNING**2)))
+        miss = (steps - values[links[:, 1]] + values[links[:, 0]]) / np.sqrt(variance)
+        weights = cauchy_weights(1 / variance, miss, max(mad_sigma(miss), 1.0))
     return values
 
 

@@ -19,6 +19,7 @@ from ..._point_matching.window_grid import Windows, match_windows, window_pass
 from ..._rendering.warp import warp_image
 from ..._shared.arrays import Flags, Floats
 from ..._shared.results import Outcome
+from ..._shared.statistics import least_absolute_weights
 from ..._transforms.matrices import apply_transform
 
 __all__ = [
@@ -217,8 +218,7 @@ def _honest(windows: Windows) -> Floats:
         root = np.sqrt(trust)[:, np.newaxis]
         fit = np.linalg.lstsq(root * design, root * missed, rcond=None)[0]
         left = missed - design @ fit
-        length = np.hypot(*left.T)
-        trust = 1 / np.maximum(length, 0.1 * np.median(length) + 1e-9)
+        trust = least_absolute_weights(np.hypot(*left.T), least=1e-9)
     # The median of the length of a round normal error is 1.18 of its deviation.
     variance = (np.median(np.hypot(*left.T)) / 1.1774) ** 2
     variance *= len(points) / (len(points) - design.shape[1])

@@ -6,7 +6,6 @@ from math import comb
 from typing import Any
 
 import numpy as np
-from scipy.special import gammainccinv
 
 from ..._shared.arrays import Flags, Floats
 from ..._shared.selected_inverse import (
@@ -21,6 +20,7 @@ from ..._shared.sparse import (
     repeated,
     weighted_square,
 )
+from ..._shared.statistics import chi_square_limit
 from .bspline_grid import ControlGrid, bending_energy, ground_energy, knot_shares
 
 __all__ = [
@@ -49,8 +49,8 @@ FINE, ITERATIONS = 1e-6, 200
 PROBES = 32
 # No measurement has a larger share than this in its own prediction.
 MOST = 0.97
-# Chance that an honest measurement is not believed, and how often it is asked.
-FALSE_REJECTION, ROUNDS, SOME = 1e-6, 10, 3
+# How often each measurement is asked whether it is believed: in the end, at first.
+ROUNDS, SOME = 10, 3
 # Share of measurements that are wrong, as a guess, and of those that are right at least.
 WRONG, LEAST = 0.05, 0.3
 # Given covariances count like so many measurements of the variance for each real one.
@@ -204,10 +204,10 @@ def _trimmed(
     dropped = np.zeros(len(believed), np.intp)
     for _ in range(rounds):
         misses = _misses(springs, fit, believed)
-        usual = np.median(misses[believed]) / (2 * gammainccinv(ndim / 2, 0.5))
+        usual = np.median(misses[believed]) / chi_square_limit(ndim, 0.5)
         # Residuals tell no unit where a field may follow all that was measured.
         unit = max(springs.least_unit or fit.unit, float(usual))
-        found = misses <= unit * 2 * gammainccinv(ndim / 2, FALSE_REJECTION)
+        found = misses <= unit * chi_square_limit(ndim)
         # Whoever lies makes its neighbours look as if they did: they come back once.
         dropped += believed & ~found
         found &= dropped < 2
