@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._shared.arrays import Floats
+from .._shared.arrays import Bytes, Floats, Ints
 from .._shared.checks import check_same_shape
 from .._shared.link_arguments import (
     Links,
@@ -15,7 +15,8 @@ from .._shared.link_arguments import (
 )
 from .._shared.results import result
 from .._shared.statistics import chi_square_limit
-from .solvers.loop_kernels import list_loops, name_suspects
+from .solvers.loop_kernels import find_loops, name_suspects
+from .solvers.normal_equations import distinct_pairs
 
 __all__ = ["LoopClosures", "loop_closures"]
 
@@ -111,22 +112,14 @@ def loop_closures(
     >>> links[closures.suspicion > 0.5]
     array([[4, 5]])
     """
-    pairs, labels = number_links(links, None)
+    pairs = number_links(links, None)[0]
     reference = as_link_points(reference_points, "reference_points", len(pairs))
     moving = as_link_points(moving_points, "moving_points", len(pairs))
     check_same_shape(reference_points=reference, moving_points=moving)
     ndim = reference.shape[1]
     spread, _, finite = as_link_weights(covariance, len(pairs), ndim)
-    usable = np.flatnonzero(finite)
-
-    neighbours = _neighbours(pairs[usable], len(labels), usable)
-    starts, ends, names = neighbours
-    loops, tiles = list_loops(starts, ends, names)
-    # A link is passed forwards if its reference tile comes first.
-    there = loops >= 0
-    forwards = pairs[loops, 0] == tiles
-    signs = (there * np.where(forwards, 1, -1)).astype(np.int8)
-    signed = signs[:, :, np.newaxis]
+    loops, signs = _short_loops(pairs, np.flatnonzero(finite))
+    there, signed = loops >= 0, signs[:, :, np.newaxis]
     error = (signed * (reference - moving)[loops]).sum(axis=1)
     total = np.where(there[:, :, None, None], spread[loops], 0).sum(axis=1)
     precision = np.linalg.inv(total)
@@ -145,15 +138,36 @@ def loop_closures(
     )
 
 
-def _neighbours(
-    pairs: NDArray[np.intp], count: int, names: NDArray[np.intp]
-) -> tuple[NDArray[np.int64], ...]:
-    """List the neighbours of each tile in order: starts, ends, names of links."""
-    first, second = np.concatenate([pairs, pairs[:, ::-1]]).T
-    order = np.lexsort((second, first))
-    starts = np.searchsorted(first[order], np.arange(count + 1))
-    ends, links = second[order], np.tile(names, 2)[order]
-    return starts.astype(np.int64), ends.astype(np.int64), links.astype(np.int64)
+def _short_loops(pairs: Ints, usable: Ints) -> tuple[Ints, Bytes]:
+    """Return links and their signs, in columns of four, of loops of usable links."""
+    joined = distinct_pairs(pairs[usable])
+    routes, passed, _ = find_loops(joined.tiles, chordless=True)
+    parallel = np.bincount(joined.number, minlength=len(joined.tiles))
+    # Two links between the same tiles make a loop: there by the one, back by the other.
+    twins = np.flatnonzero(parallel > 1)[:, np.newaxis]
+    routes = np.concatenate([twins * (1, 1, 0, 0) - (0, 0, 1, 1), routes[:, :4]])
+    passed = np.concatenate([np.sign(twins + 1) * (1, -1, 0, 0), passed[:, :4]])
+    tiles = np.where(routes < 0, -1, joined.tiles[routes, (passed < 0).astype(np.intp)])
+    order = np.lexsort(tiles.T[::-1])
+
+    # Each tile pair of a route offers all its links: the last one changes first.
+    routes, passed, tiles = routes[order], passed[order], tiles[order]
+    offered = np.where(routes < 0, 1, parallel[routes])
+    ways = offered.prod(axis=1)
+    row = np.repeat(np.arange(len(ways)), ways)
+    rest = np.arange(len(row)) - np.repeat(np.cumsum(ways) - ways, ways)
+    at = np.zeros((len(row), 4), np.intp)
+    first = np.cumsum(parallel) - parallel
+    for place in (3, 2, 1, 0):
+        rest, which = np.divmod(rest, offered[row, place])
+        at[:, place] = first[routes[row, place]] + which
+    once = (tiles[row, 2] >= 0) | (at[:, 0] < at[:, 1])
+    row, at = row[once], at[once]
+    names = usable[np.lexsort((joined.turned, joined.number))]
+    links = np.where(routes[row] < 0, -1, names[at])
+    turned = pairs[links, 0] != tiles[row]
+    signs = np.where(links < 0, 0, np.where(turned, -1, 1))
+    return links, signs.astype(np.int8)
 
 
 def _places(
