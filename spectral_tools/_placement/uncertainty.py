@@ -17,8 +17,15 @@ from .._shared.selected_inverse import (
     selected_inverse,
     spread_values,
 )
-from .._shared.sparse import SymmetricFactor, connected_groups, symmetric_factor
+from .._shared.sparse import (
+    SymmetricFactor,
+    connected_groups,
+    laplacian_diagonal,
+    sum_rows,
+    symmetric_factor,
+)
 from .solve_tiles import Placement
+from .solvers.normal_equations import split_by_axes
 
 __all__ = ["offset_covariance", "position_covariance"]
 
@@ -111,39 +118,25 @@ class System:
 
 
 def _by_axes(evidence: Evidence, answer: Callable[[System], Floats]) -> Floats:
-    """Ask systems as few and as small as possible, and put answers together.
-
-    If all covariances of links are multiples of one matrix, so is the answer: it
-    is that of the scalar Laplacian. If they are diagonal, each axis is on its
-    own. Otherwise all axes make one system of blocks.
-    """
-    weights, prior = evidence.weights, evidence.prior
-    ndim = len(prior)
-    amount = np.trace(weights, axis1=1, axis2=2)[:, None, None] / ndim
-    form = weights[0] / amount[0] if len(amount) else np.eye(ndim)
-    level = prior.mean()
-    # 1e-10: multiples that went through an inverse differ by rounding.
-    near = 1e-10 * amount
-    if (np.abs(np.diag(prior) - level * form) <= 1e-10 * level).all() and (
-        np.abs(weights - amount * form) <= near
-    ).all():
-        scalar = replace(evidence, weights=amount, prior=np.array([level]))
-        return answer(_factored(scalar)) * np.linalg.inv(form)
-    if not (np.abs(weights * (1 - np.eye(ndim))) <= near).all():
-        return answer(_factored(evidence))
-    parts = []
-    for axis in range(ndim):
-        s = slice(axis, axis + 1)
-        own = replace(evidence, weights=weights[:, s, s], prior=prior[s])
-        parts.append(answer(_factored(own)).ravel())
-    return np.stack(parts, axis=1)[:, :, np.newaxis] * np.eye(ndim)
+    """Ask systems as few and as small as possible, and put answers together."""
+    ndim = len(evidence.prior)
+    parts = split_by_axes(evidence.weights, np.diag(evidence.prior))
+    found = []
+    for part in parts:
+        prior = np.diagonal(part.prior)
+        own = replace(evidence, weights=part.weights, prior=prior)
+        found.append(answer(_factored(own)) * part.inverse_form)
+    covariance = np.zeros((len(found[0]), ndim, ndim))
+    for part, blocks in zip(parts, found, strict=True):
+        covariance[:, part.axes, part.axes] = blocks
+    return covariance
 
 
 def _factored(evidence: Evidence) -> System:
     links, weights, free = evidence.links, evidence.weights, ~evidence.fixed
     size = weights.shape[1]
     number = np.where(free, np.cumsum(free) - 1, -1)
-    own = _summed(links, weights, len(free)) + np.diag(evidence.prior)
+    own = laplacian_diagonal(links, weights, len(free)) + np.diag(evidence.prior)
     first = np.unique(evidence.group, return_index=True)[1]
     held = first[np.bincount(evidence.group, evidence.fixed) == 0]
     spring = np.diagonal(own[held], axis1=1, axis2=2).copy()
@@ -170,23 +163,9 @@ def _factored(evidence: Evidence) -> System:
     )
 
 
-def _summed(links: Ints, weights: Floats, count: int) -> Floats:
-    """Add the weights of all links of each tile."""
-    total = np.zeros((count, *weights.shape[1:]))
-    for axes in np.ndindex(weights.shape[1:]):
-        column = np.ascontiguousarray(weights[(slice(None), *axes)])
-        for tiles in links.T:
-            total[(slice(None), *axes)] += np.bincount(tiles, column, count)
-    return total
-
-
-def _by_group(system: System, values: Floats) -> Floats:
+def _sum_by_spring(system: System, values: Floats) -> Floats:
     """Add values of tiles for each spring, and for all without in the end."""
-    total = np.zeros((len(system.held) + 1, *values.shape[1:]))
-    for axes in np.ndindex(values.shape[1:]):
-        column = values[(slice(None), *axes)]
-        total[(slice(None), *axes)] = np.bincount(system.slot, column, len(total))
-    return total
+    return sum_rows(system.slot, values, len(system.held) + 1)
 
 
 def _solved(system: System, forces: Floats) -> Floats:
@@ -229,7 +208,7 @@ def _sway(system: System) -> tuple[Floats, Floats]:
     forces = np.zeros((len(system.slot), len(prior), len(axes)))
     forces[system.held[:, np.newaxis], axes, np.arange(len(axes))] = 1
     moved = _solved(system, forces)
-    total = _by_group(system, moved[:, axes])[:-1]
+    total = _sum_by_spring(system, moved[:, axes])[:-1]
     slack = np.zeros((len(system.held) + 1, len(axes), len(axes)))
     slack[:-1] = np.linalg.inv(total) * (system.spring[:, axes] / prior[axes])[:, None]
     return moved, slack
@@ -241,14 +220,14 @@ def _positions(system: System) -> Floats:
     moved, slack = _sway(system)
     afloat = system.evidence.prior == 0
     if afloat.any():
-        size = _by_group(system, np.ones(len(tiles)))[:, None, None]
+        size = _sum_by_spring(system, np.ones(len(tiles)))[:, None, None]
         size[-1] = 1
         sprung = (system.slot < len(system.held)).astype(np.float64)
         mean = _solved(system, sprung[:, None, None] * np.diag(afloat))
-        overall = _by_group(system, mean) / size**2 * afloat[:, np.newaxis]
+        overall = _sum_by_spring(system, mean) / size**2 * afloat[:, np.newaxis]
         mean /= size[system.slot]
         covariance += overall[system.slot] - mean - mean.transpose(0, 2, 1)
-        swayed = (_by_group(system, moved) / size)[system.slot]
+        swayed = (_sum_by_spring(system, moved) / size)[system.slot]
         moved -= swayed * afloat[:, np.newaxis]
     return covariance + _squared(moved, slack[system.slot])
 

@@ -2,22 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
+from ..._shared.sparse import sum_rows
 from ..._shared.statistics import OutlierTest, outlier_test
 
 __all__ = [
     "Blocks",
+    "LinkedTiles",
     "Pairs",
     "PointLinks",
+    "System",
     "consensus_test",
     "distinct_pairs",
     "middles",
     "normal_blocks",
     "possible_spring",
-    "sum_rows",
+    "split_by_axes",
     "undetermined",
     "unit_variance",
 ]
@@ -32,24 +36,24 @@ LEAST_STIFFNESS = 0.3**-2.0
 # Springs weaker than this fraction of what links say would be lost in rounding;
 # springs stiffer than its inverse would drown them.
 WEAKEST = 1e-10
+# Multiples of one matrix that went through an inverse differ by this share at most.
+ALIKE = 1e-10
 # Random signs that count unknowns; their number is exact for small systems.
 PROBES = 8
 SMALL = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PointLinks:
-    """Tiles, pairs of points that join them, and what is known of positions.
+class LinkedTiles:
+    """Tiles, links between them, and what is known of positions.
 
     Attributes
     ----------
     links : ndarray of int, shape (n_links, 2)
-        Reference tile and moving tile of each pair of points.
-    reference, moving : ndarray of shape (n_links, ndim)
-        The two points, each in its own tile.
+        Reference tile and moving tile of each link.
     weights : ndarray of shape (n_links, ndim, ndim)
-        Inverse covariance of reference less moving point, along the axes of the
-        reference tile.
+        Inverse covariance of what each link measured, along the axes of the reference
+        tile.
     places : ndarray of shape (n, ndim)
         Expected positions.
     prior : ndarray of shape (ndim,)
@@ -64,8 +68,6 @@ class PointLinks:
     """
 
     links: Ints
-    reference: Floats
-    moving: Floats
     weights: Floats
     places: Floats
     prior: Floats
@@ -75,9 +77,8 @@ class PointLinks:
 
     @property
     def amount(self) -> Floats:
-        """Mean weight of each link."""
-        ndim = self.weights.shape[1]
-        return np.trace(self.weights, axis1=1, axis2=2) / ndim
+        """Inverse variance of each link, averaged over the axes."""
+        return _mean_weights(self.weights)
 
     @property
     def loose(self) -> Flags:
@@ -91,6 +92,44 @@ class PointLinks:
         held = np.zeros(len(self.group), np.bool_)
         held[first] = self.loose & (not self.prior.any())
         return held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointLinks(LinkedTiles):
+    """Tiles that pairs of points join.
+
+    Attributes
+    ----------
+    links, weights, places, prior, fixed, group, least_unit : object
+        As of `LinkedTiles`.
+    reference, moving : ndarray of shape (n_links, ndim)
+        The two points of each link, each in its own tile.
+    """
+
+    reference: Floats
+    moving: Floats
+
+
+class System(NamedTuple):
+    """Equations of some axes: one factor for all, or one block of them.
+
+    Attributes
+    ----------
+    axes : slice
+        The axes.
+    weights : ndarray of shape (n_links, size, size)
+        Inverse covariance of each link along these axes, or one number for all.
+    prior : ndarray of shape (size, size)
+        Inverse covariance that ties every tile to its place.
+    inverse_form : ndarray of shape (n_axes, n_axes)
+        What entries of the inverse matrix are multiplied with: the inverse of the
+        matrix that all weights and the prior are multiples of, else 1.
+    """
+
+    axes: slice
+    weights: Floats
+    prior: Floats
+    inverse_form: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -126,6 +165,41 @@ class Blocks:
 
     between: Floats
     own: Floats
+
+
+def split_by_axes(weights: Floats, prior: Floats) -> list[System]:
+    """Split the equations so that as few and as small factors as possible do.
+
+    If all covariances are multiples of one matrix, it drops out of the normal
+    equations: all axes share the factor of the same scalar Laplacian. If they
+    are diagonal, each axis is on its own. Otherwise all axes make one block.
+    """
+    ndim, amount = len(prior), _mean_weights(weights)
+    level = np.trace(prior) / ndim
+    form = weights[0] / amount[0] if len(amount) else np.eye(ndim)
+    one = slice(1 if weights.strides[0] == 0 else None)
+    few, less = weights[one], amount[one]
+    if np.allclose(prior, level * form, rtol=0, atol=ALIKE * level) and _all_below(
+        few - less[:, None, None] * form, ALIKE * less
+    ):
+        shared, held = amount[:, None, None], np.array([[level]])
+        return [System(slice(None), shared, held, np.linalg.inv(form))]
+    if _all_below(few * (1 - np.eye(ndim)), ALIKE * less):
+        spans = [slice(axis, axis + 1) for axis in range(ndim)]
+        alone = np.ones((1, 1))
+        return [System(s, weights[:, s, s], prior[s, s], alone) for s in spans]
+    return [System(slice(None), weights, prior, np.ones((ndim, ndim)))]
+
+
+def _mean_weights(weights: Floats) -> Floats:
+    # Many links with one weight are common, and one tells about all.
+    few = weights[:1] if weights.strides[0] == 0 else weights
+    mean = np.trace(few, axis1=1, axis2=2) / weights.shape[1]
+    return np.broadcast_to(mean, len(weights))
+
+
+def _all_below(matrices: Floats, bound: Floats) -> bool:
+    return bool((np.abs(matrices) <= bound[:, None, None]).all())
 
 
 def distinct_pairs(links: Ints) -> Pairs:
@@ -219,15 +293,6 @@ def undetermined(solve: Callable[[Floats], Floats], roots: Floats) -> Floats:
     seen = np.einsum("nks,nsp->pnk", roots, solved)
     share = 1.0 if count * kinds <= SMALL else 1 / PROBES
     return np.asarray((signs * seen).sum(axis=(0, 1)) * share)
-
-
-def sum_rows(numbers: Ints, values: Floats, count: int) -> Floats:
-    """Add up the rows of `values` that have the same number, below `count`."""
-    sums = np.zeros((count, *values.shape[1:]))
-    for entry in np.ndindex(values.shape[1:]):
-        column = np.ascontiguousarray(values[:, *entry])
-        sums[:, *entry] = np.bincount(numbers, column, count)
-    return sums
 
 
 def possible_spring(problem: PointLinks, spring: float) -> float:

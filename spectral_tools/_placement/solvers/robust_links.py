@@ -21,9 +21,7 @@ from .loop_kernels import find_loops, longer_loops
 from .translations import (
     Network,
     Relaxation,
-    amounts,
     centred,
-    grounded,
     mismatches,
     relaxed,
     squares,
@@ -126,8 +124,9 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     ndim = network.places.shape[1]
     # With a prior every tile is measured once more, and all links can be wrong.
     afloat = not network.prior.any()
-    unknown = np.count_nonzero(~grounded(network)) if afloat else 0
-    test = outlier_test(ndim, amounts(network), unknown, network.least_unit)
+    free = ~(network.fixed | network.held)
+    unknown = np.count_nonzero(free) if afloat else 0
+    test = outlier_test(ndim, network.amount, unknown, network.least_unit)
     misfit = squares(network, mismatches(network, positions))
     fine = not _doubtful(network, positions)
     if fine and not suspicious(ndim, misfit, test.least):

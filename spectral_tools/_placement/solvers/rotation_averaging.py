@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._shared.arrays import Floats
-from ..._shared.sparse import factorized_blocks
+from ..._shared.sparse import factorized_blocks, sum_rows
 from ..._transforms.matrices import nearest_rotations
-from .normal_equations import Pairs, PointLinks, sum_rows
+from .normal_equations import Pairs, PointLinks
 
 __all__ = ["synchronised"]
 

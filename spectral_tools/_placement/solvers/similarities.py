@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._shared.arrays import Flags, Floats
-from ..._shared.sparse import factorized_blocks
+from ..._shared.sparse import factorized_blocks, sum_rows
 from ..._shared.statistics import find_consensus, suspicious
 from ..._transforms.matrices import nearest_rotations, rotations
 from .normal_equations import (
@@ -20,7 +20,6 @@ from .normal_equations import (
     middles,
     normal_blocks,
     possible_spring,
-    sum_rows,
     undetermined,
     unit_variance,
 )

@@ -16,6 +16,7 @@ from ..._shared.selected_inverse import (
 )
 from ..._shared.sparse import (
     SymmetricFactor,
+    conjugate_gradients,
     factorized_matrix,
     repeated,
     weighted_square,
@@ -356,21 +357,14 @@ def _polished(springs: Springs, fit: FieldFit, trust: Floats) -> FieldFit:
         return np.asarray(fit.matrix @ moved + springs.rows.T @ extra)
 
     pulled = (weights @ springs.targets[:, :, None])[:, :, 0]
-    values = fit.values.copy()
-    left = springs.rows.T @ pulled - multiply(values)
-    better = step = fit.factor.solve(left)
-    first = energy = float((better * left).sum())
-    for _ in range(ITERATIONS):
-        if energy <= FINE**2 * first or energy <= 0:
-            break
-        pushed = multiply(step)
-        length = energy / float((step * pushed).sum())
-        values += length * step
-        left = left - length * pushed
-        better = fit.factor.solve(left)
-        energy, last = float((better * left).sum()), energy
-        step = better + (energy / last) * step
-    return replace(fit, values=values)
+    change, _ = conjugate_gradients(
+        multiply,
+        fit.factor.solve,
+        springs.rows.T @ pulled - multiply(fit.values),
+        tolerance=FINE,
+        iterations=ITERATIONS,
+    )
+    return replace(fit, values=fit.values + change)
 
 
 def knot_variances(springs: Springs, fit: FieldFit) -> Floats:
