@@ -25,10 +25,10 @@ from .._shared.link_arguments import (
 from .._shared.results import result
 from .._shared.sparse import connected_groups
 from .._transforms.matrices import points_apart
-from .solvers.affines import solve_sheets
+from .solvers.affines import solve_affines
 from .solvers.normal_equations import PointLinks
 from .solvers.robust_links import solve_network
-from .solvers.similarities import solve_turns
+from .solvers.similarities import solve_similarities
 from .solvers.translations import Network
 
 __all__ = ["Placement", "solve_affine", "solve_rigid"]
@@ -226,7 +226,7 @@ def solve_rigid(
         _check_origin(given, offsets)
     if rotation:
         _check_unused(alternatives=alternatives, false_alarm=false_alarm)
-        matrices, believed = solve_turns(_point_links(given), robust=robust)
+        matrices, believed = solve_similarities(_point_links(given), robust=robust)
         return _placement_of_points(given, matrices, believed, ndim * (ndim + 1) // 2)
 
     usable = given.usable
@@ -568,10 +568,10 @@ def solve_affine(
     problem, ndim = _point_links(given), given.reference.shape[1]
     if model == "affine":
         unknowns = ndim * (ndim + 1)
-        matrices, believed = solve_sheets(problem, stiffness=stiffness, robust=robust)
+        matrices, believed = solve_affines(problem, stiffness=stiffness, robust=robust)
     else:
         unknowns = ndim * (ndim + 1) // 2 + 1
-        matrices, believed = solve_turns(
+        matrices, believed = solve_similarities(
             problem, scale=True, stiffness=stiffness, robust=robust
         )
     return _placement_of_points(given, matrices, believed, unknowns)

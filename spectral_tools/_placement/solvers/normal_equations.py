@@ -11,6 +11,7 @@ from ..._shared.sparse import sum_rows
 from ..._shared.statistics import OutlierTest, outlier_test
 
 __all__ = [
+    "ALIKE",
     "Blocks",
     "LinkedTiles",
     "Pairs",
@@ -18,6 +19,8 @@ __all__ = [
     "System",
     "consensus_test",
     "distinct_pairs",
+    "free_blocks",
+    "group_means",
     "middles",
     "normal_blocks",
     "possible_spring",
@@ -27,12 +30,6 @@ __all__ = [
 ]
 
 
-# Stiffness for distortions of one percent: what is assumed until the data tell, and
-# counts like one more coefficient of this size when they do.
-USUAL_STIFFNESS = 0.01**-2.0
-# Nor are tiles taken to be softer than this, or they would shrink to explain what
-# is merely wrong.
-LEAST_STIFFNESS = 0.3**-2.0
 # Springs weaker than this fraction of what links say would be lost in rounding;
 # springs stiffer than its inverse would drown them.
 WEAKEST = 1e-10
@@ -293,6 +290,21 @@ def undetermined(solve: Callable[[Floats], Floats], roots: Floats) -> Floats:
     seen = np.einsum("nks,nsp->pnk", roots, solved)
     share = 1.0 if count * kinds <= SMALL else 1 / PROBES
     return np.asarray((signs * seen).sum(axis=(0, 1)) * share)
+
+
+def free_blocks(
+    pairs: Pairs, blocks: Blocks, free: Flags
+) -> tuple[Ints, Floats, Floats]:
+    """Return pairs, and blocks of them and of tiles, of the tiles that may move."""
+    number = np.cumsum(free) - 1
+    inside = free[pairs.tiles].all(axis=1)
+    return number[pairs.tiles[inside]], blocks.between[inside], blocks.own[free]
+
+
+def group_means(group: Ints, values: Floats) -> Floats:
+    """Return the mean of `values` of the tiles of each group."""
+    count = np.bincount(group).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray(sum_rows(group, values, len(count)) / count)
 
 
 def possible_spring(problem: PointLinks, spring: float) -> float:

@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from ..._shared.arrays import Floats
 from ..._shared.sparse import factorized_blocks, sum_rows
 from ..._transforms.matrices import nearest_rotations
-from .normal_equations import Pairs, PointLinks
+from .normal_equations import Blocks, Pairs, PointLinks, free_blocks
 
-__all__ = ["synchronised"]
+__all__ = ["average_rotations"]
 
 
 # Pairs whose points say nothing about angles count this fraction of the others,
@@ -23,7 +23,7 @@ GRADUATION, CORE = 4.0, 4.0
 ROUNDING = 1e-12
 
 
-def synchronised(
+def average_rotations(
     problem: PointLinks, pairs: Pairs, *, scale: bool, robust: bool
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Return rotations of tiles that fit those between pairs.
@@ -83,9 +83,8 @@ def _averaged(
     # What stands still pulls with the identity.
     pull = sum_rows(low[held[high]], -between[held[high]], count)
     pull += sum_rows(high[held[low]], -between[held[low]].transpose(0, 2, 1), count)
-    inside = free[pairs.tiles].all(axis=1)
-    number = np.cumsum(free) - 1
-    solve = factorized_blocks(number[pairs.tiles[inside]], between[inside], own[free])
+    blocks = Blocks(between=between, own=own)
+    solve = factorized_blocks(*free_blocks(pairs, blocks, free))
     solved = solve(pull[free].reshape(-1, ndim)).reshape(-1, ndim, ndim)
     found[free] = nearest_rotations(solved.transpose(0, 2, 1))
     return found
