@@ -14,15 +14,13 @@ from .._shared.link_arguments import (
     number_links,
 )
 from .._shared.results import result
-from .._shared.statistics import chi_square_limit
+from .._shared.statistics import ROUNDING, chi_square_limit
 from .solvers.loop_kernels import find_loops, name_suspects
 from .solvers.normal_equations import distinct_pairs
 
 __all__ = ["LoopClosures", "loop_closures"]
 
 
-# Closing errors below this many pixels are rounding, not measurements.
-ROUNDING = 1e-6
 # The unit of errors is that of the loops that close best: false links, each of
 # which opens several loops, leave this fraction of them alone.
 HONEST = 0.25

@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+# Conjugate gradients that have not come to an end by now are near enough.
+ITERATIONS = 300
+
+
 def connected_groups(links: NDArray[np.intp], count: int) -> NDArray[np.intp]:
     """Return the number of the group to which links join each of `count` tiles.
 
@@ -81,7 +85,7 @@ def conjugate_gradients(
     right: Floats,
     *,
     tolerance: float,
-    iterations: int,
+    iterations: int = ITERATIONS,
     axis: int | None = None,
 ) -> tuple[Floats, bool]:
     """Solve a positive definite system, and tell whether it came to an end.
@@ -95,7 +99,7 @@ def conjugate_gradients(
     tolerance : float
         It ends when the error, in the norm of the preconditioner, is this much
         smaller than at first.
-    iterations : int
+    iterations : int, optional
         Most products with the matrix.
     axis : int, optional
         Axis along which one right side lies; by default all of them make one.

@@ -10,17 +10,23 @@ from scipy.special import fdtri, gammainccinv
 from .arrays import Flags, Floats
 
 __all__ = [
+    "CORE",
+    "FAINT",
+    "GRADUATION",
+    "ROUNDING",
     "OutlierTest",
     "cauchy_weights",
     "chi_square_limit",
     "f_limit",
     "find_consensus",
+    "first_limit",
     "least_absolute_weights",
     "mad_sigma",
     "near_and_far",
     "option_odds",
     "outlier_test",
     "suspicious",
+    "trim_outliers",
 ]
 
 
@@ -63,7 +69,7 @@ CORE = 4.0
 # It need not be wider than this at first, in variances of the bulk of residuals.
 WIDE = 64.0
 # What the narrow kernel left out misses by its own error and by that of what is
-# predicted for it: it is judged when it has been fitted.
+# predicted for it: it is testd when it has been fitted.
 SECOND_CHANCE = 4.0
 # Dropping and taking back settles after two or three rounds, if ever.
 ROUNDS = 10
@@ -165,22 +171,8 @@ def outlier_test(
 ) -> OutlierTest:
     """Return what tells honest measurements from contradictions.
 
-    Parameters
-    ----------
-    ndim : int
-        Numbers in each measurement.
-    amount : ndarray of shape (count,)
-        Mean weight of each measurement, in px^-2.
-    unknown : float
-        Number of measurements that the unknowns of the fit use up.
-    least : float
-        Least variance of honest measurements, in units of their covariances; 0 if
-        only the residuals say how large they are.
-
-    Returns
-    -------
-    OutlierTest
-        The test.
+    `amount` holds the mean weight of each measurement, in px^-2. `least` is 0 if only
+    the residuals say how large errors are.
     """
     rounding = ROUNDING**2 * amount
     return OutlierTest(
@@ -254,7 +246,7 @@ def find_consensus(
     fit: Callable[[Floats, float | None, State], State],
     squares_of: Callable[[State], Floats],
     start: State,
-    judge: OutlierTest,
+    test: OutlierTest,
 ) -> tuple[State, Flags]:
     """Fit while dropping measurements that contradict the others.
 
@@ -268,7 +260,7 @@ def find_consensus(
         Squared residual of each measurement in units of its covariance.
     start : object
         State to start from.
-    judge : OutlierTest
+    test : OutlierTest
         What tells honest residuals.
 
     Returns
@@ -280,21 +272,44 @@ def find_consensus(
     # with ever narrower ones, which forget contradictions from the worst down, and
     # end with plain least squares of what is left, until nothing changes any more.
     state, squares = start, squares_of(start)
-    kernel = min(2 * squares.max(), WIDE * judge.core(squares))
-    while kernel > CORE * judge.core(squares):
+    kernel = min(2 * squares.max(), WIDE * test.core(squares))
+    while kernel > CORE * test.core(squares):
         kernel /= GRADUATION
         trust = np.maximum((kernel / (squares + kernel)) ** 2, FAINT)
         state = fit(trust, kernel / CORE, state)
         squares = squares_of(state)
 
-    honest = chi_square_limit(judge.ndim)
-    dropped = np.zeros(len(squares), np.bool_)
-    found = squares <= SECOND_CHANCE * judge.core(squares) * honest
+    found = squares <= first_limit(test.ndim, test.core(squares))
+    return trim_outliers(
+        lambda trust, state: fit(trust, None, state), squares_of, state, found, test
+    )
+
+
+def first_limit(ndim: int, variance: float) -> float:
+    """Return the largest squared residual of what may be believed, for a start."""
+    return SECOND_CHANCE * variance * chi_square_limit(ndim)
+
+
+def trim_outliers(
+    fit: Callable[[Floats, State], State],
+    squares_of: Callable[[State], Floats],
+    state: State,
+    found: Flags,
+    test: OutlierTest,
+    *,
+    allowed: Flags | None = None,
+) -> tuple[State, Flags]:
+    """Fit what is believed, until it changes no more: least squares that are trimmed.
+
+    It starts with what was `found` to be right; what is not `allowed` never is. What
+    has been dropped does not come back.
+    """
+    dropped = np.zeros(len(found), np.bool_) if allowed is None else ~allowed
     for _ in range(ROUNDS):
         believed = found
-        state = fit(np.where(believed, 1.0, FAINT), None, state)
+        state = fit(np.where(believed, 1.0, FAINT), state)
         squares = squares_of(state)
-        limit = judge.limit(squares, believed)
+        limit = test.limit(squares, believed)
         dropped |= believed & (squares > limit)
         found = (squares <= SECOND_CHANCE * limit) & ~dropped
         if np.array_equal(found, believed):

@@ -30,7 +30,6 @@ __all__ = ["solve_affines"]
 # Conjugate gradients stop when the next step would be this much shorter than the
 # first; the last fit goes further.
 COARSE, FINE = 1e-2, 1e-4
-ITERATIONS = 300
 # Points this far apart, in tiles, do not meet: further does not count as farther.
 APART = 0.1
 # Tiles can be flattened to this before they are taken for wider than they are.
@@ -195,20 +194,8 @@ def solve_affines(
 ) -> tuple[Floats, Flags]:
     """Return the matrix of each tile, and which links are believed.
 
-    Parameters
-    ----------
-    problem : PointLinks
-        Tiles and links.
-    stiffness : float or None
-        Inverse variance of the entries of the linear parts less the identity;
-        None measures it.
-    robust : bool
-        Whether links that contradict the others do not count.
-
-    Returns
-    -------
-    tuple
-        Matrices of shape (n, ndim + 1, ndim + 1), and flags of the links.
+    The entries of linear parts less the identity have `stiffness` for inverse
+    variance; None measures it.
     """
     known = graph_fields(problem, stiffness)
     middle, spread = known["middle"], known["spread"]
@@ -306,11 +293,7 @@ def _improved(
         step = precondition(right)
     else:
         step, _ = conjugate_gradients(
-            fit.multiply,
-            precondition,
-            right,
-            tolerance=tolerance,
-            iterations=ITERATIONS,
+            fit.multiply, precondition, right, tolerance=tolerance
         )
     values = fit.values.copy()
     values[free] += step.reshape(-1, *force.shape[1:])

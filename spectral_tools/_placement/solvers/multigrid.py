@@ -20,7 +20,15 @@ from .multigrid_kernels import (
     tree_steps,
 )
 
-__all__ = ["Lists", "Multigrid", "balanced_steps", "coarsened", "lists_of", "tree_of"]
+__all__ = [
+    "PRECISION",
+    "Lists",
+    "Multigrid",
+    "balanced_steps",
+    "coarsened",
+    "lists_of",
+    "tree_of",
+]
 
 
 # A level with this many tiles is solved at once.

@@ -159,20 +159,7 @@ def graph_fields(problem: PointLinks, stiffness: float | None) -> dict[str, Any]
 def solve_pose_graph(
     graph: PoseGraph[AnyState], *, robust: bool
 ) -> tuple[Floats, Flags]:
-    """Return the matrix of each tile, and which links are believed.
-
-    Parameters
-    ----------
-    graph : PoseGraph
-        Tiles and links, and what tiles may do.
-    robust : bool
-        Whether links that contradict the others do not count.
-
-    Returns
-    -------
-    tuple
-        Matrices of shape (n, ndim + 1, ndim + 1), and flags of the links.
-    """
+    """Return the matrix of each tile, and which links are believed."""
     problem = graph.problem
     believed = np.ones(len(problem.links), np.bool_)
     first = graph.start()
@@ -245,22 +232,7 @@ def measured_stiffness(
 
 
 def matrices_about(middle: Floats, linear: Floats, place: Floats) -> Floats:
-    """Return matrices with linear parts that bring the middle of each tile to a place.
-
-    Parameters
-    ----------
-    middle : ndarray of shape (n, ndim)
-        Point of each tile.
-    linear : ndarray of shape (n, ndim, ndim)
-        Linear parts.
-    place : ndarray of shape (n, ndim)
-        Where the points go.
-
-    Returns
-    -------
-    ndarray of shape (n, ndim + 1, ndim + 1)
-        Homogeneous matrices.
-    """
+    """Return matrices with linear parts that bring a point of each tile to its place."""
     count, ndim = middle.shape
     matrices = np.zeros((count, ndim + 1, ndim + 1))
     matrices[:, -1, -1] = 1

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.sparse import connected_groups
 from ..._shared.statistics import (
+    FAINT,
     OutlierTest,
     chi_square_limit,
+    first_limit,
     near_and_far,
     option_odds,
     outlier_test,
     suspicious,
+    trim_outliers,
 )
 from .link_beliefs import closing_choices, rank_offsets, weigh_choices
 from .loop_kernels import find_loops, longer_loops
@@ -32,14 +35,6 @@ __all__ = ["Solution", "solve_network"]
 
 Loops = tuple[Ints, NDArray[np.int8], Ints]
 
-# A link that is not believed still ties its tiles, this much as strongly, so
-# that a tile none of whose links is believed stays near where they put it.
-FAINT = 1e-9
-# A link that was left out misses by its own error and by that of the loop it
-# would close, twice as much as if it were fitted: it is judged when it has been.
-SECOND_CHANCE = 4.0
-# Dropping and taking back links settles after two or three rounds, if ever.
-ROUNDS = 10
 # How sure a join of clusters must be, from the first to the last. Below the
 # second figure only the surest join of each cluster counts.
 SURE = (0.999, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -358,27 +353,43 @@ def _refined(
     """Least squares of what fits, until what fits changes no more."""
     ends = clusters.number[network.links]
     allowed = (ends[:, 0] == ends[:, 1]) | network.prior.any()
-    positions = clusters.positions
-    chosen, fit = _nearest(network, positions, model)
-    dropped = ~allowed
-    found = ~dropped & (
-        fit <= SECOND_CHANCE * model.scale * chi_square_limit(test.ndim)
-    )
-    believed, rows = found, np.arange(len(found))
+    rows = np.arange(len(network.links))
     relaxation = Relaxation(network, systems_of(network))
-    for _ in range(ROUNDS):
-        believed, used = found, chosen
-        picked = replace(network, offsets=network.options[rows, chosen])
-        positions = relaxation.moved(picked, np.where(found, 1, FAINT), positions)
+
+    def fitted(trust: Floats, last: Choice) -> Choice:
+        used = last.nearest
+        picked = replace(network, offsets=network.options[rows, used])
+        positions = relaxation.moved(picked, trust, last.positions)
         fit = squares(picked, mismatches(picked, positions))
-        limit = test.limit(fit, believed)
-        dropped |= believed & (fit > limit)
-        chosen, fit = _nearest(network, positions, model)
-        chosen = np.where(believed, used, chosen)
-        found = ~dropped & (fit <= SECOND_CHANCE * limit)
-        if np.array_equal(found, believed):
-            break
-    return Solution(centred(network, positions), believed, used)
+        nearest, near = _nearest(network, positions, model)
+        believed = trust == 1
+        return Choice(
+            positions,
+            used,
+            np.where(believed, used, nearest),
+            np.where(believed, fit, near),
+        )
+
+    nearest, fit = _nearest(network, clusters.positions, model)
+    start = Choice(clusters.positions, nearest, nearest, fit)
+    found = allowed & (fit <= first_limit(test.ndim, model.scale))
+    last, believed = trim_outliers(
+        fitted, lambda state: state.squares, start, found, test, allowed=allowed
+    )
+    return Solution(centred(network, last.positions), believed, last.used)
+
+
+class Choice(NamedTuple):
+    """Positions, the offsets they rest on, and those that fit them best.
+
+    `squares` are squared misfits of the offsets used by links that were believed, and
+    of the nearest of the others.
+    """
+
+    positions: Floats
+    used: Ints
+    nearest: Ints
+    squares: Floats
 
 
 def _nearest(network: Network, positions: Floats, model: Model) -> tuple[Ints, Floats]:

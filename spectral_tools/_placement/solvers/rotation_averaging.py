@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Floats
 from ..._shared.sparse import factorized_blocks, sum_rows
+from ..._shared.statistics import CORE, GRADUATION, ROUNDING
 from ..._transforms.matrices import nearest_rotations
 from .normal_equations import Blocks, Pairs, PointLinks, free_blocks
 
@@ -17,10 +18,6 @@ FAINT = 1e-6
 # Squared differences of rotation matrices that still count, from step to step:
 # they are twice (in space, about twice) the squared angle.
 KERNELS = (1.0, 0.2, 0.04, 0.01)
-# The kernel for points narrows by this factor, down to as many medians.
-GRADUATION, CORE = 4.0, 4.0
-# Squared residuals in px^2 that are rounding.
-ROUNDING = 1e-12
 
 
 def average_rotations(
@@ -105,9 +102,9 @@ def _pair_rotations(
     if robust and len(low):
         kernel = 2 * squares.max()
         middle = _pair_medians(pairs, squares)
-        while kernel > CORE * middle.min() and kernel > ROUNDING:
+        while kernel > CORE * middle.min() and kernel > ROUNDING**2:
             kernel /= GRADUATION
-            width = np.maximum(kernel, CORE * middle[pairs.number]) + ROUNDING
+            width = np.maximum(kernel, CORE * middle[pairs.number]) + ROUNDING**2
             trust = (width / (squares + width)) ** 2
             found, weight, squares = _pair_fits(problem, pairs, low, high, trust, scale)
             middle = _pair_medians(pairs, squares)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.sparse import factorized_blocks, sum_rows
+from ..._shared.statistics import FAINT
 from ..._transforms.matrices import nearest_rotations, rotations
 from .normal_equations import (
     PointLinks,
@@ -33,8 +34,6 @@ STEPS, FEW_STEPS = 30, 2
 # Steps shorter than this fraction of the tiles do not change what is believed,
 # and those of the second are rounding.
 SHORT, SHORTEST = 1e-5, 1e-10
-# A tile that nothing poses keeps its angle, held by this fraction of a link.
-FAINT = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -171,7 +170,7 @@ def moved_tiles(graph: Similarities, poses: Poses, step: Floats) -> Poses:
 def lever_columns_of_links(graph: Similarities, poses: Poses) -> tuple[Floats, Floats]:
     """Return how points of the reference and of the moving tile follow a step.
 
-    Residuals are seen from the reference tile: when it poses, what moves is the
+    Residuals are seen from the reference tile: when it turns, what moves is the
     moving point. When a tile grows, it must not gain by smaller residuals: what
     grows is the lever to the middle of both points.
     """
@@ -276,23 +275,8 @@ def solve_similarities(
     """Return the matrix of each tile, and which links are believed.
 
     The tiles turn about any angle, in the plane or in space, to the least sum of
-    squared residuals in units of their covariances.
-
-    Parameters
-    ----------
-    problem : PointLinks
-        Tiles and links.
-    scale : bool, optional
-        Whether tiles may change their scale too.
-    stiffness : float, optional
-        Inverse variance of the logarithm of scales. By default it is measured.
-    robust : bool, optional
-        Whether links that contradict the others do not count.
-
-    Returns
-    -------
-    tuple
-        Matrices of shape (n, ndim + 1, ndim + 1), and flags of the links.
+    squared residuals in units of their covariances; with `scale` they may change
+    their scale, whose logarithm has `stiffness` for inverse variance.
     """
     graph = Similarities(**graph_fields(problem, stiffness), scale=scale, robust=robust)
     if not scale:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Flags, Floats
 from ..._shared.sparse import conjugate_gradients, factorized_stiffness, sum_at_tiles
-from .multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
+from .multigrid import PRECISION, Lists, balanced_steps, coarsened, lists_of, tree_of
 from .normal_equations import LinkedTiles, System, split_by_axes
 
 __all__ = [
@@ -26,9 +26,7 @@ Solver = Callable[[Floats], Floats]
 
 # A prior weaker than this fraction of the links would be lost in rounding.
 WEAKEST_PRIOR = 1e-13
-# Conjugate gradients end when steps are this small beside the first, or there
-# have been so many that a new factor would be faster.
-PRECISION = 1e-10
+# After so many conjugate gradients a new factor would have been faster.
 PATIENCE = 25
 # From this many tiles on multigrid is faster than a factor, even the first time,
 # when its kernels are loaded.

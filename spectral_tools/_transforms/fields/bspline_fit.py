@@ -21,7 +21,7 @@ from ..._shared.sparse import (
     repeated,
     weighted_square,
 )
-from ..._shared.statistics import chi_square_limit
+from ..._shared.statistics import ROUNDING, chi_square_limit
 from .bspline_grid import ControlGrid, bending_energy, ground_energy, knot_shares
 
 __all__ = [
@@ -42,10 +42,8 @@ STEPS = 5
 # Fields so many times stiffer than what points pull with do not bend; beyond it, rounding
 # of their stiffness would move them.
 STIFFEST = 1e9
-# Points that meet better than this, in pixels, meet.
-ROUNDING = 1e-6
 # Conjugate gradients stop when a step would be this much shorter than the first.
-FINE, ITERATIONS = 1e-6, 200
+FINE = 1e-6
 # Random signs that count what points determine.
 PROBES = 32
 # No measurement has a larger share than this in its own prediction.
@@ -362,7 +360,6 @@ def _polished(springs: Springs, fit: FieldFit, trust: Floats) -> FieldFit:
         fit.factor.solve,
         springs.rows.T @ pulled - multiply(fit.values),
         tolerance=FINE,
-        iterations=ITERATIONS,
     )
     return replace(fit, values=fit.values + change)
 
