@@ -20,12 +20,12 @@ __all__ = [
     "f_limit",
     "find_consensus",
     "first_limit",
+    "fit_loop_mixture",
+    "has_outliers",
     "least_absolute_weights",
     "mad_sigma",
-    "near_and_far",
-    "option_odds",
     "outlier_test",
-    "suspicious",
+    "prior_odds",
     "trim_outliers",
 ]
 
@@ -183,12 +183,12 @@ def outlier_test(
     )
 
 
-def suspicious(ndim: int, squares: Floats, least: float) -> bool:
+def has_outliers(ndim: int, squares: Floats, least: float) -> bool:
     """Tell whether a squared residual is larger than honest errors explain."""
     return bool(squares.max(initial=0) > least * chi_square_limit(ndim))
 
 
-def near_and_far(
+def fit_loop_mixture(
     misfit: Floats, ndim: int, least: float, *, known: bool
 ) -> tuple[float, float | None]:
     """Return the variance of loops that close, and their share if it can be told.
@@ -219,7 +219,7 @@ def near_and_far(
     return best[1], best[2] if len(misfit) >= FEW_LOOPS else None
 
 
-def option_odds(options: Floats, doubt: Floats | None, share: float | None) -> Floats:
+def prior_odds(options: Floats, doubt: Floats | None, share: float | None) -> Floats:
     """Return the odds of each offset (n_links, choices) against none of them.
 
     `doubt` is the probability that the first is wrong, `share` that of all links

@@ -104,7 +104,7 @@ class Affines(PoseGraph["Displacements"]):
             multiply = multiplied_blocks(*every)
         now = replace(now, solve=factorized_blocks(*shared), multiply=multiply)
         for _ in range(1 if quick else 2):
-            now = _stepped(self, now, COARSE)
+            now = _newton_step(self, now, COARSE)
         return now
 
     def polished(self, state: "Displacements") -> "Displacements":
@@ -112,7 +112,7 @@ class Affines(PoseGraph["Displacements"]):
         if self.problem.fixed.all():
             return state
         for _ in range(2):
-            state = _stepped(self, state, FINE)
+            state = _newton_step(self, state, FINE)
         return state
 
     def restarted(
@@ -223,11 +223,11 @@ def _all_round(problem: PointLinks) -> bool:
     return shared and bool((apart <= ALIKE).all())
 
 
-def _stepped(graph: Affines, fit: Displacements, tolerance: float) -> Displacements:
+def _newton_step(graph: Affines, fit: Displacements, tolerance: float) -> Displacements:
     """Move all unknowns to where the forces of links and springs balance."""
     force = _force(graph, fit)
     free = ~graph.problem.fixed
-    return replace(fit, values=_improved(fit, free, force, tolerance))
+    return replace(fit, values=_balanced(fit, free, force, tolerance))
 
 
 def _blocks(graph: Affines, trust: Floats, spring: float) -> Blocks:
@@ -275,7 +275,7 @@ def _ground(problem: PointLinks) -> float:
     return float(np.median(problem.amount)) if len(problem.links) else 1.0
 
 
-def _improved(
+def _balanced(
     fit: Displacements, free: Flags, force: Floats, tolerance: float
 ) -> Floats:
     """Move the unknowns to where a force is balanced.

@@ -66,7 +66,7 @@ def _best_correction(
 
 
 @compiled
-def _settle(
+def _correct_links(
     loops: tuple[Ints64, Bytes],
     left: Floats,
     precision: Floats,
@@ -143,7 +143,7 @@ def name_suspects(
     left = errors.copy()
     blame = np.zeros(len(places[0]) - 1)
     for _ in range(ROUNDS):
-        if not _settle(loops, left, precision, limit, places, blame):
+        if not _correct_links(loops, left, precision, limit, places, blame):
             break
     return blame
 
@@ -192,7 +192,7 @@ def _tables() -> Loops:  # pragma: no cover
 
 
 @compiled
-def _room(loops: Loops, found: int) -> Loops:  # pragma: no cover
+def _with_room(loops: Loops, found: int) -> Loops:  # pragma: no cover
     """Return tables with room for one more loop."""
     links, signs, lengths = loops
     if found < len(links):
@@ -243,7 +243,7 @@ def _own_loops(  # pragma: no cover
         two = _adjacent(starts, ends, names, node, first)
         if two > link:
             walk, steps = np.array([first, last, node]), np.array([link, one, two])
-            loops = _room(loops, found)
+            loops = _with_room(loops, found)
             _write(loops, found, held, walk, steps)
             found += 1
     for a in range(starts[last], starts[last + 1]):
@@ -260,7 +260,7 @@ def _own_loops(  # pragma: no cover
             if two > link:
                 if chordless and _adjacent(starts, ends, names, other, last) >= 0:
                     continue
-                loops = _room(loops, found)
+                loops = _with_room(loops, found)
                 walk = np.array([first, last, node, other])
                 _write(loops, found, held, walk, np.array([link, one, two, three]))
                 found += 1
@@ -322,7 +322,7 @@ def _short_loops(  # pragma: no cover
         if held[link] == 0 and not chordless:
             walk, steps = _shortest_way(link, pairs[link], graph, tables)
             if len(walk) > 2:
-                loops = _room(loops, found)
+                loops = _with_room(loops, found)
                 _write(loops, found, held, walk, steps)
                 found += 1
     return loops[0][:found], loops[1][:found], loops[2][:found]
@@ -354,7 +354,7 @@ def longer_loops(
         for a in range(starts[link], starts[link + 1]):
             for b in range(a + 1, starts[link + 1]):
                 if found < limit:
-                    merged = _room(merged, found)
+                    merged = _with_room(merged, found)
                     found += _merge(loops, holders[a], holders[b], link, merged, found)
     return merged[0][:found], merged[1][:found], merged[2][:found]
 

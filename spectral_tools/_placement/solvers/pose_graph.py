@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
-from ..._shared.statistics import find_consensus, suspicious
+from ..._shared.statistics import find_consensus, has_outliers
 from .normal_equations import (
     Pairs,
     PointLinks,
@@ -170,7 +170,7 @@ def solve_pose_graph(
         if high <= 2 * low:
             break
     squares = graph.squares(state)
-    if robust and suspicious(problem.places.shape[1], squares, problem.least_unit):
+    if robust and has_outliers(problem.places.shape[1], squares, problem.least_unit):
         test = consensus_test(problem, _determined(graph, state).links)
         graph, first = graph.restarted(first, state)
         state, believed = find_consensus(

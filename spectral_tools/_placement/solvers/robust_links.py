@@ -13,10 +13,10 @@ from ..._shared.statistics import (
     OutlierTest,
     chi_square_limit,
     first_limit,
-    near_and_far,
-    option_odds,
+    fit_loop_mixture,
+    has_outliers,
     outlier_test,
-    suspicious,
+    prior_odds,
     trim_outliers,
 )
 from .link_beliefs import closing_choices, rank_offsets, weigh_choices
@@ -25,8 +25,8 @@ from .translations import (
     Network,
     Relaxation,
     centred,
-    mismatches,
-    relaxed,
+    least_squares_positions,
+    link_residuals,
     squares,
     systems_of,
 )
@@ -112,7 +112,9 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     """Return the position of each tile, and which links are believed."""
     count = len(network.links)
     believed, chosen = np.ones(count, np.bool_), np.zeros(count, np.intp)
-    positions = relaxed(network, systems_of(network), None, network.places)
+    positions = least_squares_positions(
+        network, systems_of(network), None, network.places
+    )
     plain = Solution(centred(network, positions), believed, chosen)
     if not robust or not count:
         return plain
@@ -122,18 +124,20 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     free = ~(network.fixed | network.held)
     unknown = np.count_nonzero(free) if afloat else 0
     test = outlier_test(ndim, network.amount, unknown, network.least_unit)
-    misfit = squares(network, mismatches(network, positions))
-    fine = not _doubtful(network, positions)
-    if fine and not suspicious(ndim, misfit, test.least):
+    misfit = squares(network, link_residuals(network, positions))
+    fine = not _contradicts_prior(network, positions)
+    if fine and not has_outliers(ndim, misfit, test.least):
         return plain
     clusters = _first_clusters(network, positions)
-    model = _model(network, clusters, positions, test, test.core(misfit))
-    if fine and not suspicious(ndim, misfit, model.scale):
+    model = _error_model(network, clusters, positions, test, test.core(misfit))
+    if fine and not has_outliers(ndim, misfit, model.scale):
         return plain
-    return _refined(network, _settled(network, clusters, model), model, test)
+    return _trimmed_least_squares(
+        network, _agglomerated(network, clusters, model), model, test
+    )
 
 
-def _doubtful(network: Network, plain: Floats) -> bool:
+def _contradicts_prior(network: Network, plain: Floats) -> bool:
     """Tell whether what is known beside the links contradicts a plain solution."""
     if network.doubt is not None and (network.doubt > DOUBTFUL_CHANCE).any():
         return True
@@ -144,7 +148,7 @@ def _doubtful(network: Network, plain: Floats) -> bool:
 # Joining tiles to clusters
 
 
-def _settled(network: Network, clusters: Clusters, model: Model) -> Clusters:
+def _agglomerated(network: Network, clusters: Clusters, model: Model) -> Clusters:
     """Join tiles to clusters, the surest first, until no link is left that could.
 
     Strategy: short loops tell which links and which of their offsets agree; tiles
@@ -158,10 +162,10 @@ def _settled(network: Network, clusters: Clusters, model: Model) -> Clusters:
         bundles = _bundles(network, clusters, model)
         if not len(bundles.pairs):
             break
-        level, joins, choice = _joins(bundles, _scores(bundles), level)
+        level, joins, choice = _sure_bundles(bundles, _scores_by_loops(bundles), level)
         if len(joins):
             before = int(clusters.number.max())
-            clusters = _joined(network, clusters, bundles, joins, choice)
+            clusters = _merged(network, clusters, bundles, joins, choice)
             # Sure joins that exclude each other leave all as it was.
             level += int(clusters.number.max()) == before
     return clusters
@@ -195,7 +199,7 @@ def _bundles(network: Network, clusters: Clusters, model: Model) -> Bundles:
     offsets = sign[:, None, None] * (network.options[rows] - apart[:, np.newaxis])
     blur = 1 + BLUR * (size[ends[rows]] > 1).sum(axis=1)
     variances = network.variances[rows] * (model.scale * blur)[:, np.newaxis]
-    wide = _wide(network, clusters, size)[pairs].sum(axis=1)
+    wide = _prior_variances(network, clusters, size)[pairs].sum(axis=1)
     kept = min(KEPT, max(offsets.shape[1], 1 if len(pairs) == len(rows) else 3))
     density = float(1 / np.prod(model.reach))
     odds = model.odds[rows]
@@ -204,7 +208,7 @@ def _bundles(network: Network, clusters: Clusters, model: Model) -> Bundles:
     return Bundles(pairs, *found, spread)
 
 
-def _wide(network: Network, clusters: Clusters, size: Ints) -> Floats:
+def _prior_variances(network: Network, clusters: Clusters, size: Ints) -> Floats:
     """Return the variance of where clusters are by their prior alone."""
     if not network.prior.any():
         return np.full((len(size), len(network.prior)), np.inf)
@@ -213,7 +217,7 @@ def _wide(network: Network, clusters: Clusters, size: Ints) -> Floats:
     return wide
 
 
-def _scores(bundles: Bundles) -> Floats:
+def _scores_by_loops(bundles: Bundles) -> Floats:
     """Add what short loops say to the scores of the offsets of bundles.
 
     A bundle that seems wrong spoils the loops on both its sides: the loop around
@@ -222,11 +226,11 @@ def _scores(bundles: Bundles) -> Floats:
     loops, score = find_loops(bundles.pairs), bundles.score
     if not len(loops[0]):
         return score
-    closing = _closing(bundles, loops, score)
+    closing = _closing_combinations(bundles, loops, score)
     score = weigh_choices(loops, closing, bundles.score)
     longer = longer_loops(loops, np.logaddexp.reduce(score, axis=1) < DOUBTFUL)
     if len(longer[0]):
-        more = _closing(bundles, longer, score)
+        more = _closing_combinations(bundles, longer, score)
         closing = _appended(closing, (more[0] + len(loops[0]), *more[1:]))
         score = weigh_choices(_appended(loops, longer), closing, bundles.score)
     return score
@@ -237,7 +241,7 @@ def _appended(tables: Any, more: Any) -> Any:
     return tuple(np.concatenate(pair) for pair in zip(tables, more, strict=True))
 
 
-def _closing(
+def _closing_combinations(
     bundles: Bundles, loops: Loops, score: Floats
 ) -> tuple[Ints, NDArray[np.int8], Floats]:
     """Return how loops can close with offsets that are not ruled out yet."""
@@ -247,7 +251,9 @@ def _closing(
     )
 
 
-def _joins(bundles: Bundles, score: Floats, level: int) -> tuple[int, Ints, Ints]:
+def _sure_bundles(
+    bundles: Bundles, score: Floats, level: int
+) -> tuple[int, Ints, Ints]:
     """Return the bundles that are sure enough, and the offset of each.
 
     The demand sinks, from `level` on, until there are any.
@@ -272,7 +278,7 @@ def _joins(bundles: Bundles, score: Floats, level: int) -> tuple[int, Ints, Ints
     return level, np.flatnonzero(sure), choice[sure]
 
 
-def _joined(
+def _merged(
     network: Network, clusters: Clusters, bundles: Bundles, joins: Ints, choice: Ints
 ) -> Clusters:
     """Move clusters, each as a whole, to where sure bundles want them."""
@@ -296,7 +302,7 @@ def _joined(
     fits, moves, more = np.ones(len(links), np.bool_), rigid.places, True
     while more:
         moves = relaxation.moved(rigid, np.where(fits, 1, FAINT), moves)
-        misfit = squares(rigid, mismatches(rigid, moves))
+        misfit = squares(rigid, link_residuals(rigid, moves))
         # What looked sure may not fit together.
         bad = fits & (misfit > 2 * chi_square_limit(ndim))
         fits, more = fits & ~bad, bool(bad.any())
@@ -308,7 +314,7 @@ def _joined(
 # What is known about links in general
 
 
-def _model(
+def _error_model(
     network: Network, clusters: Clusters, plain: Floats, test: OutlierTest, core: float
 ) -> Model:
     """Learn from loops how large errors are and how many links are right."""
@@ -317,14 +323,14 @@ def _model(
     away = network.options - apart[:, np.newaxis]
     reach = np.ptp(away.reshape(-1, away.shape[-1]), axis=0)
     reach = np.maximum(reach, 10 * np.sqrt(test.least) * typical)
-    start = Model(1.0, reach, option_odds(network.options, network.doubt, None))
+    start = Model(1.0, reach, prior_odds(network.options, network.doubt, None))
     only_first = replace(network, options=network.options[:, :1])
     start = start._replace(odds=start.odds[:, :1])
     bundles = _bundles(only_first, clusters, start)
     known = network.least_unit > 0
     scale, share = _scale_and_share(bundles, test, core, known=known)
     reach = np.maximum(reach, 10 * np.sqrt(scale) * typical)
-    return Model(scale, reach, option_odds(network.options, network.doubt, share))
+    return Model(scale, reach, prior_odds(network.options, network.doubt, share))
 
 
 def _scale_and_share(
@@ -340,14 +346,14 @@ def _scale_and_share(
     sums = (bundles.offsets[links, 0] * signs[..., np.newaxis] * inside).sum(axis=1)
     variances = (bundles.variances[links, 0] * inside).sum(axis=1)
     misfit = (sums**2 / variances).sum(axis=1)
-    scale, share = near_and_far(misfit, test.ndim, test.least, known=known)
+    scale, share = fit_loop_mixture(misfit, test.ndim, test.least, known=known)
     return scale, None if share is None else share ** (1 / float(sizes.mean()))
 
 
 # The last decision
 
 
-def _refined(
+def _trimmed_least_squares(
     network: Network, clusters: Clusters, model: Model, test: OutlierTest
 ) -> Solution:
     """Least squares of what fits, until what fits changes no more."""
@@ -360,8 +366,8 @@ def _refined(
         used = last.nearest
         picked = replace(network, offsets=network.options[rows, used])
         positions = relaxation.moved(picked, trust, last.positions)
-        fit = squares(picked, mismatches(picked, positions))
-        nearest, near = _nearest(network, positions, model)
+        fit = squares(picked, link_residuals(picked, positions))
+        nearest, near = _likeliest_offsets(network, positions, model)
         believed = trust == 1
         return Choice(
             positions,
@@ -370,7 +376,7 @@ def _refined(
             np.where(believed, fit, near),
         )
 
-    nearest, fit = _nearest(network, clusters.positions, model)
+    nearest, fit = _likeliest_offsets(network, clusters.positions, model)
     start = Choice(clusters.positions, nearest, nearest, fit)
     found = allowed & (fit <= first_limit(test.ndim, model.scale))
     last, believed = trim_outliers(
@@ -392,7 +398,9 @@ class Choice(NamedTuple):
     squares: Floats
 
 
-def _nearest(network: Network, positions: Floats, model: Model) -> tuple[Ints, Floats]:
+def _likeliest_offsets(
+    network: Network, positions: Floats, model: Model
+) -> tuple[Ints, Floats]:
     """Return which offset of each link fits best, and its squared misfit."""
     reference, moving = network.links.T
     apart = positions[moving] - positions[reference]

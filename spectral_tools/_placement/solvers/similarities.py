@@ -62,11 +62,11 @@ class Similarities(PoseGraph["Poses"]):
     ) -> "Poses":
         """Take a few Gauss-Newton steps, or as many as it needs."""
         now = replace(last, trust=trust, stiffness=stiffness)
-        return _converged(self, now, FEW_STEPS if quick else STEPS)
+        return _gauss_newton(self, now, FEW_STEPS if quick else STEPS)
 
     def polished(self, state: "Poses") -> "Poses":
         """Take steps until they are rounding."""
-        return _converged(self, state, STEPS, SHORTEST)
+        return _gauss_newton(self, state, STEPS, SHORTEST)
 
     def restarted(
         self, first: "Poses", plain: "Poses"
@@ -76,7 +76,7 @@ class Similarities(PoseGraph["Poses"]):
         Plain least squares may have turned tiles to where there is no way back.
         """
         _ = plain
-        again = _converged(self, first, STEPS)
+        again = _gauss_newton(self, first, STEPS)
         if not self.measured:
             return self, again
         usual = measured_stiffness(self, again, again.trust)
@@ -84,8 +84,8 @@ class Similarities(PoseGraph["Poses"]):
 
     def squares(self, state: "Poses") -> Floats:
         """Return the squared residual of each link in units of its covariance."""
-        residuals = residuals_of(self, state)
-        return np.asarray((weighted(self, state, residuals) * residuals).sum(axis=1))
+        residuals = _residuals(self, state)
+        return np.asarray((_weighted(self, state, residuals) * residuals).sum(axis=1))
 
     def distortions(self, state: "Poses") -> Floats:
         """Return logarithms of the scales of tiles that may change it."""
@@ -93,7 +93,7 @@ class Similarities(PoseGraph["Poses"]):
 
     def spring_roots(self, state: "Poses") -> Floats:
         """Return square roots of the priors of each tile."""
-        return _spring_roots(self, state, lever_columns_of_pivot(self, state))
+        return _spring_roots(self, state, _jacobian_of_pivot(self, state))
 
     @property
     def stiff(self) -> Ints:
@@ -108,7 +108,7 @@ class Similarities(PoseGraph["Poses"]):
 
     def matrices(self, state: "Poses") -> Floats:
         """Return the matrix of each tile, groups that nothing holds put upright."""
-        put = gauged(self, state)
+        put = _gauged(self, state)
         return matrices_about(self.middle, put.linear, put.place)
 
 
@@ -124,9 +124,9 @@ class Poses:
         Logarithm of the scale of each tile.
     place : ndarray of shape (n, ndim)
         Where the middle of its points lies in the mosaic.
-    bend : ndarray of shape (n, angles)
+    turned : ndarray of shape (n, angles)
         How far each tile was turned since the start, about each axis.
-    silent : ndarray of bool, shape (n,)
+    unobserved : ndarray of bool, shape (n,)
         Tiles that no pair of tiles says how to turn.
     trust : ndarray of shape (n_links,)
         Factor of the weight of each link.
@@ -139,8 +139,8 @@ class Poses:
     turn: Floats
     growth: Floats
     place: Floats
-    bend: Floats
-    silent: Flags
+    turned: Floats
+    unobserved: Flags
     trust: Floats
     stiffness: float
     solve: Callable[[Floats], Floats]
@@ -151,38 +151,38 @@ class Poses:
         return np.asarray(np.exp(self.growth)[:, np.newaxis, np.newaxis] * self.turn)
 
 
-def moved_tiles(graph: Similarities, poses: Poses, step: Floats) -> Poses:
+def _moved_by(graph: Similarities, poses: Poses, step: Floats) -> Poses:
     """Turn and move tiles by one step of the unknowns."""
     ndim = graph.middle.shape[1]
     place = poses.place + step[:, -ndim:]
     if step.shape[1] == ndim:
         return replace(poses, place=place)
     angles = step.shape[1] - ndim - graph.scale
-    bend = step[:, :angles] / graph.spread
-    turn = rotations(bend) @ poses.turn
+    turned = step[:, :angles] / graph.spread
+    turn = rotations(turned) @ poses.turn
     growth = poses.growth
     if graph.scale:
         growth = growth + step[:, angles] / graph.spread
-    bend = poses.bend + bend
-    return replace(poses, place=place, turn=turn, growth=growth, bend=bend)
+    turned = poses.turned + turned
+    return replace(poses, place=place, turn=turn, growth=growth, turned=turned)
 
 
-def lever_columns_of_links(graph: Similarities, poses: Poses) -> tuple[Floats, Floats]:
+def _jacobians_of_links(graph: Similarities, poses: Poses) -> tuple[Floats, Floats]:
     """Return how points of the reference and of the moving tile follow a step.
 
     Residuals are seen from the reference tile: when it turns, what moves is the
     moving point. When a tile grows, it must not gain by smaller residuals: what
     grows is the lever to the middle of both points.
     """
-    (reference, near), (moving, far) = _ends(graph, poses)
+    (reference, near), (moving, far) = _link_ends(graph, poses)
     middle = (reference + moving) / 2 if graph.scale else moving
     return (
-        _lever_columns(graph, moving - near, middle - near),
-        _lever_columns(graph, moving - far, middle - far),
+        _jacobian(graph, moving - near, middle - near),
+        _jacobian(graph, moving - far, middle - far),
     )
 
 
-def _lever_columns(graph: Similarities, turned: Floats, grown: Floats) -> Floats:
+def _jacobian(graph: Similarities, turned: Floats, grown: Floats) -> Floats:
     """Return displacements (n, ndim, size) by unit steps of each unknown."""
     count, ndim = turned.shape
     unit = turned / graph.spread
@@ -196,12 +196,12 @@ def _lever_columns(graph: Similarities, turned: Floats, grown: Floats) -> Floats
     return np.concatenate(columns, axis=2)
 
 
-def lever_columns_of_pivot(graph: Similarities, poses: Poses) -> Floats:
-    levers = at_pivot_of(graph, poses) - poses.place
-    return _lever_columns(graph, levers, levers)
+def _jacobian_of_pivot(graph: Similarities, poses: Poses) -> Floats:
+    levers = _at_pivot(graph, poses) - poses.place
+    return _jacobian(graph, levers, levers)
 
 
-def _ends(graph: Similarities, poses: Poses) -> list[tuple[Floats, Floats]]:
+def _link_ends(graph: Similarities, poses: Poses) -> list[tuple[Floats, Floats]]:
     """Return both points of each link in the mosaic, and the middles of their tiles."""
     problem, linear = graph.problem, poses.linear
     ends = []
@@ -213,44 +213,44 @@ def _ends(graph: Similarities, poses: Poses) -> list[tuple[Floats, Floats]]:
     return ends
 
 
-def residuals_of(graph: Similarities, poses: Poses) -> Floats:
-    (reference, _), (moving, _) = _ends(graph, poses)
+def _residuals(graph: Similarities, poses: Poses) -> Floats:
+    (reference, _), (moving, _) = _link_ends(graph, poses)
     return np.asarray(reference - moving)
 
 
-def at_pivot_of(graph: Similarities, poses: Poses) -> Floats:
+def _at_pivot(graph: Similarities, poses: Poses) -> Floats:
     """Return where each tile puts the middle of all points."""
     away = (graph.pivot - graph.middle)[:, :, np.newaxis]
     return np.asarray((poses.linear @ away)[:, :, 0] + poses.place)
 
 
-def turned_weights(graph: Similarities, poses: Poses) -> Floats:
+def _turned_weights(graph: Similarities, poses: Poses) -> Floats:
     """Return inverse covariances, which turn with the reference tiles, as they lie."""
     problem = graph.problem
     turn = poses.turn[problem.links[:, 0]]
     return np.asarray(turn @ problem.weights @ turn.transpose(0, 2, 1))
 
 
-def weighted(graph: Similarities, poses: Poses, residuals: Floats) -> Floats:
+def _weighted(graph: Similarities, poses: Poses, residuals: Floats) -> Floats:
     return np.asarray(
-        (turned_weights(graph, poses) @ residuals[:, :, np.newaxis])[:, :, 0]
+        (_turned_weights(graph, poses) @ residuals[:, :, np.newaxis])[:, :, 0]
     )
 
 
-def gauged(graph: Similarities, poses: Poses) -> Poses:
+def _gauged(graph: Similarities, poses: Poses) -> Poses:
     """Give each group that nothing holds the mean angle and growth zero."""
     problem = graph.problem
     group, loose = problem.group, problem.loose & (not problem.prior.any())
     turn = nearest_rotations(group_means(group, poses.turn)).transpose(0, 2, 1)
     turn[~loose] = np.eye(turn.shape[1])
     growth = np.where(loose, -group_means(group, poses.growth[:, np.newaxis])[:, 0], 0)
-    moved = moved_groups(graph, poses, turn, growth)
-    away = problem.places - (at_pivot_of(graph, moved) - graph.pivot)
+    moved = _moved_groups(graph, poses, turn, growth)
+    away = problem.places - (_at_pivot(graph, moved) - graph.pivot)
     shift = np.where(loose[:, np.newaxis], group_means(group, away), 0)
     return replace(moved, place=moved.place + shift[group])
 
 
-def moved_groups(
+def _moved_groups(
     graph: Similarities, poses: Poses, turn: Floats, growth: Floats
 ) -> Poses:
     """Turn and scale whole groups about the origin."""
@@ -291,52 +291,54 @@ def _start(graph: Similarities) -> Poses:
     """Turn tiles as pairs of them say, and place them as they are then turned."""
     problem = graph.problem
     count, ndim = problem.places.shape
-    turn, trust, silent = average_rotations(
+    turn, trust, unobserved = average_rotations(
         problem, graph.pairs, scale=graph.scale, robust=graph.robust
     )
     upright = Poses(
         turn=turn,
         growth=np.zeros(count),
         place=graph.middle + problem.places,
-        bend=np.zeros((count, 1 if ndim == 2 else 3)),
-        silent=silent,
+        turned=np.zeros((count, 1 if ndim == 2 else 3)),
+        unobserved=unobserved,
         trust=trust,
         stiffness=graph.usual,
         solve=np.asarray,
     )
     afloat = replace(graph, problem=replace(problem, prior=np.zeros(ndim)))
-    placed = gauged(afloat, _stepped(afloat, upright, turning=False)[0])
+    placed = _gauged(afloat, _gauss_newton_step(afloat, upright, turning=False)[0])
     if not problem.prior.any():
         return placed
-    return _stepped(graph, _aligned(graph, placed), turning=False)[0]
+    return _gauss_newton_step(
+        graph, _aligned_with_places(graph, placed), turning=False
+    )[0]
 
 
-def _aligned(graph: Similarities, poses: Poses) -> Poses:
+def _aligned_with_places(graph: Similarities, poses: Poses) -> Poses:
     """Turn each group that nothing holds to where positions expect its tiles."""
     group, places = graph.problem.group, graph.problem.places
     size = np.bincount(group)
-    found = at_pivot_of(graph, poses) - graph.pivot
+    found = _at_pivot(graph, poses) - graph.pivot
     centred = [v - (group_means(group, v))[group] for v in (places, found)]
     spread = centred[0][:, :, np.newaxis] * centred[1][:, np.newaxis]
     turn = nearest_rotations(sum_rows(group, spread, len(size)))
     turn[~graph.problem.loose] = np.eye(places.shape[1])
-    return moved_groups(graph, poses, turn, np.zeros(len(size)))
+    return _moved_groups(graph, poses, turn, np.zeros(len(size)))
 
 
 # Steps
 
 
-def _converged(
+def _gauss_newton(
     graph: Similarities, poses: Poses, steps: int, short: float = SHORT
 ) -> Poses:
     for _ in range(steps):
-        poses, length = _stepped(graph, poses)
+        poses, length = _gauss_newton_step(graph, poses)
         if length <= short * graph.spread:
             break
     return poses
 
 
-def _stepped(
+def _gauss_newton_step(
     graph: Similarities, poses: Poses, *, turning: bool = True
 ) -> tuple[Poses, float]:
     """Make one Gauss-Newton step; without turning it is the last one."""
@@ -344,23 +346,23 @@ def _stepped(
     free = ~problem.fixed
     if not free.any():
         return poses, 0.0
-    residuals = residuals_of(graph, poses)
-    near, far = lever_columns_of_links(graph, poses)
-    at_pivot = lever_columns_of_pivot(graph, poses)
+    residuals = _residuals(graph, poses)
+    near, far = _jacobians_of_links(graph, poses)
+    at_pivot = _jacobian_of_pivot(graph, poses)
     roots = _spring_roots(graph, poses, at_pivot)
     if not turning:
         count = problem.places.shape[1]
         near, far = near[..., -count:], far[..., -count:]
         at_pivot, roots = at_pivot[..., -count:], roots[..., -count:]
 
-    weights = turned_weights(graph, poses) * poses.trust[:, np.newaxis, np.newaxis]
+    weights = _turned_weights(graph, poses) * poses.trust[:, np.newaxis, np.newaxis]
     blocks = normal_blocks(problem, graph.pairs, near, far, weights)
     blocks = replace(blocks, own=blocks.own + roots.transpose(0, 2, 1) @ roots)
     solve = factorized_blocks(*free_blocks(graph.pairs, blocks, free))
     force = _force(graph, poses, residuals, near, far, at_pivot)
     step = np.zeros_like(force)
     step[free] = solve(force[free].reshape(-1, 1)).reshape(-1, force.shape[1])
-    return replace(moved_tiles(graph, poses, step), solve=solve), float(
+    return replace(_moved_by(graph, poses, step), solve=solve), float(
         np.abs(step).max()
     )
 
@@ -376,15 +378,15 @@ def _force(
     """Return the force of links, positions and stiff scales on each unknown."""
     problem, count = graph.problem, len(graph.middle)
     reference, moving = problem.links.T
-    pull = weighted(graph, poses, residuals) * poses.trust[:, np.newaxis]
+    pull = _weighted(graph, poses, residuals) * poses.trust[:, np.newaxis]
     force = sum_rows(moving, np.einsum("nak,na->nk", far, pull), count)
     force -= sum_rows(reference, np.einsum("nak,na->nk", near, pull), count)
-    away = problem.places - (at_pivot_of(graph, poses) - graph.pivot)
+    away = problem.places - (_at_pivot(graph, poses) - graph.pivot)
     force += np.einsum("nak,na->nk", at_pivot, away * problem.prior)
     ndim = problem.places.shape[1]
     size = force.shape[1] - ndim
     if size:
-        bent = [np.where(poses.silent[:, np.newaxis], poses.bend, 0)]
+        bent = [np.where(poses.unobserved[:, np.newaxis], poses.turned, 0)]
         bent += [poses.growth[:, np.newaxis]] if graph.scale else []
         springs = _springs(graph, poses, size)
         force[:, :size] -= springs * graph.spread * np.concatenate(bent, axis=1)
@@ -400,9 +402,9 @@ def _springs(graph: Similarities, poses: Poses, size: int) -> Floats:
     """
     problem = graph.problem
     level = float(problem.amount.max(initial=0)) or 1.0
-    springs = np.full((len(poses.silent), size), FAINT * level)
+    springs = np.full((len(poses.unobserved), size), FAINT * level)
     usual = possible_spring(problem, USUAL_STIFFNESS / graph.spread**2)
-    springs[poses.silent] = usual
+    springs[poses.unobserved] = usual
     if graph.scale:
         stiff = poses.stiffness / graph.spread**2
         springs[:, -1] = possible_spring(problem, stiff)

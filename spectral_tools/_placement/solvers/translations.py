@@ -16,8 +16,8 @@ __all__ = [
     "Network",
     "Relaxation",
     "centred",
-    "mismatches",
-    "relaxed",
+    "least_squares_positions",
+    "link_residuals",
     "squares",
     "systems_of",
 ]
@@ -76,7 +76,7 @@ def systems_of(network: Network) -> list[System]:
     return split_by_axes(network.weights, prior)
 
 
-def relaxed(
+def least_squares_positions(
     network: Network, systems: list[System], trust: Floats | None, positions: Floats
 ) -> Floats:
     """Move all tiles to where the forces of links and priors balance.
@@ -107,14 +107,14 @@ class Relaxation:
         """Return positions in balance; only the offsets of `network` may differ."""
         if not self._free.any():
             return positions
-        mismatch = mismatches(network, positions)
+        mismatch = link_residuals(network, positions)
         if len(positions) >= LARGE and self._lists is None:
             self._lists = lists_of(network.links, ~self._free)
             if not network.prior.any():
                 steps = tree_of(self._lists, network.links, mismatch, ~self._free)
-                along = mismatches(network, positions + steps)
+                along = link_residuals(network, positions + steps)
                 # Trees that lead over false links may do worse than what is known.
-                if _misfit(along, trust) < _misfit(mismatch, trust):
+                if _sum_of_squares(along, trust) < _sum_of_squares(mismatch, trust):
                     positions, mismatch = positions + steps, along
         away = network.places - positions
         moved = positions.copy()
@@ -122,10 +122,10 @@ class Relaxation:
             trusted = weights if trust is None else weights * trust[:, None, None]
             stiffness = Stiffness(network.links, trusted, prior, self._free)
             force = sum_at_tiles(
-                network.links, _product(trusted, mismatch[:, axes]), len(positions)
+                network.links, _weighted(trusted, mismatch[:, axes]), len(positions)
             )
             if prior.any():
-                force += _product(prior, away[:, axes])
+                force += _weighted(prior, away[:, axes])
             force[~self._free] = 0
             moved[:, axes] += self._steps(which, stiffness, force, positions)
         return moved
@@ -148,30 +148,30 @@ class Relaxation:
             # Gone before the next is made: two would not fit into memory.
             solver = self._solvers[which] = None
             solver = self._solvers[which] = factorized_stiffness(*stiffness)
-            step = _solved(solver, force[free], len(prior))
+            step = _solve_axes(solver, force[free], len(prior))
         steps = np.zeros_like(force)
         steps[free] = step
         return steps
 
 
-def _misfit(mismatch: Floats, trust: Floats | None) -> float:
+def _sum_of_squares(mismatch: Floats, trust: Floats | None) -> float:
     squared = np.einsum("na,na->n", mismatch, mismatch)
     return float(squared.sum() if trust is None else trust @ squared)
 
 
-def _solved(solver: Solver, force: Floats, size: int) -> Floats:
+def _solve_axes(solver: Solver, force: Floats, size: int) -> Floats:
     """Solve for all axes at once, or for blocks of them."""
     return solver(force.reshape(len(force) * size, -1)).reshape(force.shape)
 
 
-def _stiff(stiffness: Stiffness, steps: Floats) -> Floats:
+def _laplacian_product(stiffness: Stiffness, steps: Floats) -> Floats:
     """Return the forces that move free tiles by `steps`."""
     links, weights, prior, free = stiffness
     full = np.zeros((len(free), steps.shape[1]))
     full[free] = steps
     reference, moving = links.T
-    pull = _product(weights, full[moving] - full[reference])
-    return (sum_at_tiles(links, pull, len(free)) + _product(prior, full))[free]
+    pull = _weighted(weights, full[moving] - full[reference])
+    return (sum_at_tiles(links, pull, len(free)) + _weighted(prior, full))[free]
 
 
 def _preconditioned_steps(
@@ -180,8 +180,8 @@ def _preconditioned_steps(
     """Solve by conjugate gradients with an old factor, or give up (None)."""
     size = len(stiffness.prior)
     steps, done = conjugate_gradients(
-        lambda steps: _stiff(stiffness, steps),
-        lambda rest: _solved(solver, rest, size),
+        lambda steps: _laplacian_product(stiffness, steps),
+        lambda rest: _solve_axes(solver, rest, size),
         force,
         tolerance=PRECISION,
         iterations=PATIENCE,
@@ -191,14 +191,14 @@ def _preconditioned_steps(
     return steps if done else None
 
 
-def _product(matrices: Floats, vectors: Floats) -> Floats:
+def _weighted(matrices: Floats, vectors: Floats) -> Floats:
     """Multiply vectors by matrices; a 1 x 1 matrix serves all axes alike."""
     if matrices.shape[-1] == 1:
         return matrices[..., 0] * vectors
     return np.einsum("...ab,...b->...a", matrices, vectors)
 
 
-def mismatches(network: Network, positions: Floats) -> Floats:
+def link_residuals(network: Network, positions: Floats) -> Floats:
     reference, moving = network.links.T
     apart = np.take(positions, moving, axis=0)
     apart -= np.take(positions, reference, axis=0)
@@ -209,7 +209,7 @@ def squares(network: Network, mismatch: Floats) -> Floats:
     """Return squared misfits (n_links, ndim) in units of the links' covariances."""
     if network.weights.strides[0] == 0 and len(mismatch):
         return np.einsum("na,na->n", mismatch @ network.weights[0], mismatch)
-    return (_product(network.weights, mismatch) * mismatch).sum(axis=1)
+    return (_weighted(network.weights, mismatch) * mismatch).sum(axis=1)
 
 
 def centred(network: Network, positions: Floats) -> Floats:
