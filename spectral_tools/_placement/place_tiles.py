@@ -17,7 +17,7 @@ from .._shared.results import Outcome, result
 from .._shared.sparse import connected_groups
 from .._shared.workers import Workers
 from .grid_links import Order
-from .layout import Layout, StageModel, fit_stage, lay_out
+from .layout import CUT, Layout, StageModel, fit_stage, lay_out
 from .solve_tiles import Placement, solve_rigid
 
 __all__ = ["TilePlacement", "place_tiles"]
@@ -30,8 +30,8 @@ TENTATIVE, TENTATIVE_SIGMA = (Outcome.NOT_FOUND, Outcome.AMBIGUOUS), 0.5
 
 # How often links that failed are matched again, each time near what the others say.
 PASSES = 2
-# The window of such a match, in standard deviations of the stage and in pixels.
-SIGMAS, LEAST_REACH = 4.0, 3.0
+# The window of such a match is that wide besides what the stage may be off by, in px.
+LEAST_REACH = 3.0
 
 
 def usable_links(matches: TileMatches) -> Flags:
@@ -405,7 +405,7 @@ def _rematch(
     places = solved.matrices[:, :-1, -1]
     joined = solved.group[layout.links[:, 0]] == solved.group[layout.links[:, 1]]
     near = LEAST_REACH + stage.sigma
-    far = LEAST_REACH + SIGMAS * np.sqrt(2) * stage.sigma
+    far = LEAST_REACH + CUT * np.sqrt(2) * stage.sigma
     merged = matches
     for rows, window in ((failed & joined, near), (failed & ~joined, far)):
         # Without a layout nothing is known of tiles that no link joins.

@@ -24,6 +24,7 @@ from .._shared.link_arguments import (
 )
 from .._shared.results import result
 from .._shared.sparse import connected_groups
+from .._shared.statistics import has_outliers
 from .._transforms.matrices import points_apart
 from .solvers.affines import solve_affines
 from .solvers.normal_equations import PointLinks
@@ -33,9 +34,6 @@ from .solvers.translations import Network
 
 __all__ = ["Placement", "solve_affine", "solve_rigid"]
 
-
-# Squared misfit, in units of the covariance, that no error explains.
-IMPOSSIBLE = 50.0
 
 MODELS = ("affine", "similarity")
 
@@ -423,7 +421,7 @@ def _check_origin(given: CheckedLinks, offsets: Floats) -> None:
     rows = np.flatnonzero(fixed[given.links].all(axis=1))
     weights = given.weights[rows]
     misfit = np.einsum("ea,eab,eb->e", offsets[rows], weights, offsets[rows])
-    if (misfit > IMPOSSIBLE).any():
+    if has_outliers(offsets.shape[1], misfit, 1.0):
         row = int(rows[misfit.argmax()])
         tiles = " and ".join(repr(given.labels[tile]) for tile in given.links[row])
         message = (

@@ -122,7 +122,7 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     # With a prior every tile is measured once more, and all links can be wrong.
     afloat = not network.prior.any()
     free = ~(network.fixed | network.held)
-    unknown = np.count_nonzero(free) if afloat else 0
+    unknown = int(np.count_nonzero(free)) if afloat else 0
     test = outlier_test(ndim, network.amount, unknown, network.least_unit)
     misfit = squares(network, link_residuals(network, positions))
     fine = not _contradicts_prior(network, positions)

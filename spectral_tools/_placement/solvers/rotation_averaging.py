@@ -5,16 +5,13 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Floats
 from ..._shared.sparse import factorized_blocks, sum_rows
-from ..._shared.statistics import CORE, GRADUATION, ROUNDING
+from ..._shared.statistics import CORE, FAINT, GRADUATION, ROUNDING
 from ..._transforms.matrices import nearest_rotations
 from .normal_equations import Blocks, Pairs, PointLinks, free_blocks
 
 __all__ = ["average_rotations"]
 
 
-# Pairs whose points say nothing about angles count this fraction of the others,
-# with the angle zero.
-FAINT = 1e-6
 # Squared differences of rotation matrices that still count, from step to step:
 # they are twice (in space, about twice) the squared angle.
 KERNELS = (1.0, 0.2, 0.04, 0.01)
