@@ -157,7 +157,7 @@ def paired(
 ) -> tuple[Ints32, int]:
     """Pair each tile with the neighbour it is most rigidly tied to.
 
-    `own` is what holds a tile, or all tiles of a pair, while it is least_squares_positions; a
+    `own` is what holds a tile, or all tiles of a pair, while it is relaxed; a
     held tile has an infinite one. Returned are the number of the pair of each
     tile, -1 if it needs none, and how many pairs there are. A tile that finds
     its best neighbours taken joins one of them, or stays alone.

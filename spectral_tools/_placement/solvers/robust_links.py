@@ -25,7 +25,6 @@ from .translations import (
     Network,
     Relaxation,
     centred,
-    least_squares_positions,
     link_residuals,
     squares,
     systems_of,
@@ -112,9 +111,8 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     """Return the position of each tile, and which links are believed."""
     count = len(network.links)
     believed, chosen = np.ones(count, np.bool_), np.zeros(count, np.intp)
-    positions = least_squares_positions(
-        network, systems_of(network), None, network.places
-    )
+    relaxation = Relaxation(network, systems_of(network))
+    positions = relaxation.moved(network, None, network.places)
     plain = Solution(centred(network, positions), believed, chosen)
     if not robust or not count:
         return plain

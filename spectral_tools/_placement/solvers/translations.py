@@ -16,7 +16,6 @@ __all__ = [
     "Network",
     "Relaxation",
     "centred",
-    "least_squares_positions",
     "link_residuals",
     "squares",
     "systems_of",
@@ -76,19 +75,11 @@ def systems_of(network: Network) -> list[System]:
     return split_by_axes(network.weights, prior)
 
 
-def least_squares_positions(
-    network: Network, systems: list[System], trust: Floats | None, positions: Floats
-) -> Floats:
-    """Move all tiles to where the forces of links and priors balance.
+class Relaxation:
+    """Least squares that is solved again and again with other trust in links.
 
     The system is linear, so that one step from anywhere is exact; starting near
     the solution keeps rounding small.
-    """
-    return Relaxation(network, systems).moved(network, trust, positions)
-
-
-class Relaxation:
-    """Least squares that is solved again and again with other trust in links.
 
     A factor is made once. While trust in few links changes, it preconditions
     conjugate gradients, which take a few steps. In a large network multigrid does
