@@ -12,6 +12,7 @@ from scipy.sparse.linalg import splu
 from .arrays import Floats
 
 __all__ = [
+    "NEGLIGIBLE",
     "SymmetricFactor",
     "conjugate_gradients",
     "connected_groups",
@@ -30,6 +31,12 @@ __all__ = [
 ]
 
 
+# Parts of a solution, or of its equations, that are this small beside the others are
+# rounding (tests/placement/test_translations.py: factors and multigrid agree).
+NEGLIGIBLE = 1e-10
+# Parts of a solution, or of its equations, that are this small beside the others are
+# rounding (tests/placement/test_translations.py: factors and multigrid agree).
+NEGLIGIBLE = 1e-10
 # Conjugate gradients that have not come to an end by now are near enough.
 ITERATIONS = 300
 

@@ -14,6 +14,7 @@ __all__ = [
     "FAINT",
     "GRADUATION",
     "ROUNDING",
+    "ROUNDS",
     "OutlierTest",
     "cauchy_weights",
     "chi_square_limit",
@@ -55,8 +56,6 @@ RESCUED = 0.5
 # Share of first offsets that are right: if nothing is known, and at most and least.
 USUAL = 0.8
 LEAST_TRUST, MOST_TRUST = 0.6, 0.98
-# Trust in a link that may as well be chance.
-NO_TRUST = 0.01
 
 State = TypeVar("State")
 # What is not believed still pulls, this much as strongly, so that a tile none of
@@ -71,7 +70,8 @@ WIDE = 64.0
 # What the narrow kernel left out misses by its own error and by that of what is
 # predicted for it: it is testd when it has been fitted.
 SECOND_CHANCE = 4.0
-# Dropping and taking back settles after two or three rounds, if ever.
+# Dropping and taking back settles after two or three rounds, if ever; so does
+# reweighting.
 ROUNDS = 10
 
 
@@ -229,7 +229,7 @@ def prior_odds(options: Floats, doubt: Floats | None, share: float | None) -> Fl
     first = USUAL if share is None else np.clip(share, LEAST_TRUST, MOST_TRUST)
     right = np.full(count, first)
     if doubt is not None:
-        right = np.clip(1 - doubt, NO_TRUST, MOST_TRUST)
+        right = np.clip(1 - doubt, 1 - MOST_TRUST, MOST_TRUST)
     rest = (1 - right) * (RESCUED if choices > 1 else 0)
     odds = np.empty((count, choices))
     odds[:, 0] = right

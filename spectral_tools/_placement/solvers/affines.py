@@ -7,13 +7,13 @@ import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.sparse import (
+    NEGLIGIBLE,
     conjugate_gradients,
     factorized_blocks,
     multiplied_blocks,
     sum_rows,
 )
 from .normal_equations import (
-    ALIKE,
     Blocks,
     PointLinks,
     free_blocks,
@@ -119,7 +119,6 @@ class Affines(PoseGraph["Displacements"]):
         self, first: "Displacements", plain: "Displacements"
     ) -> tuple["Affines", "Displacements"]:
         """Stiffen what bent to contradictions, by telling it of so large errors."""
-        _ = first
         stiffness = float(self.squares(plain).max()) * self.usual
         return self, self.fitted(plain, plain.trust, stiffness, quick=True)
 
@@ -220,7 +219,7 @@ def _all_round(problem: PointLinks) -> bool:
     parts = split_by_axes(problem.weights, np.diag(problem.prior))
     apart = np.abs(parts[0].inverse_form - np.eye(len(problem.prior)))
     shared = len(parts) == 1 and parts[0].weights.shape[1] == 1
-    return shared and bool((apart <= ALIKE).all())
+    return shared and bool((apart <= NEGLIGIBLE).all())
 
 
 def _newton_step(graph: Affines, fit: Displacements, tolerance: float) -> Displacements:

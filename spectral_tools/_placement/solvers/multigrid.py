@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._shared.arrays import Flags, Floats, Ints32
+from ..._shared.sparse import NEGLIGIBLE
 from .multigrid_kernels import (
     blend,
     coarser,
@@ -21,7 +22,6 @@ from .multigrid_kernels import (
 )
 
 __all__ = [
-    "PRECISION",
     "Lists",
     "Multigrid",
     "balanced_steps",
@@ -35,9 +35,7 @@ __all__ = [
 COARSEST = 300
 # Pairs of pairs that are more than this share of the tiles are no progress.
 STALLED = 0.8
-# Conjugate gradients end when steps are this small beside the first, or there
-# have been so many that a factor would be faster.
-PRECISION = 1e-10
+# After so many conjugate gradients a factor would have been faster.
 PATIENCE = 100
 # A coarse level is solved twice if more than this share of its forces is left.
 LEFT_OVER = 0.25
@@ -203,7 +201,7 @@ def _conjugate_steps(grid: Multigrid, rest: Floats, least: float) -> Floats | No
         near = _cycle(grid, 0, rest)
         size = max(near.max(initial=0), -near.min(initial=0))
         if turn == 0:
-            least = max(PRECISION * size, least)
+            least = max(NEGLIGIBLE * size, least)
         if size <= least:
             return steps
         # A cycle is not quite linear: directions are made conjugate one by one.

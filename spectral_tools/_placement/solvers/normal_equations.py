@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
-from ..._shared.sparse import sum_rows
+from ..._shared.sparse import NEGLIGIBLE, sum_rows
 from ..._shared.statistics import OutlierTest, outlier_test
 
 __all__ = [
-    "ALIKE",
     "Blocks",
     "LinkedTiles",
     "Pairs",
@@ -30,11 +29,6 @@ __all__ = [
 ]
 
 
-# Springs weaker than this fraction of what links say would be lost in rounding;
-# springs stiffer than its inverse would drown them.
-WEAKEST = 1e-10
-# Multiples of one matrix that went through an inverse differ by this share at most.
-ALIKE = 1e-10
 # Random signs that count unknowns; their number is exact for small systems.
 PROBES = 8
 SMALL = 200
@@ -176,12 +170,12 @@ def split_by_axes(weights: Floats, prior: Floats) -> list[System]:
     form = weights[0] / amount[0] if len(amount) else np.eye(ndim)
     one = slice(1 if weights.strides[0] == 0 else None)
     few, less = weights[one], amount[one]
-    if np.allclose(prior, level * form, rtol=0, atol=ALIKE * level) and _all_below(
-        few - less[:, None, None] * form, ALIKE * less
+    if np.allclose(prior, level * form, rtol=0, atol=NEGLIGIBLE * level) and _all_below(
+        few - less[:, None, None] * form, NEGLIGIBLE * less
     ):
         shared, held = amount[:, None, None], np.array([[level]])
         return [System(slice(None), shared, held, np.linalg.inv(form))]
-    if _all_below(few * (1 - np.eye(ndim)), ALIKE * less):
+    if _all_below(few * (1 - np.eye(ndim)), NEGLIGIBLE * less):
         spans = [slice(axis, axis + 1) for axis in range(ndim)]
         alone = np.ones((1, 1))
         return [System(s, weights[:, s, s], prior[s, s], alone) for s in spans]
@@ -308,9 +302,9 @@ def group_means(group: Ints, values: Floats) -> Floats:
 
 
 def possible_spring(problem: PointLinks, spring: float) -> float:
-    """Keep a spring between what rounding leaves and what drowns links."""
+    """Keep a spring between what is lost beside links and what drowns them."""
     level = float(problem.amount.max(initial=0)) or 1.0
-    return float(np.clip(spring, WEAKEST * level, level / WEAKEST))
+    return float(np.clip(spring, NEGLIGIBLE * level, level / NEGLIGIBLE))
 
 
 def consensus_test(problem: PointLinks, unknown: float) -> OutlierTest:

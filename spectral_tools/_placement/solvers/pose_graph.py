@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
-from ..._shared.statistics import find_consensus, has_outliers
+from ..._shared.statistics import ROUNDS, find_consensus, has_outliers
 from .normal_equations import (
     Pairs,
     PointLinks,
@@ -39,8 +39,6 @@ USUAL_STIFFNESS = 0.01**-2.0
 # Nor are tiles taken to be softer than this, or they would shrink to explain what
 # is merely wrong.
 LEAST_STIFFNESS = 0.3**-2.0
-# One or two rounds settle the stiffness; perfect matches take some more.
-ROUNDS = 8
 
 
 class State(Protocol):

@@ -40,8 +40,6 @@ SURE = (0.999, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 ALL_AT_ONCE = 0.99
 # Offsets this much less likely than the best (natural logarithm) are ruled out.
 RULED_OUT = 15.0
-# Links that are chance with more than this probability are looked at.
-DOUBTFUL_CHANCE = 0.5
 # Logarithm of the odds below which the loops around a link are looked at.
 DOUBTFUL = 2.0
 # Offsets between two clusters that are weighed.
@@ -137,7 +135,7 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
 
 def _contradicts_prior(network: Network, plain: Floats) -> bool:
     """Tell whether what is known beside the links contradicts a plain solution."""
-    if network.doubt is not None and (network.doubt > DOUBTFUL_CHANCE).any():
+    if network.doubt is not None and (network.doubt > 1 - network.doubt).any():
         return True
     away = (plain - network.places) ** 2 * network.prior
     return float(away.sum()) > chi_square_limit(away.size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
-from ..._shared.sparse import factorized_blocks, sum_rows
+from ..._shared.sparse import NEGLIGIBLE, factorized_blocks, sum_rows
 from ..._shared.statistics import FAINT
 from ..._transforms.matrices import nearest_rotations, rotations
 from .normal_equations import (
@@ -31,9 +31,8 @@ __all__ = ["solve_similarities"]
 
 # Gauss-Newton steps double the digits: five are enough but for hopeless data.
 STEPS, FEW_STEPS = 30, 2
-# Steps shorter than this fraction of the tiles do not change what is believed,
-# and those of the second are rounding.
-SHORT, SHORTEST = 1e-5, 1e-10
+# Steps shorter than this fraction of the tiles do not change what is believed.
+SHORT = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,7 +65,7 @@ class Similarities(PoseGraph["Poses"]):
 
     def polished(self, state: "Poses") -> "Poses":
         """Take steps until they are rounding."""
-        return _gauss_newton(self, state, STEPS, SHORTEST)
+        return _gauss_newton(self, state, STEPS, NEGLIGIBLE)
 
     def restarted(
         self, first: "Poses", plain: "Poses"
@@ -75,7 +74,6 @@ class Similarities(PoseGraph["Poses"]):
 
         Plain least squares may have turned tiles to where there is no way back.
         """
-        _ = plain
         again = _gauss_newton(self, first, STEPS)
         if not self.measured:
             return self, again

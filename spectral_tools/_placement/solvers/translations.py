@@ -8,8 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._shared.arrays import Flags, Floats
-from ..._shared.sparse import conjugate_gradients, factorized_stiffness, sum_at_tiles
-from .multigrid import PRECISION, Lists, balanced_steps, coarsened, lists_of, tree_of
+from ..._shared.sparse import (
+    NEGLIGIBLE,
+    conjugate_gradients,
+    factorized_stiffness,
+    sum_at_tiles,
+)
+from .multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
 from .normal_equations import LinkedTiles, System, split_by_axes
 
 __all__ = [
@@ -174,7 +179,7 @@ def _preconditioned_steps(
         lambda steps: _laplacian_product(stiffness, steps),
         lambda rest: _solve_axes(solver, rest, size),
         force,
-        tolerance=PRECISION,
+        tolerance=NEGLIGIBLE,
         iterations=PATIENCE,
         # Axes that share a factor are systems of their own, with their own lengths.
         axis=0 if size == 1 else None,

@@ -17,7 +17,7 @@ from ..._shared.checks import as_matrices, check_affine, image_dtype
 from ..._shared.link_arguments import number_links
 from ..._shared.results import result
 from ..._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
-from ..._shared.statistics import cauchy_weights, mad_sigma
+from ..._shared.statistics import ROUNDS, cauchy_weights, mad_sigma
 from ..._shared.workers import Workers, check_workers, spread
 
 __all__ = ["Gains", "solve_gains"]
@@ -39,8 +39,6 @@ NOTHING = (0.0, np.inf)
 PRIOR = 0.5
 # No link knows a ratio better than this, or it would silence the others.
 FINEST = 0.002
-# Reweighting by Cauchy's function settles.
-ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -19,7 +19,7 @@ from ..._point_matching.window_grid import Windows, match_windows, window_pass
 from ..._rendering.warp import warp_image
 from ..._shared.arrays import Flags, Floats
 from ..._shared.results import Outcome
-from ..._shared.statistics import least_absolute_weights
+from ..._shared.statistics import ROUNDS, least_absolute_weights
 from ..._transforms.matrices import apply_transform
 
 __all__ = [
@@ -45,8 +45,6 @@ LEAST_OVERLAP = 0.1
 LEAST_WINDOWS, LEAST_SHARE = 6, 0.25
 # Splines of this order turn the moving section.
 ORDER = 5
-# Rounds of the fit to the points of a link, each of which lets strays count less.
-ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

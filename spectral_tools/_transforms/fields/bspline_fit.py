@@ -21,7 +21,7 @@ from ..._shared.sparse import (
     repeated,
     weighted_square,
 )
-from ..._shared.statistics import ROUNDING, chi_square_limit
+from ..._shared.statistics import ROUNDING, ROUNDS, chi_square_limit
 from .bspline_grid import ControlGrid, bending_energy, ground_energy, knot_shares
 
 __all__ = [
@@ -48,8 +48,8 @@ FINE = 1e-6
 PROBES = 32
 # No measurement has a larger share than this in its own prediction.
 MOST = 0.97
-# How often each measurement is asked whether it is believed: in the end, at first.
-ROUNDS, SOME = 10, 3
+# How often each measurement is asked whether it is believed at first.
+SOME = 3
 # Share of measurements that are wrong, as a guess, and of those that are right at least.
 WRONG, LEAST = 0.05, 0.3
 # Given covariances count like so many measurements of the variance for each real one.
