@@ -34,9 +34,6 @@ __all__ = [
 # Parts of a solution, or of its equations, that are this small beside the others are
 # rounding (tests/placement/test_translations.py: factors and multigrid agree).
 NEGLIGIBLE = 1e-10
-# Parts of a solution, or of its equations, that are this small beside the others are
-# rounding (tests/placement/test_translations.py: factors and multigrid agree).
-NEGLIGIBLE = 1e-10
 # Conjugate gradients that have not come to an end by now are near enough.
 ITERATIONS = 300
 

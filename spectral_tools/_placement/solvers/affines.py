@@ -116,7 +116,9 @@ class Affines(PoseGraph["Displacements"]):
         return state
 
     def restarted(
-        self, first: "Displacements", plain: "Displacements"
+        self,
+        first: "Displacements",  # noqa: ARG002
+        plain: "Displacements",
     ) -> tuple["Affines", "Displacements"]:
         """Stiffen what bent to contradictions, by telling it of so large errors."""
         stiffness = float(self.squares(plain).max()) * self.usual

@@ -68,7 +68,9 @@ class Similarities(PoseGraph["Poses"]):
         return _gauss_newton(self, state, STEPS, NEGLIGIBLE)
 
     def restarted(
-        self, first: "Poses", plain: "Poses"
+        self,
+        first: "Poses",
+        plain: "Poses",  # noqa: ARG002
     ) -> tuple["Similarities", "Poses"]:
         """Start again from rotations that agree.
 
