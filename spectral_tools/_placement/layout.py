@@ -13,9 +13,10 @@ from .._shared.arrays import Flags, Floats, Ints
 from .._shared.checks import as_shape, as_shift
 from .._shared.link_arguments import Links, listed_positions, number_links
 from .._shared.results import result
+from .._shared.statistics import least_absolute_weights, mad_sigma
 from .grid_links import Order, grid_links, grid_positions, overlapping_links
 
-__all__ = ["Layout", "StageModel", "fit_stage", "lay_out"]
+__all__ = ["CUT", "Layout", "StageModel", "fit_stage", "lay_out"]
 
 
 # How far a first match may be from where a tile should be, as a share of the tile:
@@ -27,8 +28,6 @@ STAGE_REACH, GRID_REACH = 0.2, 0.4
 ROUNDS = 30
 # Steps further from the model than this, in standard deviations, are not the stage's.
 CUT = 4.0
-# The median distance from a normal law, in standard deviations.
-MEDIAN = 0.6745
 # What is known of a stage before any link: so many links' worth of this share of a tile.
 LINKS_BEFORE, SHARE_BEFORE = 2.0, 0.01
 
@@ -166,13 +165,13 @@ def fit_stage(steps: Floats, offsets: Floats, size: Floats) -> StageModel:
             matrix=np.eye(ndim), sigma=before, leverage=np.zeros((ndim, ndim)), links=0
         )
     change = np.zeros((ndim, ndim))
-    floor = 1e-3 * float(size.min())
     for _ in range(ROUNDS):
         miss = offsets - steps - steps @ change.T
-        distance = np.maximum(np.sqrt((miss * miss).sum(axis=1)), floor)
-        change = _least_squares(steps, offsets - steps, 1 / distance)
+        distance = np.sqrt((miss * miss).sum(axis=1))
+        weights = least_absolute_weights(distance, least=1e-3 * float(size.min()))
+        change = _least_squares(steps, offsets - steps, weights)
     miss = offsets - steps - steps @ change.T
-    spread = np.median(np.abs(miss), axis=0) / MEDIAN
+    spread = mad_sigma(miss, axis=0)
     inside = np.abs(miss) <= CUT * np.maximum(spread, 0.1 * before)
     near = np.asarray(inside.all(axis=1))
     change = _least_squares(steps, offsets - steps, near.astype(np.float64))

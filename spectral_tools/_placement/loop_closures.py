@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammainccinv
 
-from .._shared.arrays import Floats
+from .._shared.arrays import Bytes, Floats, Ints
 from .._shared.checks import check_same_shape
 from .._shared.link_arguments import (
     Links,
@@ -15,15 +14,13 @@ from .._shared.link_arguments import (
     number_links,
 )
 from .._shared.results import result
-from .solvers.loop_kernels import list_loops, name_suspects
+from .._shared.statistics import ROUNDING, chi_square_limit
+from .solvers.loop_kernels import find_loops, name_suspects
+from .solvers.normal_equations import distinct_pairs
 
 __all__ = ["LoopClosures", "loop_closures"]
 
 
-# Chance that a loop of honest links counts as open.
-FALSE_REJECTION = 1e-6
-# Closing errors below this many pixels are rounding, not measurements.
-ROUNDING = 1e-6
 # The unit of errors is that of the loops that close best: false links, each of
 # which opens several loops, leave this fraction of them alone.
 HONEST = 0.25
@@ -113,22 +110,14 @@ def loop_closures(
     >>> links[closures.suspicion > 0.5]
     array([[4, 5]])
     """
-    pairs, labels = number_links(links, None)
+    pairs = number_links(links, None)[0]
     reference = as_link_points(reference_points, "reference_points", len(pairs))
     moving = as_link_points(moving_points, "moving_points", len(pairs))
     check_same_shape(reference_points=reference, moving_points=moving)
     ndim = reference.shape[1]
     spread, _, finite = as_link_weights(covariance, len(pairs), ndim)
-    usable = np.flatnonzero(finite)
-
-    neighbours = _neighbours(pairs[usable], len(labels), usable)
-    starts, ends, names = neighbours
-    loops, tiles = list_loops(starts, ends, names)
-    # A link is passed forwards if its reference tile comes first.
-    there = loops >= 0
-    forwards = pairs[loops, 0] == tiles
-    signs = (there * np.where(forwards, 1, -1)).astype(np.int8)
-    signed = signs[:, :, np.newaxis]
+    loops, signs = _short_loops(pairs, np.flatnonzero(finite))
+    there, signed = loops >= 0, signs[:, :, np.newaxis]
     error = (signed * (reference - moving)[loops]).sum(axis=1)
     total = np.where(there[:, :, None, None], spread[loops], 0).sum(axis=1)
     precision = np.linalg.inv(total)
@@ -136,7 +125,7 @@ def loop_closures(
     unit = _unit(squares, precision, ndim)
     known = 1.0 if covariance is not None else unit
     honest = max(unit, 1.0) if covariance is not None else unit
-    limit = 2 * float(gammainccinv(ndim / 2, FALSE_REJECTION)) * honest
+    limit = chi_square_limit(ndim) * honest
     return LoopClosures(
         loops=loops,
         error=error,
@@ -147,15 +136,36 @@ def loop_closures(
     )
 
 
-def _neighbours(
-    pairs: NDArray[np.intp], count: int, names: NDArray[np.intp]
-) -> tuple[NDArray[np.int64], ...]:
-    """List the neighbours of each tile in order: starts, ends, names of links."""
-    first, second = np.concatenate([pairs, pairs[:, ::-1]]).T
-    order = np.lexsort((second, first))
-    starts = np.searchsorted(first[order], np.arange(count + 1))
-    ends, links = second[order], np.tile(names, 2)[order]
-    return starts.astype(np.int64), ends.astype(np.int64), links.astype(np.int64)
+def _short_loops(pairs: Ints, usable: Ints) -> tuple[Ints, Bytes]:
+    """Return links and their signs, in columns of four, of loops of usable links."""
+    joined = distinct_pairs(pairs[usable])
+    routes, passed, _ = find_loops(joined.tiles, chordless=True)
+    parallel = np.bincount(joined.number, minlength=len(joined.tiles))
+    # Two links between the same tiles make a loop: there by the one, back by the other.
+    twins = np.flatnonzero(parallel > 1)[:, np.newaxis]
+    routes = np.concatenate([twins * (1, 1, 0, 0) - (0, 0, 1, 1), routes[:, :4]])
+    passed = np.concatenate([np.sign(twins + 1) * (1, -1, 0, 0), passed[:, :4]])
+    tiles = np.where(routes < 0, -1, joined.tiles[routes, (passed < 0).astype(np.intp)])
+    order = np.lexsort(tiles.T[::-1])
+
+    # Each tile pair of a route offers all its links: the last one changes first.
+    routes, passed, tiles = routes[order], passed[order], tiles[order]
+    offered = np.where(routes < 0, 1, parallel[routes])
+    ways = offered.prod(axis=1)
+    row = np.repeat(np.arange(len(ways)), ways)
+    rest = np.arange(len(row)) - np.repeat(np.cumsum(ways) - ways, ways)
+    at = np.zeros((len(row), 4), np.intp)
+    first = np.cumsum(parallel) - parallel
+    for place in (3, 2, 1, 0):
+        rest, which = np.divmod(rest, offered[row, place])
+        at[:, place] = first[routes[row, place]] + which
+    once = (tiles[row, 2] >= 0) | (at[:, 0] < at[:, 1])
+    row, at = row[once], at[once]
+    names = usable[np.lexsort((joined.turned, joined.number))]
+    links = np.where(routes[row] < 0, -1, names[at])
+    turned = pairs[links, 0] != tiles[row]
+    signs = np.where(links < 0, 0, np.where(turned, -1, 1))
+    return links, signs.astype(np.int8)
 
 
 def _places(
@@ -171,6 +181,6 @@ def _unit(squares: Floats, precision: Floats, ndim: int) -> float:
     """Return the variance of honest loops in units of their covariances."""
     if len(squares) == 0:
         return 1.0
-    expected = 2 * gammainccinv(ndim / 2, 1 - HONEST)
+    expected = chi_square_limit(ndim, 1 - HONEST)
     scale = float(np.median(np.trace(precision, axis1=1, axis2=2))) / ndim
     return max(float(np.quantile(squares, HONEST) / expected), ROUNDING**2 * scale)

@@ -17,7 +17,7 @@ from .._shared.results import Outcome, result
 from .._shared.sparse import connected_groups
 from .._shared.workers import Workers
 from .grid_links import Order
-from .layout import Layout, StageModel, fit_stage, lay_out
+from .layout import CUT, Layout, StageModel, fit_stage, lay_out
 from .solve_tiles import Placement, solve_rigid
 
 __all__ = ["TilePlacement", "place_tiles"]
@@ -25,13 +25,13 @@ __all__ = ["TilePlacement", "place_tiles"]
 
 # Matches that are not believed by themselves but may agree with others, and how far
 # their peaks may be off, in pixels.
-HOPEFUL, HOPE = (Outcome.NOT_FOUND, Outcome.AMBIGUOUS), 0.5
+TENTATIVE, TENTATIVE_SIGMA = (Outcome.NOT_FOUND, Outcome.AMBIGUOUS), 0.5
 
 
 # How often links that failed are matched again, each time near what the others say.
 PASSES = 2
-# The window of such a match, in standard deviations of the stage and in pixels.
-SIGMAS, LEAST_REACH = 4.0, 3.0
+# The window of such a match is that wide besides what the stage may be off by, in px.
+LEAST_REACH = 3.0
 
 
 def usable_links(matches: TileMatches) -> Flags:
@@ -66,27 +66,31 @@ def place_with_stage(
         layout.links,
         matches.reference_points,
         matches.moving_points,
-        covariance=_hoped_for(matches),
+        covariance=_tentative_covariance(matches),
         alternatives=matches.alternatives,
         false_alarm=matches.false_alarm,
         positions=expected,
         **prior,
     )
-    return _bridged(layout, matches, believed, stage, expected), stage, expected
+    return (
+        _with_stage_steps(layout, matches, believed, stage, expected),
+        stage,
+        expected,
+    )
 
 
-def _hoped_for(matches: TileMatches) -> Floats:
+def _tentative_covariance(matches: TileMatches) -> Floats:
     """Return covariances with which links that were not believed may still serve.
 
     What no pair can vouch for by itself, others may: a peak that closes loops is right.
     """
     covariance = matches.covariance.copy()
-    hope = np.isin(matches.outcome.astype(str), HOPEFUL) & ~usable_links(matches)
-    covariance[hope] = HOPE**2 * np.eye(covariance.shape[1])
+    hope = np.isin(matches.outcome.astype(str), TENTATIVE) & ~usable_links(matches)
+    covariance[hope] = TENTATIVE_SIGMA**2 * np.eye(covariance.shape[1])
     return covariance
 
 
-def _without_loose_ends(links: Ints, inlier: Flags, hoped: Flags) -> Flags:
+def _without_dangling_links(links: Ints, inlier: Flags, hoped: Flags) -> Flags:
     """Drop links that are only hoped for where nothing but they hold a tile.
 
     One of them may agree with the stage by chance; two that close a loop do not.
@@ -100,7 +104,7 @@ def _without_loose_ends(links: Ints, inlier: Flags, hoped: Flags) -> Flags:
         kept &= ~loose
 
 
-def _bridged(
+def _with_stage_steps(
     layout: Layout,
     matches: TileMatches,
     believed: Placement,
@@ -109,7 +113,7 @@ def _bridged(
 ) -> Placement:
     """Solve the links that are believed, and steps of the stage between their groups."""
     links, usable = layout.links, usable_links(matches)
-    inlier = _without_loose_ends(links, believed.inlier, ~usable)
+    inlier = _without_dangling_links(links, believed.inlier, ~usable)
     chosen = matches.alternatives[np.arange(len(links)), believed.chosen]
     reference = np.where(believed.chosen[:, None] > 0, chosen, matches.reference_points)
     offsets = reference - matches.moving_points
@@ -117,7 +121,7 @@ def _bridged(
     gap = ~inlier & (group[links[:, 0]] != group[links[:, 1]])
     if layout.nominal is None:
         gap[:] = False
-    covariance = _hoped_for(matches)
+    covariance = _tentative_covariance(matches)
     covariance[~inlier] = np.diag(np.full(len(layout.size), np.inf))
     steps = offsets.copy()
     if gap.any():
@@ -307,7 +311,7 @@ def place_tiles(
         tiles, positions, grid, order, overlap, links, max_shift, min_overlap
     )
     match = partial(
-        _matched, tiles, layout, min_overlap=min_overlap, valid=valid,
+        _match_links, tiles, layout, min_overlap=min_overlap, valid=valid,
         whitening=whitening, pattern=pattern, workers=workers, progress=progress,
     )  # fmt: skip
     everything = np.ones(len(layout.links), np.bool_)
@@ -316,15 +320,15 @@ def place_tiles(
     for _ in range(PASSES):
         failed = ~(solved.inlier & usable_links(matches))
         failed &= layout.present[layout.links].all(axis=1)
-        again = _matched_again(layout, match, matches, solved, stage, failed)
+        again = _rematch(layout, match, matches, solved, stage, failed)
         if again is matches:
             break
         matches = again
         solved, stage, expected = place_with_stage(layout, matches)
-    return _placed(layout, matches, solved, stage, expected)
+    return _labelled(layout, matches, solved, stage, expected)
 
 
-def _matched(
+def _match_links(
     tiles: Any,
     layout: Layout,
     wanted: Flags,
@@ -366,14 +370,14 @@ def _matched(
         alternatives=np.zeros((len(wanted), peaks, ndim)),
         outcome=outcome,
     )
-    return _with_rows(nothing, wanted, found, slice(None))
+    return _replace_rows(nothing, wanted, found, slice(None))
 
 
 def _one_mask(valid: Any, ndim: int) -> bool:
     return isinstance(valid, np.ndarray) and valid.ndim == ndim
 
 
-def _with_rows(
+def _replace_rows(
     before: TileMatches, rows: Flags, after: TileMatches, taken: Flags | slice
 ) -> TileMatches:
     """Replace rows of matches by those taken from others; the links stay."""
@@ -386,7 +390,7 @@ def _with_rows(
     return replace(before, **merged)
 
 
-def _matched_again(
+def _rematch(
     layout: Layout,
     match: Any,
     matches: TileMatches,
@@ -401,7 +405,7 @@ def _matched_again(
     places = solved.matrices[:, :-1, -1]
     joined = solved.group[layout.links[:, 0]] == solved.group[layout.links[:, 1]]
     near = LEAST_REACH + stage.sigma
-    far = LEAST_REACH + SIGMAS * np.sqrt(2) * stage.sigma
+    far = LEAST_REACH + CUT * np.sqrt(2) * stage.sigma
     merged = matches
     for rows, window in ((failed & joined, near), (failed & ~joined, far)):
         # Without a layout nothing is known of tiles that no link joins.
@@ -411,11 +415,11 @@ def _matched_again(
         again = match(rows, places, reach)
         better = rows & usable_links(again)
         if better.any():
-            merged = _with_rows(merged, better, again, better)
+            merged = _replace_rows(merged, better, again, better)
     return merged
 
 
-def _placed(
+def _labelled(
     layout: Layout,
     matches: TileMatches,
     solved: Placement,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from .._shared.arrays import Floats
 from .._shared.results import Outcome, result
+from .._shared.statistics import ROUNDING
 from .solve_tiles import Placement
 
 __all__ = [
@@ -18,8 +19,6 @@ __all__ = [
 ]
 
 
-# Residuals that are smaller than this many pixels are rounding.
-ROUNDING = 1e-6
 # Rows of a table, and labels in a row, that are still read.
 ROWS = 5
 LISTED = 8

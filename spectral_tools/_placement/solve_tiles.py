@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._shared.arrays import Floats
+from .._shared.arrays import Flags, Floats, Ints
 from .._shared.checks import as_finite, check_not_negative, check_same_shape
 from .._shared.link_arguments import (
     Links,
@@ -24,18 +24,16 @@ from .._shared.link_arguments import (
 )
 from .._shared.results import result
 from .._shared.sparse import connected_groups
+from .._shared.statistics import has_outliers
 from .._transforms.matrices import points_apart
-from .solvers.affines import solve_sheets
+from .solvers.affines import solve_affines
 from .solvers.normal_equations import PointLinks
 from .solvers.robust_links import solve_network
-from .solvers.similarities import solve_turns
+from .solvers.similarities import solve_similarities
 from .solvers.translations import Network
 
 __all__ = ["Placement", "solve_affine", "solve_rigid"]
 
-
-# Squared misfit, in units of the covariance, that no error explains.
-IMPOSSIBLE = 50.0
 
 MODELS = ("affine", "similarity")
 
@@ -214,73 +212,154 @@ def solve_rigid(
     >>> links[placed.chosen == 1], bool(placed.inlier.all())
     (array([[4, 5]]), True)
     """
+    given = _checked_links(
+        links, reference_points, moving_points, covariance,
+        positions, position_sigma, fixed,
+    )  # fmt: skip
+    offsets = given.reference - given.moving
+    ndim = offsets.shape[1]
+    options = _options(alternatives, offsets, given.moving)
+    doubt = _doubt(false_alarm, len(offsets))
+    if positions is None:
+        _check_origin(given, offsets)
+    if rotation:
+        _check_unused(alternatives=alternatives, false_alarm=false_alarm)
+        matrices, believed = solve_similarities(_point_links(given), robust=robust)
+        return _placement_of_points(given, matrices, believed, ndim * (ndim + 1) // 2)
+
+    usable = given.usable
+    network = Network(
+        offsets=offsets[usable],
+        options=options[usable],
+        variances=np.diagonal(given.covariance, axis1=1, axis2=2)[usable],
+        doubt=None if doubt is None else doubt[usable],
+        **given.tiles,
+    )
+    solution = solve_network(network, robust=robust)
+    chosen = np.zeros(len(offsets), np.intp)
+    chosen[usable] = solution.chosen
+    if chosen.any():
+        offsets = options[np.arange(len(offsets)), chosen]
+    residuals = offsets + np.take(solution.positions, given.links[:, 0], axis=0)
+    residuals -= np.take(solution.positions, given.links[:, 1], axis=0)
+    matrices = _translations(solution.positions)
+    return _placement(given, matrices, residuals, solution.believed, chosen, ndim)
+
+
+class CheckedLinks(NamedTuple):
+    """Links and tiles as both solvers take them.
+
+    Attributes
+    ----------
+    labels : sequence
+        Label of each tile.
+    links : ndarray of int, shape (n_links, 2)
+        Numbers of the two tiles of each link.
+    reference, moving : ndarray of shape (n_links, ndim)
+        Points that belong together.
+    covariance, weights : ndarray of shape (n_links, ndim, ndim)
+        Covariance of each link, and its inverse.
+    usable : slice or ndarray of bool, shape (n_links,)
+        Links that have a finite covariance.
+    expected : bool
+        Whether positions were given.
+    tiles : dict
+        Fields that `Network` and `PointLinks` share, with usable links only.
+    """
+
+    labels: Sequence[Hashable]
+    links: Ints
+    reference: Floats
+    moving: Floats
+    covariance: Floats
+    weights: Floats
+    usable: slice | Flags
+    expected: bool
+    tiles: dict[str, Any]
+
+
+def _checked_links(
+    links: Links,
+    reference_points: ArrayLike,
+    moving_points: ArrayLike,
+    covariance: ArrayLike | None,
+    positions: Positions | None,
+    position_sigma: ArrayLike | None,
+    fixed: Any,
+) -> CheckedLinks:
     pairs, labels = number_links(links, positions)
     reference = as_link_points(reference_points, "reference_points", len(pairs))
     moving = as_link_points(moving_points, "moving_points", len(pairs))
     check_same_shape(reference_points=reference, moving_points=moving)
-    offsets = reference - moving
-    ndim = offsets.shape[1]
-    spread, weights, usable = as_link_weights(covariance, len(pairs), ndim)
-    options = _options(alternatives, offsets, moving)
-    doubt = _doubt(false_alarm, len(pairs))
-    held = find_tiles(fixed, labels, "fixed")
-    if positions is None:
-        _check_origin(pairs, offsets, weights, held, labels)
-
+    ndim = reference.shape[1]
+    full, weights, finite = as_link_weights(covariance, len(pairs), ndim)
     # A slice copies nothing, and most often all links are usable.
-    kept = slice(None) if usable.all() else usable
-    known: dict[str, Any] = {
-        "links": pairs[kept],
-        "weights": weights[kept],
+    usable = slice(None) if finite.all() else finite
+    tiles = {
+        "links": pairs[usable],
+        "weights": weights[usable],
         "places": as_places(positions, labels, ndim),
         "prior": as_position_prior(position_sigma, positions, ndim),
-        "fixed": held,
-        "group": connected_groups(pairs[kept], len(labels)),
+        "fixed": find_tiles(fixed, labels, "fixed"),
+        "group": connected_groups(pairs[usable], len(labels)),
         # Without any covariance a pixel is no unit: the residuals alone are.
         "least_unit": float(covariance is not None or position_sigma is not None),
     }
-    inlier, chosen = np.zeros(len(pairs), np.bool_), np.zeros(len(pairs), np.intp)
-    if rotation:
-        _check_unused(alternatives=alternatives, false_alarm=false_alarm)
-        points = PointLinks(reference=reference[kept], moving=moving[kept], **known)
-        matrices, inlier[kept] = solve_turns(points, robust=robust)
-        residuals = points_apart(matrices, pairs, reference, moving)
-    else:
-        network = Network(
-            offsets=offsets[kept],
-            options=options[kept],
-            variances=np.diagonal(spread, axis1=1, axis2=2)[kept],
-            doubt=None if doubt is None else doubt[kept],
-            **known,
-        )
-        solution = solve_network(network, robust=robust)
-        inlier[kept], chosen[kept] = solution.believed, solution.chosen
-        if chosen.any():
-            offsets = options[np.arange(len(pairs)), chosen]
-        found = solution.positions
-        matrices = _translations(found)
-        residuals = offsets + np.take(found, pairs[:, 0], axis=0)
-        residuals -= np.take(found, pairs[:, 1], axis=0)
-    unit = 1.0
-    if not known["least_unit"]:
-        unknowns = ndim * (ndim + 1) // 2 if rotation else ndim
-        unit = residual_variance(pairs[inlier], residuals[inlier], held, unknowns)
+    return CheckedLinks(
+        labels, pairs, reference, moving, full, weights,
+        usable, positions is not None, tiles,
+    )  # fmt: skip
+
+
+def _point_links(given: CheckedLinks) -> PointLinks:
+    return PointLinks(
+        reference=given.reference[given.usable],
+        moving=given.moving[given.usable],
+        **given.tiles,
+    )
+
+
+def _placement_of_points(
+    given: CheckedLinks, matrices: Floats, believed: Flags, unknowns: int
+) -> Placement:
+    """Return the result of a solver that takes no alternatives."""
+    residuals = points_apart(matrices, given.links, given.reference, given.moving)
+    chosen = np.zeros(len(residuals), np.intp)
+    return _placement(given, matrices, residuals, believed, chosen, unknowns)
+
+
+def _placement(
+    given: CheckedLinks,
+    matrices: Floats,
+    residuals: Floats,
+    believed: Flags,
+    chosen: Ints,
+    unknowns: int,
+) -> Placement:
+    """Gather the result; `believed` tells of usable links, `unknowns` is per tile."""
+    links, fixed = given.links, given.tiles["fixed"]
+    usable, inlier = np.zeros((2, len(links)), np.bool_)
+    usable[given.usable] = True
+    inlier[given.usable] = believed
+    variance = 1.0
+    if not given.tiles["least_unit"]:
+        variance = residual_variance(links[inlier], residuals[inlier], fixed, unknowns)
     with np.errstate(divide="ignore"):
-        sigma = known["prior"] ** -0.5
+        sigma = given.tiles["prior"] ** -0.5
     return Placement(
         matrices=matrices,
         residuals=residuals,
         inlier=inlier,
         chosen=chosen,
-        group=known["group"],
-        outcome=tile_outcomes(pairs, usable, inlier, held | (positions is not None)),
-        labels=labels,
-        links=pairs,
-        covariance=spread,
-        variance=unit,
+        group=given.tiles["group"],
+        outcome=tile_outcomes(links, usable, inlier, fixed | given.expected),
+        labels=given.labels,
+        links=links,
+        covariance=given.covariance,
+        variance=variance,
         counted=inlier,
         position_sigma=sigma,
-        fixed=held,
+        fixed=fixed,
     )
 
 
@@ -334,21 +413,17 @@ def _check_unused(**options: Any) -> None:
             raise ValueError(message)
 
 
-def _check_origin(
-    pairs: NDArray[np.intp],
-    offsets: Floats,
-    weights: Floats,
-    fixed: NDArray[np.bool_],
-    labels: Sequence[Hashable],
-) -> None:
+def _check_origin(given: CheckedLinks, offsets: Floats) -> None:
     """Raise if a link says that two tiles cannot both be at the origin."""
+    fixed = given.tiles["fixed"]
     if np.count_nonzero(fixed) < 2:
         return
-    rows = np.flatnonzero(fixed[pairs].all(axis=1))
-    misfit = np.einsum("ea,eab,eb->e", offsets[rows], weights[rows], offsets[rows])
-    if (misfit > IMPOSSIBLE).any():
+    rows = np.flatnonzero(fixed[given.links].all(axis=1))
+    weights = given.weights[rows]
+    misfit = np.einsum("ea,eab,eb->e", offsets[rows], weights, offsets[rows])
+    if has_outliers(offsets.shape[1], misfit, 1.0):
         row = int(rows[misfit.argmax()])
-        tiles = " and ".join(repr(labels[tile]) for tile in pairs[row])
+        tiles = " and ".join(repr(given.labels[tile]) for tile in given.links[row])
         message = (
             "`positions` must be given for `fixed` tiles that lie apart; got none, "
             f"and tiles {tiles} that are {offsets[row]} apart in link {row}."
@@ -479,65 +554,22 @@ def solve_affine(
     >>> float(np.abs(placed.residuals).max().round(3))
     0.0
     """
-    pairs, labels = number_links(links, positions)
-    reference = as_link_points(reference_points, "reference_points", len(pairs))
-    moving = as_link_points(moving_points, "moving_points", len(pairs))
-    check_same_shape(reference_points=reference, moving_points=moving)
-    ndim = reference.shape[1]
-    spread, weights, usable = as_link_weights(covariance, len(pairs), ndim)
-    fixed_tiles = find_tiles(fixed, labels, "fixed")
+    given = _checked_links(
+        links, reference_points, moving_points, covariance,
+        positions, position_sigma, fixed,
+    )  # fmt: skip
     if stiffness is not None:
         check_not_negative(stiffness, "stiffness")
     if model not in MODELS:
         message = f"`model` must be 'affine' or 'similarity'; got {model!r}."
         raise ValueError(message)
-
-    prior = as_position_prior(position_sigma, positions, ndim)
-    problem = PointLinks(
-        links=pairs[usable],
-        reference=reference[usable],
-        moving=moving[usable],
-        weights=weights[usable],
-        places=as_places(positions, labels, ndim),
-        prior=prior,
-        fixed=fixed_tiles,
-        group=connected_groups(pairs[usable], len(labels)),
-        # Without any covariance a pixel is no unit: the residuals alone are.
-        least_unit=float(covariance is not None or position_sigma is not None),
-    )
+    problem, ndim = _point_links(given), given.reference.shape[1]
     if model == "affine":
-        matrices, believed = solve_sheets(problem, stiffness=stiffness, robust=robust)
+        unknowns = ndim * (ndim + 1)
+        matrices, believed = solve_affines(problem, stiffness=stiffness, robust=robust)
     else:
-        matrices, believed = solve_turns(
+        unknowns = ndim * (ndim + 1) // 2 + 1
+        matrices, believed = solve_similarities(
             problem, scale=True, stiffness=stiffness, robust=robust
         )
-
-    inlier = np.zeros(len(pairs), np.bool_)
-    inlier[usable] = believed
-    residuals = points_apart(matrices, pairs, reference, moving)
-    unit = 1.0
-    if not problem.least_unit:
-        turned = ndim * (ndim + 1) // 2
-        unknowns = ndim * (ndim + 1) if model == "affine" else turned + 1
-        unit = residual_variance(
-            pairs[inlier], residuals[inlier], fixed_tiles, unknowns
-        )
-    with np.errstate(divide="ignore"):
-        sigma = prior**-0.5
-    return Placement(
-        matrices=matrices,
-        residuals=residuals,
-        inlier=inlier,
-        chosen=np.zeros(len(pairs), np.intp),
-        group=problem.group,
-        outcome=tile_outcomes(
-            pairs, usable, inlier, fixed_tiles | (positions is not None)
-        ),
-        labels=labels,
-        links=pairs,
-        covariance=spread,
-        variance=unit,
-        counted=inlier,
-        position_sigma=sigma,
-        fixed=fixed_tiles,
-    )
+    return _placement_of_points(given, matrices, believed, unknowns)

@@ -17,8 +17,15 @@ from .._shared.selected_inverse import (
     selected_inverse,
     spread_values,
 )
-from .._shared.sparse import SymmetricFactor, connected_groups, symmetric_factor
+from .._shared.sparse import (
+    SymmetricFactor,
+    connected_groups,
+    laplacian_diagonal,
+    sum_rows,
+    symmetric_factor,
+)
 from .solve_tiles import Placement
+from .solvers.normal_equations import split_by_axes
 
 __all__ = ["offset_covariance", "position_covariance"]
 
@@ -111,39 +118,25 @@ class System:
 
 
 def _by_axes(evidence: Evidence, answer: Callable[[System], Floats]) -> Floats:
-    """Ask systems as few and as small as possible, and put answers together.
-
-    If all covariances of links are multiples of one matrix, so is the answer: it
-    is that of the scalar Laplacian. If they are diagonal, each axis is on its
-    own. Otherwise all axes make one system of blocks.
-    """
-    weights, prior = evidence.weights, evidence.prior
-    ndim = len(prior)
-    amount = np.trace(weights, axis1=1, axis2=2)[:, None, None] / ndim
-    form = weights[0] / amount[0] if len(amount) else np.eye(ndim)
-    level = prior.mean()
-    # 1e-10: multiples that went through an inverse differ by rounding.
-    near = 1e-10 * amount
-    if (np.abs(np.diag(prior) - level * form) <= 1e-10 * level).all() and (
-        np.abs(weights - amount * form) <= near
-    ).all():
-        scalar = replace(evidence, weights=amount, prior=np.array([level]))
-        return answer(_factored(scalar)) * np.linalg.inv(form)
-    if not (np.abs(weights * (1 - np.eye(ndim))) <= near).all():
-        return answer(_factored(evidence))
-    parts = []
-    for axis in range(ndim):
-        s = slice(axis, axis + 1)
-        own = replace(evidence, weights=weights[:, s, s], prior=prior[s])
-        parts.append(answer(_factored(own)).ravel())
-    return np.stack(parts, axis=1)[:, :, np.newaxis] * np.eye(ndim)
+    """Ask systems as few and as small as possible, and put answers together."""
+    ndim = len(evidence.prior)
+    parts = split_by_axes(evidence.weights, np.diag(evidence.prior))
+    found = []
+    for part in parts:
+        prior = np.diagonal(part.prior)
+        own = replace(evidence, weights=part.weights, prior=prior)
+        found.append(answer(_factored(own)) * part.inverse_form)
+    covariance = np.zeros((len(found[0]), ndim, ndim))
+    for part, blocks in zip(parts, found, strict=True):
+        covariance[:, part.axes, part.axes] = blocks
+    return covariance
 
 
 def _factored(evidence: Evidence) -> System:
     links, weights, free = evidence.links, evidence.weights, ~evidence.fixed
     size = weights.shape[1]
     number = np.where(free, np.cumsum(free) - 1, -1)
-    own = _summed(links, weights, len(free)) + np.diag(evidence.prior)
+    own = laplacian_diagonal(links, weights, len(free)) + np.diag(evidence.prior)
     first = np.unique(evidence.group, return_index=True)[1]
     held = first[np.bincount(evidence.group, evidence.fixed) == 0]
     spring = np.diagonal(own[held], axis1=1, axis2=2).copy()
@@ -170,26 +163,12 @@ def _factored(evidence: Evidence) -> System:
     )
 
 
-def _summed(links: Ints, weights: Floats, count: int) -> Floats:
-    """Add the weights of all links of each tile."""
-    total = np.zeros((count, *weights.shape[1:]))
-    for axes in np.ndindex(weights.shape[1:]):
-        column = np.ascontiguousarray(weights[(slice(None), *axes)])
-        for tiles in links.T:
-            total[(slice(None), *axes)] += np.bincount(tiles, column, count)
-    return total
-
-
-def _by_group(system: System, values: Floats) -> Floats:
+def _sum_by_spring(system: System, values: Floats) -> Floats:
     """Add values of tiles for each spring, and for all without in the end."""
-    total = np.zeros((len(system.held) + 1, *values.shape[1:]))
-    for axes in np.ndindex(values.shape[1:]):
-        column = values[(slice(None), *axes)]
-        total[(slice(None), *axes)] = np.bincount(system.slot, column, len(total))
-    return total
+    return sum_rows(system.slot, values, len(system.held) + 1)
 
 
-def _solved(system: System, forces: Floats) -> Floats:
+def _displacements(system: System, forces: Floats) -> Floats:
     """Return how tiles move, shape (n, size, k), under forces of that shape."""
     moved = np.zeros_like(forces)
     pushed = forces[~system.evidence.fixed]
@@ -199,7 +178,7 @@ def _solved(system: System, forces: Floats) -> Floats:
     return moved
 
 
-def _entries(system: System, first: Ints, second: Ints) -> Floats:
+def _inverse_blocks(system: System, first: Ints, second: Ints) -> Floats:
     """Return blocks of the inverse, NaN where they are not known."""
     size = system.evidence.weights.shape[1]
     rank, number = system.factor.rank, system.number
@@ -216,7 +195,7 @@ def _entries(system: System, first: Ints, second: Ints) -> Floats:
     return blocks
 
 
-def _sway(system: System) -> tuple[Floats, Floats]:
+def _spring_response(system: System) -> tuple[Floats, Floats]:
     """Return how springs move tiles, and how far priors alone let each give.
 
     Springs hold axes that priors hold already. With the stiffness K and the
@@ -228,8 +207,8 @@ def _sway(system: System) -> tuple[Floats, Floats]:
     axes = np.flatnonzero(prior)
     forces = np.zeros((len(system.slot), len(prior), len(axes)))
     forces[system.held[:, np.newaxis], axes, np.arange(len(axes))] = 1
-    moved = _solved(system, forces)
-    total = _by_group(system, moved[:, axes])[:-1]
+    moved = _displacements(system, forces)
+    total = _sum_by_spring(system, moved[:, axes])[:-1]
     slack = np.zeros((len(system.held) + 1, len(axes), len(axes)))
     slack[:-1] = np.linalg.inv(total) * (system.spring[:, axes] / prior[axes])[:, None]
     return moved, slack
@@ -237,46 +216,46 @@ def _sway(system: System) -> tuple[Floats, Floats]:
 
 def _positions(system: System) -> Floats:
     tiles = np.arange(len(system.slot))
-    covariance = _entries(system, tiles, tiles)
-    moved, slack = _sway(system)
+    covariance = _inverse_blocks(system, tiles, tiles)
+    moved, slack = _spring_response(system)
     afloat = system.evidence.prior == 0
     if afloat.any():
-        size = _by_group(system, np.ones(len(tiles)))[:, None, None]
+        size = _sum_by_spring(system, np.ones(len(tiles)))[:, None, None]
         size[-1] = 1
         sprung = (system.slot < len(system.held)).astype(np.float64)
-        mean = _solved(system, sprung[:, None, None] * np.diag(afloat))
-        overall = _by_group(system, mean) / size**2 * afloat[:, np.newaxis]
+        mean = _displacements(system, sprung[:, None, None] * np.diag(afloat))
+        overall = _sum_by_spring(system, mean) / size**2 * afloat[:, np.newaxis]
         mean /= size[system.slot]
         covariance += overall[system.slot] - mean - mean.transpose(0, 2, 1)
-        swayed = (_by_group(system, moved) / size)[system.slot]
+        swayed = (_sum_by_spring(system, moved) / size)[system.slot]
         moved -= swayed * afloat[:, np.newaxis]
-    return covariance + _squared(moved, slack[system.slot])
+    return covariance + _quadratic_form(moved, slack[system.slot])
 
 
 def _offsets(system: System, pairs: Ints) -> Floats:
     first, second = pairs.T
-    between = _between(system, first, second)
-    moved, slack = _sway(system)
+    between = _cross_covariance(system, first, second)
+    moved, slack = _spring_response(system)
     slot = system.slot
     together = (slot[first] == slot[second])[:, None, None]
     return (
-        _entries(system, first, first)
-        + _entries(system, second, second)
+        _inverse_blocks(system, first, first)
+        + _inverse_blocks(system, second, second)
         - between
         - between.transpose(0, 2, 1)
-        + _squared(moved[second] - together * moved[first], slack[slot[second]])
-        + _squared(~together * moved[first], slack[slot[first]])
+        + _quadratic_form(moved[second] - together * moved[first], slack[slot[second]])
+        + _quadratic_form(~together * moved[first], slack[slot[first]])
     )
 
 
-def _squared(moved: Floats, slack: Floats) -> Floats:
+def _quadratic_form(moved: Floats, slack: Floats) -> Floats:
     return moved @ slack @ moved.transpose(0, 2, 1)
 
 
-def _between(system: System, first: Ints, second: Ints) -> Floats:
+def _cross_covariance(system: System, first: Ints, second: Ints) -> Floats:
     """Return blocks of the inverse, if need be by solving for whole columns."""
     group = system.evidence.group
-    blocks = _entries(system, first, second)
+    blocks = _inverse_blocks(system, first, second)
     missing = np.isnan(blocks).any(axis=(1, 2))
     apart = group[first] != group[second]
     blocks[apart] = 0
@@ -291,7 +270,7 @@ def _between(system: System, first: Ints, second: Ints) -> Floats:
         some = tiles[start : start + step]
         forces = np.zeros((count, size, len(some), size))
         forces[some, :, np.arange(len(some))] = np.eye(size)
-        moved = _solved(system, forces.reshape(count, size, -1))
+        moved = _displacements(system, forces.reshape(count, size, -1))
         mine = (which >= start) & (which < start + step)
         chosen = moved.reshape(forces.shape)[at[rows[mine]], :, which[mine] - start]
         blocks[rows[mine]] = chosen if turned else chosen.transpose(0, 2, 1)
@@ -361,7 +340,7 @@ def position_covariance(placement: Placement) -> Floats:
     evidence = _evidence(placement)
     alone = np.bincount(evidence.group)[evidence.group] == 1
     unknown = alone[:, np.newaxis] & _afloat(evidence)
-    return _finished(position_blocks(evidence), placement, unknown)
+    return _in_pixels(position_blocks(evidence), placement, unknown)
 
 
 def offset_covariance(placement: Placement, links: Links) -> Floats:
@@ -408,7 +387,7 @@ def offset_covariance(placement: Placement, links: Links) -> Floats:
     rows = given.tolist() if isinstance(given, np.ndarray) else list(given)
     # A tile is where it is: its offset from itself is known exactly.
     other = np.array([pair[0] != pair[1] for pair in rows], np.bool_)
-    pairs = _numbered(
+    pairs = _tile_numbers(
         [tuple(pair) for pair, two in zip(rows, other, strict=True) if two],
         placement.labels,
     )
@@ -419,7 +398,7 @@ def offset_covariance(placement: Placement, links: Links) -> Floats:
     unknown = apart[:, np.newaxis] & (afloat[first] | afloat[second])
     ndim = placement.residuals.shape[1]
     covariance = np.zeros((len(rows), ndim, ndim))
-    covariance[other] = _finished(offset_blocks(evidence, pairs), placement, unknown)
+    covariance[other] = _in_pixels(offset_blocks(evidence, pairs), placement, unknown)
     return covariance
 
 
@@ -445,7 +424,7 @@ def _evidence(placement: Placement) -> Evidence:
     )
 
 
-def _numbered(links: Links, labels: Sequence[Hashable]) -> NDArray[np.intp]:
+def _tile_numbers(links: Links, labels: Sequence[Hashable]) -> NDArray[np.intp]:
     """Return pairs of labels as pairs of numbers."""
     if isinstance(labels, range):
         return number_links(links, np.zeros(len(labels)))[0]
@@ -458,7 +437,7 @@ def _afloat(evidence: Evidence) -> NDArray[np.bool_]:
     return loose[evidence.group][:, np.newaxis] & (evidence.prior == 0)
 
 
-def _finished(
+def _in_pixels(
     covariance: Floats, placement: Placement, unknown: NDArray[np.bool_]
 ) -> Floats:
     """Give covariances their unit, and what is unknown infinite variances."""

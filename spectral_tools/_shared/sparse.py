@@ -12,19 +12,30 @@ from scipy.sparse.linalg import splu
 from .arrays import Floats
 
 __all__ = [
+    "NEGLIGIBLE",
     "SymmetricFactor",
+    "conjugate_gradients",
     "connected_groups",
     "factorized_blocks",
     "factorized_matrix",
     "factorized_stiffness",
+    "laplacian_diagonal",
     "multiplied_blocks",
     "repeated",
     "sparse_rows",
     "sum_at_tiles",
     "sum_of_products",
+    "sum_rows",
     "symmetric_factor",
     "weighted_square",
 ]
+
+
+# Parts of a solution, or of its equations, that are this small beside the others are
+# rounding (tests/placement/test_translations.py: factors and multigrid agree).
+NEGLIGIBLE = 1e-10
+# Conjugate gradients that have not come to an end by now are near enough.
+ITERATIONS = 300
 
 
 def connected_groups(links: NDArray[np.intp], count: int) -> NDArray[np.intp]:
@@ -51,12 +62,73 @@ def sum_at_tiles(links: NDArray[np.intp], values: Floats, count: int) -> Floats:
 
     It is the product of the transposed incidence matrix with `values`.
     """
-    sums = np.empty((count, values.shape[1]))
-    for axis in range(values.shape[1]):
-        column = np.ascontiguousarray(values[:, axis])
-        sums[:, axis] = np.bincount(links[:, 1], column, count)
-        sums[:, axis] -= np.bincount(links[:, 0], column, count)
+    sums = sum_rows(links[:, 1], values, count)
+    sums -= sum_rows(links[:, 0], values, count)
     return sums
+
+
+def laplacian_diagonal(links: NDArray[np.intp], weights: Floats, count: int) -> Floats:
+    """Add the weights of all links of a tile: blocks on the Laplacian's diagonal."""
+    sums = sum_rows(links[:, 0], weights, count)
+    sums += sum_rows(links[:, 1], weights, count)
+    return sums
+
+
+def sum_rows(numbers: NDArray[np.intp], values: Floats, count: int) -> Floats:
+    """Add up the rows of `values` that have the same number, below `count`."""
+    sums = np.empty((count, *values.shape[1:]))
+    for entry in np.ndindex(values.shape[1:]):
+        column = np.ascontiguousarray(values[:, *entry])
+        sums[:, *entry] = np.bincount(numbers, column, count)
+    return sums
+
+
+def conjugate_gradients(
+    multiply: Callable[[Floats], Floats],
+    precondition: Callable[[Floats], Floats],
+    right: Floats,
+    *,
+    tolerance: float,
+    iterations: int = ITERATIONS,
+    axis: int | None = None,
+) -> tuple[Floats, bool]:
+    """Solve a positive definite system, and tell whether it came to an end.
+
+    Parameters
+    ----------
+    multiply, precondition : callable
+        Products with the matrix, and with nearly its inverse.
+    right : ndarray
+        Right side, or several.
+    tolerance : float
+        It ends when the error, in the norm of the preconditioner, is this much
+        smaller than at first.
+    iterations : int, optional
+        Most products with the matrix.
+    axis : int, optional
+        Axis along which one right side lies; by default all of them make one.
+
+    Returns
+    -------
+    tuple
+        The solution so far, and whether it is as good as was asked.
+    """
+    found, rest = np.zeros_like(right), right.copy()
+    direction = near = precondition(rest)
+    first = power = np.sum(rest * near, axis=axis)
+    for _ in range(iterations):
+        if np.all(power <= tolerance**2 * first):
+            break
+        pushed = multiply(direction)
+        work = np.sum(direction * pushed, axis=axis)
+        # Right sides that are solved already stay as they are.
+        length = power / np.where(work > 0, work, np.inf)
+        found += length * direction
+        rest -= length * pushed
+        near = precondition(rest)
+        last, power = power, np.sum(rest * near, axis=axis)
+        direction = near + power / np.where(last > 0, last, np.inf) * direction
+    return found, bool(np.all(power <= tolerance**2 * first))
 
 
 def factorized_stiffness(
@@ -83,7 +155,7 @@ def factorized_stiffness(
     number = np.cumsum(free) - 1
     inside = free[links].all(axis=1)
     between = weights if inside.all() else weights[inside]
-    own = _own_blocks(links, weights, len(free))[free] + prior
+    own = laplacian_diagonal(links, weights, len(free))[free] + prior
     return factorized_blocks(number[links[inside]], -between, own)
 
 
@@ -97,17 +169,6 @@ def _entries(
     stacked = np.concatenate(numbers).astype(np.int32)
     spread = stacked[:, None, None] * np.int32(len(axis)) + axis.astype(np.int32)
     return spread.ravel()
-
-
-def _own_blocks(links: NDArray[np.intp], weights: Floats, count: int) -> Floats:
-    """Add the blocks of all links of a tile: the diagonal of the Laplacian."""
-    size = weights.shape[1]
-    blocks = np.empty((count, size, size))
-    for axis0, axis1 in np.ndindex(size, size):
-        column = np.ascontiguousarray(weights[:, axis0, axis1])
-        blocks[:, axis0, axis1] = np.bincount(links[:, 0], column, count)
-        blocks[:, axis0, axis1] += np.bincount(links[:, 1], column, count)
-    return blocks
 
 
 class SymmetricFactor(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import fdtri, gammainccinv
@@ -10,22 +10,34 @@ from scipy.special import fdtri, gammainccinv
 from .arrays import Flags, Floats
 
 __all__ = [
+    "CORE",
+    "FAINT",
+    "GRADUATION",
     "ROUNDING",
     "ROUNDS",
-    "Judge",
+    "OutlierTest",
+    "cauchy_weights",
+    "chi_square_limit",
+    "f_limit",
     "find_consensus",
-    "honest_limit",
-    "judge_plain",
-    "near_and_far",
-    "option_odds",
+    "first_limit",
+    "fit_loop_mixture",
+    "has_outliers",
+    "least_absolute_weights",
+    "mad_sigma",
     "outlier_test",
-    "suspicious",
+    "prior_odds",
+    "trim_outliers",
 ]
 
 
 # Chance that a link with an honest covariance is not believed: about two of the
 # two million links of a grid of a million tiles are lost for nothing.
 FALSE_REJECTION = 1e-6
+# Standard deviation of a normal distribution over its median absolute deviation.
+MAD = 1.4826
+# Where Cauchy's function halves a weight, in standard deviations.
+TUNING = 2.385
 # Closing errors below this many pixels are rounding, not measurements.
 ROUNDING = 1e-6
 # Chance alone makes a mixture of two kinds of loops look this much likelier
@@ -44,8 +56,6 @@ RESCUED = 0.5
 # Share of first offsets that are right: if nothing is known, and at most and least.
 USUAL = 0.8
 LEAST_TRUST, MOST_TRUST = 0.6, 0.98
-# Trust in a link that may as well be chance.
-NO_TRUST = 0.01
 
 State = TypeVar("State")
 # What is not believed still pulls, this much as strongly, so that a tile none of
@@ -58,125 +68,52 @@ CORE = 4.0
 # It need not be wider than this at first, in variances of the bulk of residuals.
 WIDE = 64.0
 # What the narrow kernel left out misses by its own error and by that of what is
-# predicted for it: it is judged when it has been fitted.
+# predicted for it: it is testd when it has been fitted.
 SECOND_CHANCE = 4.0
-# Dropping and taking back settles after two or three rounds, if ever.
+# Dropping and taking back settles after two or three rounds, if ever; so does
+# reweighting.
 ROUNDS = 10
 
 
-class Judge(NamedTuple):
-    """What tells honest squared residuals from contradictions.
+def chi_square_limit(axes: int, chance: float = FALSE_REJECTION) -> float:
+    """Return what chi-square of `axes` degrees of freedom exceeds with a chance."""
+    return float(2 * gammainccinv(axes / 2, chance))
 
-    Attributes
-    ----------
-    ndim : int
-        Number of axes.
-    least : float
-        Least variance of honest links, in units of their covariances.
-    core : float
-        Variance of honest links, from the median residual of a plain solution.
-    worst : float
-        Largest squared residual of a plain solution.
-    freedom : int
-        Number of links more than the positions need.
-    known : bool
-        Whether covariances have a unit.
+
+def f_limit(axes: int, freedom: float, chance: float = FALSE_REJECTION) -> float:
+    """Return what a squared residual exceeds with a chance, in estimated variances.
+
+    The variance has `freedom` degrees of freedom: few of them make it uncertain, and
+    the limit, `axes` times a quantile of Fisher's F, wide.
     """
-
-    ndim: int
-    least: float
-    core: float
-    worst: float
-    freedom: int
-    known: bool
-
-    def limit(self, fit: Floats, believed: Flags) -> float:
-        """Return the largest squared residual that a believed link may have.
-
-        It is counted in units of the variance of those believed so far. Few of
-        them beyond the unknowns make the unit uncertain, and the limit wide.
-        """
-        left = self.ndim * (self.freedom - int(np.count_nonzero(~believed)))
-        if left <= 0:
-            return np.inf
-        variance = float(fit[believed].sum()) / left
-        ratio = self.ndim * float(fdtri(self.ndim, left, 1 - FALSE_REJECTION))
-        return max(self.least * honest_limit(self.ndim), variance * ratio)
+    return axes * float(fdtri(axes, freedom, 1 - chance))
 
 
-def judge_plain(
-    fit: Floats, amount: Floats, unknown: int, *, ndim: int, least: float
-) -> Judge:
-    """Look at a plain solution: which links close loops, and how many.
+def mad_sigma(residuals: Floats, axis: int | None = None) -> Any:
+    """Return the standard deviation of normal residuals, from their median size."""
+    return MAD * np.median(np.abs(residuals), axis=axis)
 
-    `fit` holds squared residuals in units of the covariances of links, `amount`
-    their inverse variances, and `unknown` tiles are placed by the links alone.
+
+def cauchy_weights(weights: Floats, residuals: Floats, sigma: Any) -> Floats:
+    """Return weights, less for outliers, for least squares that is iterated.
+
+    It ends at the most likely fit to errors of Cauchy's distribution, with 95 % of
+    the efficiency of least squares if they are normal (Holland & Welsch 1977,
+    :doi:`10.1080/03610927708827533`).
     """
-    loops = fit > ROUNDING**2 * amount
-    known = least > 0
-    least = max(least, ROUNDING**2 * float(np.median(amount)))
-    core, freedom = least, len(fit) - unknown
-    if freedom and loops.any():
-        median = np.median(fit[loops]) / (2 * gammainccinv(ndim / 2, 0.5))
-        core = max(least, float(median * np.count_nonzero(loops) / freedom))
-    return Judge(ndim, least, core, float(fit.max()), freedom, known)
+    return np.asarray(weights / (1 + (residuals / (TUNING * sigma)) ** 2))
 
 
-def honest_limit(ndim: int) -> float:
-    """Return the largest squared residual in units of a known variance."""
-    return float(2 * gammainccinv(ndim / 2, FALSE_REJECTION))
+def least_absolute_weights(
+    distances: Floats, axis: int | None = None, least: float = 1e-12
+) -> Floats:
+    """Return weights with which iterated least squares becomes least distances.
 
-
-def near_and_far(misfit: Floats, judge: Judge) -> tuple[float, float | None]:
-    """Return the variance of loops that close, and their share if it can be told.
-
-    Closing errors are those of right links, or far larger: the most likely
-    mixture of two normal distributions, whose wide one is that of all errors.
+    Distances below a tenth of the median count as that (Schlossmacher 1973,
+    :doi:`10.1080/01621459.1973.10481436`).
     """
-    ndim, least = judge.ndim, judge.least
-    top = max(float(misfit.mean()) / ndim, least)
-    best = (-np.inf, top, 1.0)
-    scale = top
-    while True:
-        for share in SHARES:
-            near = share * np.exp(-misfit / (2 * scale)) / scale ** (ndim / 2)
-            far = (1 - share) * np.exp(-misfit / (2 * top)) / top ** (ndim / 2)
-            likelihood = float(np.log(near + far + 1e-300).sum())
-            if scale > TRUSTED * least or not judge.known:
-                likelihood -= MIXED * (share < 1)
-            if judge.known:
-                # Covariances that are given are not lightly called far too small,
-                likelihood -= max(np.log(scale / (TOO_SMALL * least)) / 2, 0)
-                # nor are all loops, if they are many, called false.
-                likelihood -= np.log(2) * len(misfit) * ((near > far).sum() < 1)
-            best = max(best, (likelihood, scale, share))
-        if scale == least:
-            break
-        scale = max(scale / 2, least)
-    return best[1], best[2] if len(misfit) >= FEW_LOOPS else None
-
-
-def option_odds(options: Floats, doubt: Floats | None, share: float | None) -> Floats:
-    """Return the odds of each offset (n_links, choices) against none of them.
-
-    `doubt` is the probability that the first is wrong, `share` that of all links
-    whose first is right. Repetitions have none.
-    """
-    count, choices = options.shape[:2]
-    first = USUAL if share is None else np.clip(share, LEAST_TRUST, MOST_TRUST)
-    right = np.full(count, first)
-    if doubt is not None:
-        right = np.clip(1 - doubt, NO_TRUST, MOST_TRUST)
-    rest = (1 - right) * (RESCUED if choices > 1 else 0)
-    odds = np.empty((count, choices))
-    odds[:, 0] = right
-    odds[:, 1:] = (rest / max(choices - 1, 1))[:, np.newaxis]
-    odds /= (1 - right - rest)[:, np.newaxis]
-    for one in range(1, choices):
-        for other in range(one):
-            same = options[:, one] == options[:, other]
-            odds[same.all(axis=1), one] = 0
-    return odds
+    usual = np.median(distances, axis=axis, keepdims=axis is not None)
+    return np.asarray(1 / np.maximum(distances, 0.1 * usual + least))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -211,21 +148,22 @@ class OutlierTest:
         # Less than this share would make a unit out of almost nothing.
         if share < 0.01 or not told.any():
             return self.least
-        median = np.median(squares[told]) / (2 * gammainccinv(self.ndim / 2, 0.5))
+        median = np.median(squares[told]) / chi_square_limit(self.ndim, 0.5)
         return max(self.least, float(median) / min(share, 1.0))
 
     def limit(self, squares: Floats, believed: Flags) -> float:
         """Return the largest squared residual that is believed.
 
-        It is counted in units of the variance of what is believed so far. Few of
-        these beyond the unknowns make the unit uncertain, and the limit wide.
+        It is counted in units of the variance of what is believed so far.
         """
         left = self.ndim * (np.count_nonzero(believed) - self.unknown)
         if left < 0.5:
             return np.inf
         variance = float(squares[believed].sum()) / left
-        ratio = self.ndim * float(fdtri(self.ndim, left, 1 - FALSE_REJECTION))
-        return max(self.least * honest_limit(self.ndim), variance * ratio)
+        return max(
+            self.least * chi_square_limit(self.ndim),
+            variance * f_limit(self.ndim, left),
+        )
 
 
 def outlier_test(
@@ -233,25 +171,9 @@ def outlier_test(
 ) -> OutlierTest:
     """Return what tells honest measurements from contradictions.
 
-    Parameters
-    ----------
-    ndim : int
-        Numbers in each measurement.
-    amount : ndarray of shape (count,)
-        Mean weight of each measurement, in px^-2.
-    unknown : float
-        Number of measurements that the unknowns of the fit use up.
-    least : float
-        Least variance of honest measurements, in units of their covariances; 0 if
-        only the residuals say how large they are.
-
-    Returns
-    -------
-    Judge
-        It finds everything honest if nothing tells.
+    `amount` holds the mean weight of each measurement, in px^-2. `least` is 0 if only
+    the residuals say how large errors are.
     """
-    if not least and len(amount) - unknown < 0.5:
-        least = np.inf
     rounding = ROUNDING**2 * amount
     return OutlierTest(
         ndim=ndim,
@@ -261,16 +183,70 @@ def outlier_test(
     )
 
 
-def suspicious(ndim: int, squares: Floats, least: float) -> bool:
+def has_outliers(ndim: int, squares: Floats, least: float) -> bool:
     """Tell whether a squared residual is larger than honest errors explain."""
-    return bool(squares.max(initial=0) > least * honest_limit(ndim))
+    return bool(squares.max(initial=0) > least * chi_square_limit(ndim))
+
+
+def fit_loop_mixture(
+    misfit: Floats, ndim: int, least: float, *, known: bool
+) -> tuple[float, float | None]:
+    """Return the variance of loops that close, and their share if it can be told.
+
+    Closing errors are those of right links, or far larger: the most likely
+    mixture of two normal distributions, whose wide one is that of all errors. The
+    narrow one has `least` of variance, or more if covariances are not `known`.
+    """
+    top = max(float(misfit.mean()) / ndim, least)
+    best = (-np.inf, top, 1.0)
+    scale = top
+    while True:
+        for share in SHARES:
+            near = share * np.exp(-misfit / (2 * scale)) / scale ** (ndim / 2)
+            far = (1 - share) * np.exp(-misfit / (2 * top)) / top ** (ndim / 2)
+            likelihood = float(np.log(near + far + 1e-300).sum())
+            if scale > TRUSTED * least or not known:
+                likelihood -= MIXED * (share < 1)
+            if known:
+                # Covariances that are given are not lightly called far too small,
+                likelihood -= max(np.log(scale / (TOO_SMALL * least)) / 2, 0)
+                # nor are all loops, if they are many, called false.
+                likelihood -= np.log(2) * len(misfit) * ((near > far).sum() < 1)
+            best = max(best, (likelihood, scale, share))
+        if scale == least:
+            break
+        scale = max(scale / 2, least)
+    return best[1], best[2] if len(misfit) >= FEW_LOOPS else None
+
+
+def prior_odds(options: Floats, doubt: Floats | None, share: float | None) -> Floats:
+    """Return the odds of each offset (n_links, choices) against none of them.
+
+    `doubt` is the probability that the first is wrong, `share` that of all links
+    whose first is right. Repetitions have none.
+    """
+    count, choices = options.shape[:2]
+    first = USUAL if share is None else np.clip(share, LEAST_TRUST, MOST_TRUST)
+    right = np.full(count, first)
+    if doubt is not None:
+        right = np.clip(1 - doubt, 1 - MOST_TRUST, MOST_TRUST)
+    rest = (1 - right) * (RESCUED if choices > 1 else 0)
+    odds = np.empty((count, choices))
+    odds[:, 0] = right
+    odds[:, 1:] = (rest / max(choices - 1, 1))[:, np.newaxis]
+    odds /= (1 - right - rest)[:, np.newaxis]
+    for one in range(1, choices):
+        for other in range(one):
+            same = options[:, one] == options[:, other]
+            odds[same.all(axis=1), one] = 0
+    return odds
 
 
 def find_consensus(
     fit: Callable[[Floats, float | None, State], State],
     squares_of: Callable[[State], Floats],
     start: State,
-    judge: OutlierTest,
+    test: OutlierTest,
 ) -> tuple[State, Flags]:
     """Fit while dropping measurements that contradict the others.
 
@@ -284,7 +260,7 @@ def find_consensus(
         Squared residual of each measurement in units of its covariance.
     start : object
         State to start from.
-    judge : Judge
+    test : OutlierTest
         What tells honest residuals.
 
     Returns
@@ -296,21 +272,44 @@ def find_consensus(
     # with ever narrower ones, which forget contradictions from the worst down, and
     # end with plain least squares of what is left, until nothing changes any more.
     state, squares = start, squares_of(start)
-    kernel = min(2 * squares.max(), WIDE * judge.core(squares))
-    while kernel > CORE * judge.core(squares):
+    kernel = min(2 * squares.max(), WIDE * test.core(squares))
+    while kernel > CORE * test.core(squares):
         kernel /= GRADUATION
         trust = np.maximum((kernel / (squares + kernel)) ** 2, FAINT)
         state = fit(trust, kernel / CORE, state)
         squares = squares_of(state)
 
-    honest = honest_limit(judge.ndim)
-    dropped = np.zeros(len(squares), np.bool_)
-    found = squares <= SECOND_CHANCE * judge.core(squares) * honest
+    found = squares <= first_limit(test.ndim, test.core(squares))
+    return trim_outliers(
+        lambda trust, state: fit(trust, None, state), squares_of, state, found, test
+    )
+
+
+def first_limit(ndim: int, variance: float) -> float:
+    """Return the largest squared residual of what may be believed, for a start."""
+    return SECOND_CHANCE * variance * chi_square_limit(ndim)
+
+
+def trim_outliers(
+    fit: Callable[[Floats, State], State],
+    squares_of: Callable[[State], Floats],
+    state: State,
+    found: Flags,
+    test: OutlierTest,
+    *,
+    allowed: Flags | None = None,
+) -> tuple[State, Flags]:
+    """Fit what is believed, until it changes no more: least squares that are trimmed.
+
+    It starts with what was `found` to be right; what is not `allowed` never is. What
+    has been dropped does not come back.
+    """
+    dropped = np.zeros(len(found), np.bool_) if allowed is None else ~allowed
     for _ in range(ROUNDS):
         believed = found
-        state = fit(np.where(believed, 1.0, FAINT), None, state)
+        state = fit(np.where(believed, 1.0, FAINT), state)
         squares = squares_of(state)
-        limit = judge.limit(squares, believed)
+        limit = test.limit(squares, believed)
         dropped |= believed & (squares > limit)
         found = (squares <= SECOND_CHANCE * limit) & ~dropped
         if np.array_equal(found, believed):

@@ -5,9 +5,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import fdtri, gammainccinv, gammaln
+from scipy.special import gammaln
 
 from .._shared.arrays import Flags, Floats, Ints
+from .._shared.statistics import chi_square_limit, f_limit
 from .map_fit import Family, Pairs, fit_map, whitened
 from .point_maps import PointMap, map_slopes
 
@@ -28,8 +29,10 @@ FLAT = 1e-4
 SCORING = 1000
 # Residuals below this share of the extent of the points all count as this.
 FINEST = 1e-4
+# Share of honest pairs that may miss by more than chance is counted for at least.
+UNUSUAL = 0.1
 # Sets that are followed to the end.
-FINALISTS = 5
+FOLLOWED = 5
 # Dropping and taking back settles after a few rounds, if ever.
 ROUNDS = 20
 # Numbers held at once while sets are scored.
@@ -62,7 +65,7 @@ class Evidence(NamedTuple):
     freedom: int
 
 
-class Chance(NamedTuple):
+class Background(NamedTuple):
     """How likely chance alone brings pairs near to a map.
 
     Attributes
@@ -132,64 +135,70 @@ def agreeing_pairs(family: Family, pairs: Pairs, *, known: bool) -> Flags:
     everything = np.ones(count, np.bool_)
     if count <= family.least:
         return everything
-    chance = _chance_of(family, pairs, known)
+    background = _background(family, pairs, known)
     plain = fit_map(family, pairs)
-    score = _chances(chance, whitened(plain, pairs)[np.newaxis])[0]
+    score = _log_false_alarms(background, whitened(plain, pairs)[np.newaxis])[0]
     best = float(score[0]), everything
     evidence = evidence_of(family, plain, pairs, everything)
-    if known and evidence.squares.max() <= _honest(family.ndim):
+    if known and evidence.squares.max() <= chi_square_limit(
+        family.ndim, FALSE_REJECTION
+    ):
         return everything
     maps = _sampled_maps(family, pairs)
-    scores, sizes = _scored(chance, maps, pairs)
+    scores, sizes = _scores_of_maps(background, maps, pairs)
     # Sets that are no better than chance say nothing.
-    finalists = [row for row in np.argsort(scores)[:FINALISTS] if scores[row] < 0]
+    finalists = [row for row in np.argsort(scores)[:FOLLOWED] if scores[row] < 0]
     for row in finalists:
         change = maps._replace(matrix=maps.matrix[row], bend=maps.bend[row])
         squares = (whitened(change, pairs) ** 2).sum(axis=1)
-        found = _settled(family, pairs, squares <= sizes[row], known)
+        found = _refit(family, pairs, squares <= sizes[row], known)
         change = fit_map(family, pairs.chosen(found))
-        score = _chances(chance, whitened(change, pairs)[np.newaxis])[0]
+        score = _log_false_alarms(background, whitened(change, pairs)[np.newaxis])[0]
         best = min(best, (float(score[0]), found), key=lambda pair: pair[0])
     return best[1]
 
 
-def _chance_of(family: Family, pairs: Pairs, known: bool) -> Chance:
+def _background(family: Family, pairs: Pairs, known: bool) -> Background:
     axes = family.ndim
     inside = np.linalg.slogdet(pairs.roots)[1].mean()
     room = np.log(np.maximum(np.ptp(pairs.reference, axis=0), FINEST)).sum()
     ball = axes / 2 * math.log(math.pi) - math.lgamma(axes / 2 + 1)
     finest = float(np.exp(inside / axes)) * FINEST
-    return Chance(
+    return Background(
         family.least,
         axes,
         float(ball - inside - room),
-        max(_typical(axes) * known, finest**2),
+        max(chi_square_limit(axes, UNUSUAL) * known, finest**2),
     )
 
 
-def _chances(chance: Chance, misfit: Floats) -> tuple[Floats, Floats]:
+def _log_false_alarms(background: Background, misfit: Floats) -> tuple[Floats, Floats]:
     """Return the logarithm of the chance of each map, and how near its pairs are.
 
     `misfit` holds the whitened residuals of maps, shape (maps, n, ndim).
     """
-    least, count = chance.least, misfit.shape[1]
+    least, count = background.least, misfit.shape[1]
     squares = np.sort((misfit**2).sum(axis=2), axis=1)[:, least:]
-    squares = np.maximum(squares, chance.finest)
+    squares = np.maximum(squares, background.finest)
     near = np.arange(least + 1, count + 1)
     ways = _log_choices(count, near) + _log_choices(near, least)
-    share = np.minimum(chance.volume + chance.axes / 2 * np.log(squares), 0)
+    share = np.minimum(background.volume + background.axes / 2 * np.log(squares), 0)
     total = np.log(count - least) + ways + (near - least) * share
     row, best = np.arange(len(total)), total.argmin(axis=1)
     return total[row, best], squares[row, best]
 
 
-def _scored(chance: Chance, maps: PointMap, pairs: Pairs) -> tuple[Floats, Floats]:
+def _scores_of_maps(
+    background: Background, maps: PointMap, pairs: Pairs
+) -> tuple[Floats, Floats]:
     """Score many maps by some of the pairs."""
     step = -(-len(pairs.moving) // SCORING)
     some = pairs.chosen(np.arange(0, len(pairs.moving), step))
     parts = -(-len(maps.matrix) * some.moving.size // AT_ONCE)
     found = [
-        _chances(chance, whitened(maps._replace(matrix=matrix, bend=bend), some))
+        _log_false_alarms(
+            background, whitened(maps._replace(matrix=matrix, bend=bend), some)
+        )
         for matrix, bend in zip(
             np.array_split(maps.matrix, parts),
             np.array_split(maps.bend, parts),
@@ -202,7 +211,7 @@ def _scored(chance: Chance, maps: PointMap, pairs: Pairs) -> tuple[Floats, Float
 
 def _sampled_maps(family: Family, pairs: Pairs) -> PointMap:
     """Return the maps of many smallest sets of pairs."""
-    sets = _sets(len(pairs.moving), family.least)
+    sets = _minimal_sets(len(pairs.moving), family.least)
     reference, moving = pairs.reference[sets], pairs.moving[sets]
     maps = family.direct(reference, moving, np.ones(family.least))
     fine = np.isfinite(maps.matrix).all(axis=(1, 2))
@@ -214,7 +223,7 @@ def _sampled_maps(family: Family, pairs: Pairs) -> PointMap:
     return maps._replace(matrix=maps.matrix[fine], bend=maps.bend[fine])
 
 
-def _sets(count: int, size: int) -> Ints:
+def _minimal_sets(count: int, size: int) -> Ints:
     """Return sets of pairs: all there are, or as many as surely hold a right one."""
     wanted = MORE * math.log(MISSED) / math.log1p(-(0.5**size))
     wanted = round(min(max(wanted, FEWEST), MOST))
@@ -226,7 +235,7 @@ def _sets(count: int, size: int) -> Ints:
     return sets[different][:wanted]
 
 
-def _settled(family: Family, pairs: Pairs, found: Flags, known: bool) -> Flags:
+def _refit(family: Family, pairs: Pairs, found: Flags, known: bool) -> Flags:
     """Take and drop pairs until nothing changes any more."""
     dropped = np.zeros(len(found), np.bool_)
     believed = found
@@ -246,18 +255,9 @@ def _limit(axes: int, evidence: Evidence, known: bool) -> float:
     """Return the largest squared residual that is believed."""
     if evidence.freedom <= 0:
         return np.inf
-    ratio = axes * float(fdtri(axes, evidence.freedom, 1 - FALSE_REJECTION))
-    return max(evidence.variance * ratio, known * _honest(axes))
-
-
-def _honest(axes: int) -> float:
-    """Return the largest squared residual of known variance that is honest."""
-    return float(2 * gammainccinv(axes / 2, FALSE_REJECTION))
-
-
-def _typical(axes: int) -> float:
-    """Return a squared residual of known variance that most honest pairs have."""
-    return float(2 * gammainccinv(axes / 2, 0.1))
+    ratio = f_limit(axes, evidence.freedom, FALSE_REJECTION)
+    known_limit = known * chi_square_limit(axes, FALSE_REJECTION)
+    return max(evidence.variance * ratio, known_limit)
 
 
 def _log_choices(count: Ints | int, some: Ints | int) -> Floats:

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 import spectral_tools as spt
 from spectral_tools._placement.solvers.normal_equations import PointLinks
-from spectral_tools._placement.solvers.similarities import solve_turns
+from spectral_tools._placement.solvers.similarities import solve_similarities
 from spectral_tools._shared.sparse import connected_groups
 
 SIGMA = 0.5
@@ -94,7 +94,7 @@ def stack(request, rng):
 @pytest.mark.parametrize("robust", [False, True])
 def test_perfect_matches_leave_no_residual_whatever_the_angles(stack, robust):
     truth, links, points, _ = stack
-    found, believed = solve_turns(problem(links, points, 12), robust=robust)
+    found, believed = solve_similarities(problem(links, points, 12), robust=robust)
     # 1e-7: rounding of points up to 1000, and of the last step.
     assert_allclose(residuals(found, links, points), 0, atol=1e-7)
     assert believed.all()
@@ -104,7 +104,7 @@ def test_perfect_matches_leave_no_residual_whatever_the_angles(stack, robust):
 
 def test_matrices_turn_and_move_and_do_nothing_else(stack):
     _, links, _, noisy = stack
-    linear = solve_turns(problem(links, noisy, 12))[0][:, :-1, :-1]
+    linear = solve_similarities(problem(links, noisy, 12))[0][:, :-1, :-1]
     # 1e-12: rounding.
     unit = np.broadcast_to(np.eye(linear.shape[1]), linear.shape)
     assert_allclose(linear @ linear.transpose(0, 2, 1), unit, rtol=0, atol=1e-12)
@@ -115,7 +115,7 @@ def test_half_a_turn_is_no_obstacle(rng):
     truth = sections(rng, 6, 2)
     truth[:, :2, :2] = turned_by(np.arange(6)[:, np.newaxis] * np.pi)
     links, points = matches(rng, truth, reach_two(6))
-    found, _ = solve_turns(problem(links, points, 6))
+    found, _ = solve_similarities(problem(links, points, 6))
     # 1e-7: rounding of points up to 1000.
     assert_allclose(residuals(found, links, points), 0, atol=1e-7)
 
@@ -155,7 +155,7 @@ def test_points_reach_the_cramer_rao_bound(rng, ndim):
         links, points = matches(rng, truth, reach_two(12))
         noise = rng.normal(scale=SIGMA, size=points[0].shape)
         noisy = [points[0] + noise, points[1]]
-        found, _ = solve_turns(problem(links, noisy, 12))
+        found, _ = solve_similarities(problem(links, noisy, 12))
         squares.append(np.mean(residuals(found, links, points) ** 2))
         limits.append(limit(truth, links, points) ** 2)
     # 5 %: the spread of a mean square of some 400 independent numbers is 7 %.
@@ -171,7 +171,7 @@ def test_solution_is_the_optimum_of_nonlinear_least_squares(rng, ndim):
     roots = rng.normal(size=(len(links), ndim, ndim))
     weights = roots @ roots.transpose(0, 2, 1) + 0.1 * np.eye(ndim)
     whole = problem(links, points, 5, weights=weights)
-    found, _ = solve_turns(whole, robust=False)
+    found, _ = solve_similarities(whole, robust=False)
     factor = np.linalg.cholesky(weights).transpose(0, 2, 1)
     angles = 1 if ndim == 2 else 3
 
@@ -194,9 +194,9 @@ def test_solution_is_the_optimum_of_nonlinear_least_squares(rng, ndim):
 def test_order_of_links_does_not_matter(rng, stack, robust):
     _, links, _, noisy = stack
     order = rng.permutation(len(links))
-    one, _ = solve_turns(problem(links, noisy, 12), robust=robust)
+    one, _ = solve_similarities(problem(links, noisy, 12), robust=robust)
     mixed = [p[order] for p in noisy]
-    other, _ = solve_turns(problem(links[order], mixed, 12), robust=robust)
+    other, _ = solve_similarities(problem(links[order], mixed, 12), robust=robust)
     # 1e-7: rounding, which sums in another order.
     assert_allclose(one, other, rtol=0, atol=1e-7)
 
@@ -206,7 +206,7 @@ def test_inputs_are_left_alone(stack):
     whole = problem(links, noisy, 12)
     for array in (whole.links, *noisy, whole.weights, whole.places, whole.group):
         array.setflags(write=False)
-    assert solve_turns(whole)[1].all()
+    assert solve_similarities(whole)[1].all()
 
 
 # Where evidence ends
@@ -218,7 +218,7 @@ def test_one_pair_of_points_leaves_the_angle_of_the_neighbour(rng, ndim):
     links, points = matches(rng, truth, reach_two(4))
     links = np.vstack([links, [(3, 4)]])
     points = [np.vstack([p, rng.uniform(-SIDE, SIDE, (1, ndim))]) for p in points]
-    found, _ = solve_turns(problem(links, points, 5))
+    found, _ = solve_similarities(problem(links, points, 5))
     # 1e-6: the faint weight with which neighbours share an angle.
     assert_allclose(found[4, :-1, :-1], found[3, :-1, :-1], rtol=0, atol=1e-6)
     assert_allclose(residuals(found, links, points)[-1], 0, atol=1e-6)
@@ -227,7 +227,7 @@ def test_one_pair_of_points_leaves_the_angle_of_the_neighbour(rng, ndim):
 def test_tiles_that_nothing_turns_stay_upright():
     links = np.array([(0, 1), (1, 2)])
     points = [np.array([(0.0, 90.0), (5, 80)]), np.array([(0.0, 0.0), (5, 3)])]
-    found, _ = solve_turns(problem(links, points, 3))
+    found, _ = solve_similarities(problem(links, points, 3))
     # 1e-9: rounding.
     unit = np.broadcast_to(np.eye(2), (3, 2, 2))
     assert_allclose(found[:, :2, :2], unit, rtol=0, atol=1e-9)
@@ -240,7 +240,7 @@ def test_single_matches_between_neighbours_do_not_fold_a_grid(rng):
     middle = places[links].mean(axis=1) + SIDE / 2
     points = [middle - places[tiles] for tiles in links.T]
     points[0] += rng.normal(scale=SIGMA, size=points[0].shape)
-    found, _ = solve_turns(problem(links, points, 36))
+    found, _ = solve_similarities(problem(links, points, 36))
     # Without their springs they turn by 0.1; half a pixel of 500 is 0.001.
     assert_allclose(found[:, 0, 1], 0, atol=0.01)
 
@@ -249,7 +249,7 @@ def test_an_isolated_tile_stays_at_its_place(rng):
     truth = sections(rng, 3, 2)
     links, points = matches(rng, truth, np.array([(0, 1)]))
     places = rng.normal(scale=100, size=(3, 2))
-    found, _ = solve_turns(problem(links, points, 3, places=places))
+    found, _ = solve_similarities(problem(links, points, 3, places=places))
     assert_array_equal(found[2, :2, :2], np.eye(2))
     # 1e-9: rounding.
     assert_allclose(found[2, :2, 2], places[2], rtol=0, atol=1e-9)
@@ -262,7 +262,7 @@ def test_the_mean_angle_of_each_group_is_zero(rng):
     truth = sections(rng, 8, 2)
     pairs = np.vstack([reach_two(4), reach_two(4) + 4])
     links, points = matches(rng, truth, pairs)
-    found, _ = solve_turns(problem(links, points, 8))
+    found, _ = solve_similarities(problem(links, points, 8))
     for group in (slice(0, 4), slice(4, 8)):
         mean = found[group, :2, :2].mean(axis=0)
         # 1e-9: rounding. A symmetric mean of rotations has no angle.
@@ -274,7 +274,7 @@ def test_the_middle_of_the_points_moves_by_the_mean_of_the_places(rng, stack):
     _, links, _, noisy = stack
     ndim = noisy[0].shape[1]
     places = rng.normal(scale=100, size=(12, ndim))
-    found, _ = solve_turns(problem(links, noisy, 12, places=places))
+    found, _ = solve_similarities(problem(links, noisy, 12, places=places))
     both = np.concatenate(noisy)
     pivot = (both.min(axis=0) + both.max(axis=0)) / 2
     away = moved(found, np.tile(pivot, (12, 1))) - pivot
@@ -288,7 +288,7 @@ def test_a_fixed_tile_stays_upright_at_its_place(rng, stack):
     places = rng.normal(scale=100, size=(12, ndim))
     fixed = np.arange(12) == 3
     whole = problem(links, points, 12, places=places, fixed=fixed)
-    found, _ = solve_turns(whole)
+    found, _ = solve_similarities(whole)
     expected = np.eye(ndim + 1)
     expected[:-1, -1] = places[3]
     # 1e-9: rounding.
@@ -311,7 +311,7 @@ def test_positions_with_a_sigma_say_how_the_whole_is_turned(rng, angle):
     pivot = (both.min(axis=0) + both.max(axis=0)) / 2
     places = moved(truth, np.tile(pivot, (9, 1))) - pivot
     known = {"places": places, "prior": np.array([1.0, 0.25])}
-    found, _ = solve_turns(problem(links, points, 9, **known))
+    found, _ = solve_similarities(problem(links, points, 9, **known))
     # 1e-6: rounding of positions up to 1000.
     assert_allclose(found, truth, rtol=0, atol=1e-6)
 
@@ -328,7 +328,7 @@ def test_wrong_matches_anywhere_are_dropped(rng, ndim, least_unit):
     false = rng.random(len(links)) < 0.2
     points[0][false] = rng.uniform(-SIDE, SIDE, (np.count_nonzero(false), ndim))
     whole = problem(links, points, 40, least_unit=least_unit)
-    found, believed = solve_turns(whole)
+    found, believed = solve_similarities(whole)
     assert_array_equal(believed, ~false)
     # 5 % below: residuals of what was fitted; 10 % above: chance.
     spread = residuals(found, links, points)[~false].std() / SIGMA
@@ -341,7 +341,7 @@ def test_a_pair_that_is_wrong_throughout_turns_nobody(rng):
     other = turned_by(np.array([[2.0]]))[0]
     false = (links == (4, 5)).all(axis=1)
     points[1] = np.where(false[:, np.newaxis], points[1] @ other.T + 70, points[1])
-    found, believed = solve_turns(problem(links, points, 12))
+    found, believed = solve_similarities(problem(links, points, 12))
     assert_array_equal(believed, ~false)
     pairs = reach_two(12)
     # 1e-6: the faint pull of what is not believed.

@@ -6,6 +6,7 @@ loop_kernels : short loops of links, and who breaks them, compiled
 multigrid : algebraic multigrid for the Laplacian of large networks
 multigrid_kernels : its passes, compiled
 normal_equations : normal equations of tiles that are linked by pairs of points
+pose_graph : robust least squares over poses, whatever a pose is: stiffness, gauge
 robust_links : which links are right, by graduated non-convexity and alternatives
 rotation_averaging : angles of tiles from those of links, without a start
 similarities : rotations and scales as a pose graph: parametrisation and equations

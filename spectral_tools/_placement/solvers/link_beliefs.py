@@ -227,31 +227,45 @@ def rank_offsets(  # pragma: no cover
                         weight += 1 / variances[link]
                         mean += offsets[link, which] / variances[link]
                 mean /= weight
-                # Keep the best few that differ.
-                place_at = kept
-                for old in range(kept - 1, -1, -1):
-                    if value > score[bundle, old]:
-                        place_at = old
-                stop = kept - 1
-                skip = False
-                for old in range(kept):
-                    misfit = 0.0
-                    for axis in range(ndim):
-                        away = best[bundle, old, axis] - mean[axis]
-                        misfit += away**2 / (
-                            spread[bundle, old, axis] + 1 / weight[axis]
-                        )
-                    if score[bundle, old] > HOPELESS and misfit < CLOSED:
-                        if old < place_at:
-                            skip = True
-                        stop = min(stop, old)
-                if skip or place_at == kept:
-                    continue
-                for old in range(stop, place_at, -1):
-                    best[bundle, old] = best[bundle, old - 1]
-                    spread[bundle, old] = spread[bundle, old - 1]
-                    score[bundle, old] = score[bundle, old - 1]
-                best[bundle, place_at] = mean
-                spread[bundle, place_at] = 1 / weight
-                score[bundle, place_at] = value
+                _keep(
+                    best[bundle], spread[bundle], score[bundle],
+                    mean, 1 / weight, value,
+                )  # fmt: skip
     return best, spread, score
+
+
+@compiled
+def _keep(  # pragma: no cover
+    best: Floats,
+    spread: Floats,
+    score: Floats,
+    mean: Floats,
+    variance: Floats,
+    value: float,
+) -> None:
+    """Write an offset among the best few that differ, ranked by score."""
+    kept = len(score)
+    place_at = kept
+    for old in range(kept - 1, -1, -1):
+        if value > score[old]:
+            place_at = old
+    stop = kept - 1
+    skip = False
+    for old in range(kept):
+        misfit = 0.0
+        for axis in range(len(mean)):
+            away = best[old, axis] - mean[axis]
+            misfit += away**2 / (spread[old, axis] + variance[axis])
+        if score[old] > HOPELESS and misfit < CLOSED:
+            if old < place_at:
+                skip = True
+            stop = min(stop, old)
+    if skip or place_at == kept:
+        return
+    for old in range(stop, place_at, -1):
+        best[old] = best[old - 1]
+        spread[old] = spread[old - 1]
+        score[old] = score[old - 1]
+    best[place_at] = mean
+    spread[place_at] = variance
+    score[place_at] = value

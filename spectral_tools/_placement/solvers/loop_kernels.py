@@ -1,8 +1,4 @@
-"""Compiled search for short loops of links, and for who breaks them.
-
-Neighbours of a tile are listed in ascending order, parallel links one by one:
-`starts` says where those of each tile begin in `ends` and in the `names` of links.
-"""
+"""Compiled search for short loops of links, and for who breaks them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,103 +6,21 @@ from numpy.typing import NDArray
 from ..._shared.arrays import Bytes, Floats, Ints64
 from ..._shared.compiled import compiled
 
-__all__ = ["find_loops", "list_loops", "longer_loops", "name_suspects"]
+__all__ = ["find_loops", "longer_loops", "name_suspects"]
 
 
 # False links settle one after the other only where they crowd.
 ROUNDS = 100
 
 Loops = tuple[Ints64, Bytes, Ints64]
+# Neighbours of nodes, in ascending order: where those of each begin, which they are,
+# and the links to them.
+Graph = tuple[Ints64, Ints64, Ints64]
 
 # Loops of up to this many links are looked at.
 LONGEST = 6
 # No link owns more loops than this, as many as it has in a dense network.
 OWNED = 6
-
-
-@compiled
-def _joined(starts: Ints64, ends: Ints64, tile0: int, tile1: int) -> bool:
-    """Tell whether a link joins two tiles."""
-    low, high = starts[tile0], starts[tile0 + 1]
-    while low < high:
-        middle = (low + high) // 2
-        if ends[middle] < tile1:
-            low = middle + 1
-        else:
-            high = middle
-    return bool(low < starts[tile0 + 1] and ends[low] == tile1)
-
-
-@compiled
-def list_loops(starts: Ints64, ends: Ints64, names: Ints64) -> tuple[Ints64, Ints64]:
-    """Return the links and the tiles of each loop of two, three or four links.
-
-    Loops of four have no short cut. Each is found once, from its lowest tile
-    towards its lower neighbour. Rows of shorter loops end with -1.
-    """
-    begin = np.zeros(len(starts) - 1, np.int64)
-    loops = np.full((0, 4), -1)
-    tiles = np.full((0, 4), -1)
-    # Count, then write down.
-    for filling in range(2):
-        seen = np.full(len(begin), -1)
-        found = 0
-        for a in range(len(begin)):
-            for e in range(starts[a + 1] - 1, starts[a] - 1, -1):
-                seen[ends[e]] = a
-                begin[ends[e]] = e
-            for e in range(starts[a], starts[a + 1]):
-                b = ends[e]
-                for f in range(e + 1, starts[a + 1]):
-                    if ends[f] != b or b < a:
-                        break
-                    if filling:
-                        _note(loops, found, names[e], names[f], -1, -1)
-                        _note(tiles, found, a, b, -1, -1)
-                    found += 1
-                for f in range(starts[b], starts[b + 1]):
-                    c = ends[f]
-                    near = seen[c] == a
-                    if b < a or c <= a or (near and c < b):
-                        continue
-                    for g in range(begin[c], starts[a + 1]):
-                        if not near or ends[g] != c:
-                            break
-                        if filling:
-                            _note(loops, found, names[e], names[f], names[g], -1)
-                            _note(tiles, found, a, b, c, -1)
-                        found += 1
-                    for g in range(starts[c], starts[c + 1]):
-                        d = ends[g]
-                        if (
-                            near
-                            or d <= b
-                            or seen[d] != a
-                            or _joined(starts, ends, b, d)
-                        ):
-                            continue
-                        for h in range(begin[d], starts[a + 1]):
-                            if ends[h] != d:
-                                break
-                            if filling:
-                                _note(
-                                    loops, found, names[e], names[f], names[g], names[h]
-                                )
-                                _note(tiles, found, a, b, c, d)
-                            found += 1
-        if not filling:
-            loops = np.full((found, 4), -1)
-            tiles = np.full((found, 4), -1)
-    return loops, tiles
-
-
-@compiled
-def _note(table: Ints64, row: int, a: int, b: int, c: int, d: int) -> None:
-    """Write down a row of four numbers."""
-    table[row, 0] = a
-    table[row, 1] = b
-    table[row, 2] = c
-    table[row, 3] = d
 
 
 @compiled
@@ -152,7 +66,7 @@ def _best_correction(
 
 
 @compiled
-def _settle(
+def _correct_links(
     loops: tuple[Ints64, Bytes],
     left: Floats,
     precision: Floats,
@@ -229,22 +143,25 @@ def name_suspects(
     left = errors.copy()
     blame = np.zeros(len(places[0]) - 1)
     for _ in range(ROUNDS):
-        if not _settle(loops, left, precision, limit, places, blame):
+        if not _correct_links(loops, left, precision, limit, places, blame):
             break
     return blame
 
 
-def find_loops(pairs: Ints64) -> Loops:
+def find_loops(pairs: Ints64, *, chordless: bool = False) -> Loops:
     """Return links, signs and lengths of triangles, squares and some longer loops.
 
     Each link joins `pairs` of nodes, the lower number first, and no two join the
-    same; its sign is that with which its offset enters the sum around a loop.
+    same; its sign is that with which its offset enters the sum around a loop. Loops
+    start with their first link. `chordless` asks for all triangles, and all squares
+    without a short cut, instead of a few for each link.
     """
     ends = np.concatenate([pairs, pairs[:, ::-1]])
     order = np.lexsort((ends[:, 1], ends[:, 0]))
     nodes = np.arange(pairs.max(initial=-1) + 2)
     starts = np.searchsorted(ends[order, 0], nodes)
-    return _short_loops(pairs, starts, ends[order, 1], order % max(len(pairs), 1))
+    names = order % max(len(pairs), 1)
+    return _short_loops(pairs, (starts, ends[order, 1], names), chordless)
 
 
 @compiled
@@ -275,10 +192,10 @@ def _tables() -> Loops:  # pragma: no cover
 
 
 @compiled
-def _room(loops: Loops, found: int) -> Loops:  # pragma: no cover
-    """Return tables with room for the loops that one more link can own."""
+def _with_room(loops: Loops, found: int) -> Loops:  # pragma: no cover
+    """Return tables with room for one more loop."""
     links, signs, lengths = loops
-    if found + OWNED <= len(links):
+    if found < len(links):
         return loops
     wider = np.full((2 * len(links), LONGEST), -1)
     wider[:found] = links[:found]
@@ -310,12 +227,15 @@ def _own_loops(  # pragma: no cover
     held: Ints64,
     link: int,
     pair: Ints64,
-    graph: tuple[Ints64, Ints64, Ints64],
-) -> int:
+    graph: Graph,
+    chordless: bool,
+) -> tuple[Loops, int]:
     """Write triangles and squares in which no link has a lower number."""
     starts, ends, names = graph
     first, last = pair
     limit = found + OWNED
+    if chordless:
+        limit = np.iinfo(np.int64).max
     for a in range(starts[last], starts[last + 1]):
         node, one = ends[a], names[a]
         if one <= link or found == limit:
@@ -323,11 +243,14 @@ def _own_loops(  # pragma: no cover
         two = _adjacent(starts, ends, names, node, first)
         if two > link:
             walk, steps = np.array([first, last, node]), np.array([link, one, two])
+            loops = _with_room(loops, found)
             _write(loops, found, held, walk, steps)
             found += 1
     for a in range(starts[last], starts[last + 1]):
         node, one = ends[a], names[a]
         if one <= link or node == first:
+            continue
+        if chordless and _adjacent(starts, ends, names, node, first) >= 0:
             continue
         for b in range(starts[first], starts[first + 1]):
             other, three = ends[b], names[b]
@@ -335,15 +258,18 @@ def _own_loops(  # pragma: no cover
                 continue
             two = _adjacent(starts, ends, names, node, other)
             if two > link:
+                if chordless and _adjacent(starts, ends, names, other, last) >= 0:
+                    continue
+                loops = _with_room(loops, found)
                 walk = np.array([first, last, node, other])
                 _write(loops, found, held, walk, np.array([link, one, two, three]))
                 found += 1
-    return found
+    return loops, found
 
 
 @compiled
 def _shortest_way(  # pragma: no cover
-    link: int, pair: Ints64, graph: tuple[Ints64, Ints64, Ints64], tables: Ints64
+    link: int, pair: Ints64, graph: Graph, tables: Ints64
 ) -> tuple[Ints64, Ints64]:
     """Return nodes and links of the shortest loop through a link, if short enough.
 
@@ -377,26 +303,26 @@ def _shortest_way(  # pragma: no cover
 
 @compiled
 def _short_loops(  # pragma: no cover
-    pairs: Ints64, starts: Ints64, ends: Ints64, names: Ints64
+    pairs: Ints64, graph: Graph, chordless: bool
 ) -> Loops:
-    """Return the loops of a graph with sorted neighbours.
+    """Return the loops of a graph.
 
     Those with more than four links only through links that no shorter loop holds.
     """
-    graph = (starts, ends, names)
     held = np.zeros(len(pairs), np.int64)
     loops = _tables()
     found = 0
     for link in range(len(pairs)):
-        loops = _room(loops, found)
-        found = _own_loops(loops, found, held, link, pairs[link], graph)
-    tables = np.zeros((4, len(starts) - 1), np.int64)
+        loops, found = _own_loops(
+            loops, found, held, link, pairs[link], graph, chordless
+        )
+    tables = np.zeros((4, len(graph[0]) - 1), np.int64)
     tables[0] = -1
     for link in range(len(pairs)):
-        if held[link] == 0:
+        if held[link] == 0 and not chordless:
             walk, steps = _shortest_way(link, pairs[link], graph, tables)
             if len(walk) > 2:
-                loops = _room(loops, found)
+                loops = _with_room(loops, found)
                 _write(loops, found, held, walk, steps)
                 found += 1
     return loops[0][:found], loops[1][:found], loops[2][:found]
@@ -425,10 +351,10 @@ def longer_loops(
     merged = _tables()
     for link in range(len(doubtful)):
         limit = found + OWNED
-        merged = _room(merged, found)
         for a in range(starts[link], starts[link + 1]):
             for b in range(a + 1, starts[link + 1]):
                 if found < limit:
+                    merged = _with_room(merged, found)
                     found += _merge(loops, holders[a], holders[b], link, merged, found)
     return merged[0][:found], merged[1][:found], merged[2][:found]
 

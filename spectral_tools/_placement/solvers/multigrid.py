@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._shared.arrays import Flags, Floats, Ints32
+from ..._shared.sparse import NEGLIGIBLE
 from .multigrid_kernels import (
     blend,
     coarser,
@@ -20,16 +21,21 @@ from .multigrid_kernels import (
     tree_steps,
 )
 
-__all__ = ["Lists", "Multigrid", "balanced_steps", "coarsened", "lists_of", "tree_of"]
+__all__ = [
+    "Lists",
+    "Multigrid",
+    "balanced_steps",
+    "coarsened",
+    "lists_of",
+    "tree_of",
+]
 
 
 # A level with this many tiles is solved at once.
 COARSEST = 300
 # Pairs of pairs that are more than this share of the tiles are no progress.
 STALLED = 0.8
-# Conjugate gradients end when steps are this small beside the first, or there
-# have been so many that a factor would be faster.
-PRECISION = 1e-10
+# After so many conjugate gradients a factor would have been faster.
 PATIENCE = 100
 # A coarse level is solved twice if more than this share of its forces is left.
 LEFT_OVER = 0.25
@@ -195,7 +201,7 @@ def _conjugate_steps(grid: Multigrid, rest: Floats, least: float) -> Floats | No
         near = _cycle(grid, 0, rest)
         size = max(near.max(initial=0), -near.min(initial=0))
         if turn == 0:
-            least = max(PRECISION * size, least)
+            least = max(NEGLIGIBLE * size, least)
         if size <= least:
             return steps
         # A cycle is not quite linear: directions are made conjugate one by one.

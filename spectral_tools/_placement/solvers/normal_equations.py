@@ -2,52 +2,49 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
+from ..._shared.sparse import NEGLIGIBLE, sum_rows
+from ..._shared.statistics import OutlierTest, outlier_test
 
 __all__ = [
     "Blocks",
+    "LinkedTiles",
     "Pairs",
     "PointLinks",
+    "System",
+    "consensus_test",
     "distinct_pairs",
+    "free_blocks",
+    "group_means",
     "middles",
     "normal_blocks",
     "possible_spring",
-    "sum_rows",
+    "split_by_axes",
     "undetermined",
     "unit_variance",
 ]
 
 
-# Stiffness for distortions of one percent: what is assumed until the data tell, and
-# counts like one more coefficient of this size when they do.
-USUAL_STIFFNESS = 0.01**-2.0
-# Nor are tiles taken to be softer than this, or they would shrink to explain what
-# is merely wrong.
-LEAST_STIFFNESS = 0.3**-2.0
-# Springs weaker than this fraction of what links say would be lost in rounding;
-# springs stiffer than its inverse would drown them.
-WEAKEST = 1e-10
 # Random signs that count unknowns; their number is exact for small systems.
 PROBES = 8
 SMALL = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PointLinks:
-    """Tiles, pairs of points that join them, and what is known of positions.
+class LinkedTiles:
+    """Tiles, links between them, and what is known of positions.
 
     Attributes
     ----------
     links : ndarray of int, shape (n_links, 2)
-        Reference tile and moving tile of each pair of points.
-    reference, moving : ndarray of shape (n_links, ndim)
-        The two points, each in its own tile.
+        Reference tile and moving tile of each link.
     weights : ndarray of shape (n_links, ndim, ndim)
-        Inverse covariance of reference less moving point, along the axes of the
-        reference tile.
+        Inverse covariance of what each link measured, along the axes of the reference
+        tile.
     places : ndarray of shape (n, ndim)
         Expected positions.
     prior : ndarray of shape (ndim,)
@@ -62,8 +59,6 @@ class PointLinks:
     """
 
     links: Ints
-    reference: Floats
-    moving: Floats
     weights: Floats
     places: Floats
     prior: Floats
@@ -73,9 +68,8 @@ class PointLinks:
 
     @property
     def amount(self) -> Floats:
-        """Mean weight of each link."""
-        ndim = self.weights.shape[1]
-        return np.trace(self.weights, axis1=1, axis2=2) / ndim
+        """Inverse variance of each link, averaged over the axes."""
+        return _mean_weights(self.weights)
 
     @property
     def loose(self) -> Flags:
@@ -89,6 +83,44 @@ class PointLinks:
         held = np.zeros(len(self.group), np.bool_)
         held[first] = self.loose & (not self.prior.any())
         return held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointLinks(LinkedTiles):
+    """Tiles that pairs of points join.
+
+    Attributes
+    ----------
+    links, weights, places, prior, fixed, group, least_unit : object
+        As of `LinkedTiles`.
+    reference, moving : ndarray of shape (n_links, ndim)
+        The two points of each link, each in its own tile.
+    """
+
+    reference: Floats
+    moving: Floats
+
+
+class System(NamedTuple):
+    """Equations of some axes: one factor for all, or one block of them.
+
+    Attributes
+    ----------
+    axes : slice
+        The axes.
+    weights : ndarray of shape (n_links, size, size)
+        Inverse covariance of each link along these axes, or one number for all.
+    prior : ndarray of shape (size, size)
+        Inverse covariance that ties every tile to its place.
+    inverse_form : ndarray of shape (n_axes, n_axes)
+        What entries of the inverse matrix are multiplied with: the inverse of the
+        matrix that all weights and the prior are multiples of, else 1.
+    """
+
+    axes: slice
+    weights: Floats
+    prior: Floats
+    inverse_form: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,6 +156,41 @@ class Blocks:
 
     between: Floats
     own: Floats
+
+
+def split_by_axes(weights: Floats, prior: Floats) -> list[System]:
+    """Split the equations so that as few and as small factors as possible do.
+
+    If all covariances are multiples of one matrix, it drops out of the normal
+    equations: all axes share the factor of the same scalar Laplacian. If they
+    are diagonal, each axis is on its own. Otherwise all axes make one block.
+    """
+    ndim, amount = len(prior), _mean_weights(weights)
+    level = np.trace(prior) / ndim
+    form = weights[0] / amount[0] if len(amount) else np.eye(ndim)
+    one = slice(1 if weights.strides[0] == 0 else None)
+    few, less = weights[one], amount[one]
+    if np.allclose(prior, level * form, rtol=0, atol=NEGLIGIBLE * level) and _all_below(
+        few - less[:, None, None] * form, NEGLIGIBLE * less
+    ):
+        shared, held = amount[:, None, None], np.array([[level]])
+        return [System(slice(None), shared, held, np.linalg.inv(form))]
+    if _all_below(few * (1 - np.eye(ndim)), NEGLIGIBLE * less):
+        spans = [slice(axis, axis + 1) for axis in range(ndim)]
+        alone = np.ones((1, 1))
+        return [System(s, weights[:, s, s], prior[s, s], alone) for s in spans]
+    return [System(slice(None), weights, prior, np.ones((ndim, ndim)))]
+
+
+def _mean_weights(weights: Floats) -> Floats:
+    # Many links with one weight are common, and one tells about all.
+    few = weights[:1] if weights.strides[0] == 0 else weights
+    mean = np.trace(few, axis1=1, axis2=2) / weights.shape[1]
+    return np.broadcast_to(mean, len(weights))
+
+
+def _all_below(matrices: Floats, bound: Floats) -> bool:
+    return bool((np.abs(matrices) <= bound[:, None, None]).all())
 
 
 def distinct_pairs(links: Ints) -> Pairs:
@@ -219,19 +286,34 @@ def undetermined(solve: Callable[[Floats], Floats], roots: Floats) -> Floats:
     return np.asarray((signs * seen).sum(axis=(0, 1)) * share)
 
 
-def sum_rows(numbers: Ints, values: Floats, count: int) -> Floats:
-    """Add up the rows of `values` that have the same number, below `count`."""
-    sums = np.zeros((count, *values.shape[1:]))
-    for entry in np.ndindex(values.shape[1:]):
-        column = np.ascontiguousarray(values[:, *entry])
-        sums[:, *entry] = np.bincount(numbers, column, count)
-    return sums
+def free_blocks(
+    pairs: Pairs, blocks: Blocks, free: Flags
+) -> tuple[Ints, Floats, Floats]:
+    """Return pairs, and blocks of them and of tiles, of the tiles that may move."""
+    number = np.cumsum(free) - 1
+    inside = free[pairs.tiles].all(axis=1)
+    return number[pairs.tiles[inside]], blocks.between[inside], blocks.own[free]
+
+
+def group_means(group: Ints, values: Floats) -> Floats:
+    """Return the mean of `values` of the tiles of each group."""
+    count = np.bincount(group).reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray(sum_rows(group, values, len(count)) / count)
 
 
 def possible_spring(problem: PointLinks, spring: float) -> float:
-    """Keep a spring between what rounding leaves and what drowns links."""
+    """Keep a spring between what is lost beside links and what drowns them."""
     level = float(problem.amount.max(initial=0)) or 1.0
-    return float(np.clip(spring, WEAKEST * level, level / WEAKEST))
+    return float(np.clip(spring, NEGLIGIBLE * level, level / NEGLIGIBLE))
+
+
+def consensus_test(problem: PointLinks, unknown: float) -> OutlierTest:
+    """Return what tells honest links, given how many of them the unknowns use up."""
+    least = problem.least_unit
+    if not least and len(problem.links) - unknown < 0.5:
+        # Nothing tells: all are.
+        least = np.inf
+    return outlier_test(problem.places.shape[1], problem.amount, unknown, least)
 
 
 def unit_variance(

@@ -9,22 +9,23 @@ from numpy.typing import NDArray
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.sparse import connected_groups
 from ..._shared.statistics import (
-    Judge,
-    honest_limit,
-    judge_plain,
-    near_and_far,
-    option_odds,
+    FAINT,
+    OutlierTest,
+    chi_square_limit,
+    first_limit,
+    fit_loop_mixture,
+    has_outliers,
+    outlier_test,
+    prior_odds,
+    trim_outliers,
 )
 from .link_beliefs import closing_choices, rank_offsets, weigh_choices
 from .loop_kernels import find_loops, longer_loops
 from .translations import (
     Network,
     Relaxation,
-    amounts,
     centred,
-    grounded,
-    mismatches,
-    relaxed,
+    link_residuals,
     squares,
     systems_of,
 )
@@ -33,22 +34,12 @@ __all__ = ["Solution", "solve_network"]
 
 Loops = tuple[Ints, NDArray[np.int8], Ints]
 
-# A link that is not believed still ties its tiles, this much as strongly, so
-# that a tile none of whose links is believed stays near where they put it.
-FAINT = 1e-9
-# A link that was left out misses by its own error and by that of the loop it
-# would close, twice as much as if it were fitted: it is judged when it has been.
-SECOND_CHANCE = 4.0
-# Dropping and taking back links settles after two or three rounds, if ever.
-ROUNDS = 10
 # How sure a join of clusters must be, from the first to the last. Below the
 # second figure only the surest join of each cluster counts.
 SURE = (0.999, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 ALL_AT_ONCE = 0.99
 # Offsets this much less likely than the best (natural logarithm) are ruled out.
 RULED_OUT = 15.0
-# Links that are chance with more than this probability are looked at.
-DOUBTFUL_CHANCE = 0.5
 # Logarithm of the odds below which the loops around a link are looked at.
 DOUBTFUL = 2.0
 # Offsets between two clusters that are weighed.
@@ -118,47 +109,42 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     """Return the position of each tile, and which links are believed."""
     count = len(network.links)
     believed, chosen = np.ones(count, np.bool_), np.zeros(count, np.intp)
-    positions = relaxed(network, systems_of(network), None, network.places)
+    relaxation = Relaxation(network, systems_of(network))
+    positions = relaxation.moved(network, None, network.places)
     plain = Solution(centred(network, positions), believed, chosen)
     if not robust or not count:
         return plain
-    judge = _judge(network, positions)
-    fine = not _doubtful(network, positions)
-    if fine and judge.worst <= judge.least * honest_limit(judge.ndim):
+    ndim = network.places.shape[1]
+    # With a prior every tile is measured once more, and all links can be wrong.
+    afloat = not network.prior.any()
+    free = ~(network.fixed | network.held)
+    unknown = int(np.count_nonzero(free)) if afloat else 0
+    test = outlier_test(ndim, network.amount, unknown, network.least_unit)
+    misfit = squares(network, link_residuals(network, positions))
+    fine = not _contradicts_prior(network, positions)
+    if fine and not has_outliers(ndim, misfit, test.least):
         return plain
     clusters = _first_clusters(network, positions)
-    model = _model(network, clusters, positions, judge)
-    if fine and judge.worst <= model.scale * honest_limit(judge.ndim):
+    model = _error_model(network, clusters, positions, test, test.core(misfit))
+    if fine and not has_outliers(ndim, misfit, model.scale):
         return plain
-    return _refined(network, _settled(network, clusters, model), model, judge)
-
-
-def _judge(network: Network, plain: Floats) -> Judge:
-    """Look at a plain solution, with all links."""
-    ndim = network.places.shape[1]
-    free = np.count_nonzero(~grounded(network))
-    return judge_plain(
-        squares(network, mismatches(network, plain)),
-        amounts(network),
-        # With a prior every tile is measured once more, and all links can be wrong.
-        0 if network.prior.any() else int(free),
-        ndim=ndim,
-        least=network.least_unit,
+    return _trimmed_least_squares(
+        network, _agglomerated(network, clusters, model), model, test
     )
 
 
-def _doubtful(network: Network, plain: Floats) -> bool:
+def _contradicts_prior(network: Network, plain: Floats) -> bool:
     """Tell whether what is known beside the links contradicts a plain solution."""
-    if network.doubt is not None and (network.doubt > DOUBTFUL_CHANCE).any():
+    if network.doubt is not None and (network.doubt > 1 - network.doubt).any():
         return True
     away = (plain - network.places) ** 2 * network.prior
-    return float(away.sum()) > honest_limit(away.size)
+    return float(away.sum()) > chi_square_limit(away.size)
 
 
 # Joining tiles to clusters
 
 
-def _settled(network: Network, clusters: Clusters, model: Model) -> Clusters:
+def _agglomerated(network: Network, clusters: Clusters, model: Model) -> Clusters:
     """Join tiles to clusters, the surest first, until no link is left that could.
 
     Strategy: short loops tell which links and which of their offsets agree; tiles
@@ -172,10 +158,10 @@ def _settled(network: Network, clusters: Clusters, model: Model) -> Clusters:
         bundles = _bundles(network, clusters, model)
         if not len(bundles.pairs):
             break
-        level, joins, choice = _joins(bundles, _scores(bundles), level)
+        level, joins, choice = _sure_bundles(bundles, _scores_by_loops(bundles), level)
         if len(joins):
             before = int(clusters.number.max())
-            clusters = _joined(network, clusters, bundles, joins, choice)
+            clusters = _merged(network, clusters, bundles, joins, choice)
             # Sure joins that exclude each other leave all as it was.
             level += int(clusters.number.max()) == before
     return clusters
@@ -209,7 +195,7 @@ def _bundles(network: Network, clusters: Clusters, model: Model) -> Bundles:
     offsets = sign[:, None, None] * (network.options[rows] - apart[:, np.newaxis])
     blur = 1 + BLUR * (size[ends[rows]] > 1).sum(axis=1)
     variances = network.variances[rows] * (model.scale * blur)[:, np.newaxis]
-    wide = _wide(network, clusters, size)[pairs].sum(axis=1)
+    wide = _prior_variances(network, clusters, size)[pairs].sum(axis=1)
     kept = min(KEPT, max(offsets.shape[1], 1 if len(pairs) == len(rows) else 3))
     density = float(1 / np.prod(model.reach))
     odds = model.odds[rows]
@@ -218,7 +204,7 @@ def _bundles(network: Network, clusters: Clusters, model: Model) -> Bundles:
     return Bundles(pairs, *found, spread)
 
 
-def _wide(network: Network, clusters: Clusters, size: Ints) -> Floats:
+def _prior_variances(network: Network, clusters: Clusters, size: Ints) -> Floats:
     """Return the variance of where clusters are by their prior alone."""
     if not network.prior.any():
         return np.full((len(size), len(network.prior)), np.inf)
@@ -227,7 +213,7 @@ def _wide(network: Network, clusters: Clusters, size: Ints) -> Floats:
     return wide
 
 
-def _scores(bundles: Bundles) -> Floats:
+def _scores_by_loops(bundles: Bundles) -> Floats:
     """Add what short loops say to the scores of the offsets of bundles.
 
     A bundle that seems wrong spoils the loops on both its sides: the loop around
@@ -236,11 +222,11 @@ def _scores(bundles: Bundles) -> Floats:
     loops, score = find_loops(bundles.pairs), bundles.score
     if not len(loops[0]):
         return score
-    closing = _closing(bundles, loops, score)
+    closing = _closing_combinations(bundles, loops, score)
     score = weigh_choices(loops, closing, bundles.score)
     longer = longer_loops(loops, np.logaddexp.reduce(score, axis=1) < DOUBTFUL)
     if len(longer[0]):
-        more = _closing(bundles, longer, score)
+        more = _closing_combinations(bundles, longer, score)
         closing = _appended(closing, (more[0] + len(loops[0]), *more[1:]))
         score = weigh_choices(_appended(loops, longer), closing, bundles.score)
     return score
@@ -251,7 +237,7 @@ def _appended(tables: Any, more: Any) -> Any:
     return tuple(np.concatenate(pair) for pair in zip(tables, more, strict=True))
 
 
-def _closing(
+def _closing_combinations(
     bundles: Bundles, loops: Loops, score: Floats
 ) -> tuple[Ints, NDArray[np.int8], Floats]:
     """Return how loops can close with offsets that are not ruled out yet."""
@@ -261,7 +247,9 @@ def _closing(
     )
 
 
-def _joins(bundles: Bundles, score: Floats, level: int) -> tuple[int, Ints, Ints]:
+def _sure_bundles(
+    bundles: Bundles, score: Floats, level: int
+) -> tuple[int, Ints, Ints]:
     """Return the bundles that are sure enough, and the offset of each.
 
     The demand sinks, from `level` on, until there are any.
@@ -286,7 +274,7 @@ def _joins(bundles: Bundles, score: Floats, level: int) -> tuple[int, Ints, Ints
     return level, np.flatnonzero(sure), choice[sure]
 
 
-def _joined(
+def _merged(
     network: Network, clusters: Clusters, bundles: Bundles, joins: Ints, choice: Ints
 ) -> Clusters:
     """Move clusters, each as a whole, to where sure bundles want them."""
@@ -310,9 +298,9 @@ def _joined(
     fits, moves, more = np.ones(len(links), np.bool_), rigid.places, True
     while more:
         moves = relaxation.moved(rigid, np.where(fits, 1, FAINT), moves)
-        misfit = squares(rigid, mismatches(rigid, moves))
+        misfit = squares(rigid, link_residuals(rigid, moves))
         # What looked sure may not fit together.
-        bad = fits & (misfit > 2 * honest_limit(ndim))
+        bad = fits & (misfit > 2 * chi_square_limit(ndim))
         fits, more = fits & ~bad, bool(bad.any())
     number = connected_groups(links[fits], count)[clusters.number]
     positions = clusters.positions + moves[clusters.number]
@@ -322,68 +310,93 @@ def _joined(
 # What is known about links in general
 
 
-def _model(network: Network, clusters: Clusters, plain: Floats, judge: Judge) -> Model:
+def _error_model(
+    network: Network, clusters: Clusters, plain: Floats, test: OutlierTest, core: float
+) -> Model:
     """Learn from loops how large errors are and how many links are right."""
     apart = plain[network.links[:, 1]] - plain[network.links[:, 0]]
     typical = np.sqrt(np.median(network.variances, axis=0))
     away = network.options - apart[:, np.newaxis]
     reach = np.ptp(away.reshape(-1, away.shape[-1]), axis=0)
-    reach = np.maximum(reach, 10 * np.sqrt(judge.least) * typical)
-    start = Model(1.0, reach, option_odds(network.options, network.doubt, None))
+    reach = np.maximum(reach, 10 * np.sqrt(test.least) * typical)
+    start = Model(1.0, reach, prior_odds(network.options, network.doubt, None))
     only_first = replace(network, options=network.options[:, :1])
     start = start._replace(odds=start.odds[:, :1])
     bundles = _bundles(only_first, clusters, start)
-    scale, share = _scale_and_share(bundles, judge)
+    known = network.least_unit > 0
+    scale, share = _scale_and_share(bundles, test, core, known=known)
     reach = np.maximum(reach, 10 * np.sqrt(scale) * typical)
-    return Model(scale, reach, option_odds(network.options, network.doubt, share))
+    return Model(scale, reach, prior_odds(network.options, network.doubt, share))
 
 
-def _scale_and_share(bundles: Bundles, judge: Judge) -> tuple[float, float | None]:
+def _scale_and_share(
+    bundles: Bundles, test: OutlierTest, core: float, *, known: bool
+) -> tuple[float, float | None]:
     """Return the variance of right links and their share, from how loops close."""
     links, signs, sizes = find_loops(bundles.pairs)
     if not len(links):
-        return max(judge.least, judge.core), None
+        return core, None
     step = -(-len(links) // ENOUGH_LOOPS)
     links, signs, sizes = links[::step], signs[::step], sizes[::step]
     inside = (np.arange(links.shape[1]) < sizes[:, np.newaxis])[..., np.newaxis]
     sums = (bundles.offsets[links, 0] * signs[..., np.newaxis] * inside).sum(axis=1)
     variances = (bundles.variances[links, 0] * inside).sum(axis=1)
     misfit = (sums**2 / variances).sum(axis=1)
-    scale, share = near_and_far(misfit, judge)
+    scale, share = fit_loop_mixture(misfit, test.ndim, test.least, known=known)
     return scale, None if share is None else share ** (1 / float(sizes.mean()))
 
 
 # The last decision
 
 
-def _refined(
-    network: Network, clusters: Clusters, model: Model, judge: Judge
+def _trimmed_least_squares(
+    network: Network, clusters: Clusters, model: Model, test: OutlierTest
 ) -> Solution:
     """Least squares of what fits, until what fits changes no more."""
     ends = clusters.number[network.links]
     allowed = (ends[:, 0] == ends[:, 1]) | network.prior.any()
-    positions = clusters.positions
-    chosen, fit = _nearest(network, positions, model)
-    dropped = ~allowed
-    found = ~dropped & (fit <= SECOND_CHANCE * model.scale * honest_limit(judge.ndim))
-    believed, rows = found, np.arange(len(found))
+    rows = np.arange(len(network.links))
     relaxation = Relaxation(network, systems_of(network))
-    for _ in range(ROUNDS):
-        believed, used = found, chosen
-        picked = replace(network, offsets=network.options[rows, chosen])
-        positions = relaxation.moved(picked, np.where(found, 1, FAINT), positions)
-        fit = squares(picked, mismatches(picked, positions))
-        limit = judge.limit(fit, believed)
-        dropped |= believed & (fit > limit)
-        chosen, fit = _nearest(network, positions, model)
-        chosen = np.where(believed, used, chosen)
-        found = ~dropped & (fit <= SECOND_CHANCE * limit)
-        if np.array_equal(found, believed):
-            break
-    return Solution(centred(network, positions), believed, used)
+
+    def fitted(trust: Floats, last: Choice) -> Choice:
+        used = last.nearest
+        picked = replace(network, offsets=network.options[rows, used])
+        positions = relaxation.moved(picked, trust, last.positions)
+        fit = squares(picked, link_residuals(picked, positions))
+        nearest, near = _likeliest_offsets(network, positions, model)
+        believed = trust == 1
+        return Choice(
+            positions,
+            used,
+            np.where(believed, used, nearest),
+            np.where(believed, fit, near),
+        )
+
+    nearest, fit = _likeliest_offsets(network, clusters.positions, model)
+    start = Choice(clusters.positions, nearest, nearest, fit)
+    found = allowed & (fit <= first_limit(test.ndim, model.scale))
+    last, believed = trim_outliers(
+        fitted, lambda state: state.squares, start, found, test, allowed=allowed
+    )
+    return Solution(centred(network, last.positions), believed, last.used)
 
 
-def _nearest(network: Network, positions: Floats, model: Model) -> tuple[Ints, Floats]:
+class Choice(NamedTuple):
+    """Positions, the offsets they rest on, and those that fit them best.
+
+    `squares` are squared misfits of the offsets used by links that were believed, and
+    of the nearest of the others.
+    """
+
+    positions: Floats
+    used: Ints
+    nearest: Ints
+    squares: Floats
+
+
+def _likeliest_offsets(
+    network: Network, positions: Floats, model: Model
+) -> tuple[Ints, Floats]:
     """Return which offset of each link fits best, and its squared misfit."""
     reference, moving = network.links.T
     apart = positions[moving] - positions[reference]

@@ -4,26 +4,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._shared.arrays import Floats
-from ..._shared.sparse import factorized_blocks
+from ..._shared.sparse import factorized_blocks, sum_rows
+from ..._shared.statistics import CORE, FAINT, GRADUATION, ROUNDING
 from ..._transforms.matrices import nearest_rotations
-from .normal_equations import Pairs, PointLinks, sum_rows
+from .normal_equations import Blocks, Pairs, PointLinks, free_blocks
 
-__all__ = ["synchronised"]
+__all__ = ["average_rotations"]
 
 
-# Pairs whose points say nothing about angles count this fraction of the others,
-# with the angle zero.
-FAINT = 1e-6
 # Squared differences of rotation matrices that still count, from step to step:
 # they are twice (in space, about twice) the squared angle.
 KERNELS = (1.0, 0.2, 0.04, 0.01)
-# The kernel for points narrows by this factor, down to as many medians.
-GRADUATION, CORE = 4.0, 4.0
-# Squared residuals in px^2 that are rounding.
-ROUNDING = 1e-12
 
 
-def synchronised(
+def average_rotations(
     problem: PointLinks, pairs: Pairs, *, scale: bool, robust: bool
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Return rotations of tiles that fit those between pairs.
@@ -83,9 +77,8 @@ def _averaged(
     # What stands still pulls with the identity.
     pull = sum_rows(low[held[high]], -between[held[high]], count)
     pull += sum_rows(high[held[low]], -between[held[low]].transpose(0, 2, 1), count)
-    inside = free[pairs.tiles].all(axis=1)
-    number = np.cumsum(free) - 1
-    solve = factorized_blocks(number[pairs.tiles[inside]], between[inside], own[free])
+    blocks = Blocks(between=between, own=own)
+    solve = factorized_blocks(*free_blocks(pairs, blocks, free))
     solved = solve(pull[free].reshape(-1, ndim)).reshape(-1, ndim, ndim)
     found[free] = nearest_rotations(solved.transpose(0, 2, 1))
     return found
@@ -106,9 +99,9 @@ def _pair_rotations(
     if robust and len(low):
         kernel = 2 * squares.max()
         middle = _pair_medians(pairs, squares)
-        while kernel > CORE * middle.min() and kernel > ROUNDING:
+        while kernel > CORE * middle.min() and kernel > ROUNDING**2:
             kernel /= GRADUATION
-            width = np.maximum(kernel, CORE * middle[pairs.number]) + ROUNDING
+            width = np.maximum(kernel, CORE * middle[pairs.number]) + ROUNDING**2
             trust = (width / (squares + width)) ** 2
             found, weight, squares = _pair_fits(problem, pairs, low, high, trust, scale)
             middle = _pair_medians(pairs, squares)

@@ -17,8 +17,8 @@ from ..._shared.checks import as_matrices, check_affine, image_dtype
 from ..._shared.link_arguments import number_links
 from ..._shared.results import result
 from ..._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
+from ..._shared.statistics import ROUNDS, cauchy_weights, mad_sigma
 from ..._shared.workers import Workers, check_workers, spread
-from .shading import MAD, TUNING
 
 __all__ = ["Gains", "solve_gains"]
 
@@ -41,8 +41,6 @@ NOTHING = (0.0, np.inf)
 PRIOR = 0.5
 # No link knows a ratio better than this, or it would silence the others.
 FINEST = 0.002
-# Rounds in which what is further off than errors tell loses weight, by Cauchy's function.
-REWEIGHTINGS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -180,16 +178,16 @@ def _compare_means(
     """
     first, second, sizes = cells
     weights = sizes
-    for _ in range(REWEIGHTINGS):
+    for _ in range(ROUNDS):
         total = weights.sum()
         means = float(weights @ first / total), float(weights @ second / total)
         if min(means) <= 0:
             return means, NOTHING, float(np.var(first - second) / len(first))
         root = np.sqrt(means[0] / means[1])
         miss = first / root - second * root
-        scale = max(MAD * float(np.median(np.abs(miss))), 1e-9 * max(means))
+        scale = max(mad_sigma(miss), 1e-9 * max(means))
         variance = float(((weights * miss) ** 2).sum() / total**2)
-        weights = sizes / (1 + (miss / (TUNING * scale)) ** 2)
+        weights = cauchy_weights(sizes, miss, scale)
     level = means[0] * means[1]
     return means, (float(np.log(means[0] / means[1])), variance / level), variance
 
@@ -198,7 +196,7 @@ def _compare_contrasts(cells: Floats) -> tuple[float, float]:
     """Return the logarithm of the ratio of robust contrasts, and its variance."""
     weights = sizes = cells[2]
     slope, correlation = 1.0, 0.0
-    for _ in range(REWEIGHTINGS):
+    for _ in range(ROUNDS):
         middle = cells[:2] @ weights / weights.sum()
         away = cells[:2] - middle[:, None]
         power = (away * away) @ weights
@@ -207,10 +205,10 @@ def _compare_contrasts(cells: Floats) -> tuple[float, float]:
         correlation = float((away[0] * away[1]) @ weights / np.sqrt(power.prod()))
         slope = float(np.sqrt(power[0] / power[1]))
         miss = away[0] / np.sqrt(slope) - away[1] * np.sqrt(slope)
-        scale = MAD * float(np.median(np.abs(miss)))
+        scale = mad_sigma(miss)
         if scale == 0:
             break
-        weights = sizes / (1 + (miss / (TUNING * scale)) ** 2)
+        weights = cauchy_weights(sizes, miss, scale)
     if correlation <= CORRELATED:
         return NOTHING
     variance = (1 - correlation**2) / (correlation**2 * len(weights))
@@ -425,7 +423,7 @@ def _solve_differences(
     """
     weights = 1 / variance
     values = np.zeros(count)
-    for _ in range(REWEIGHTINGS):
+    for _ in range(ROUNDS):
         solve = factorized_stiffness(
             links,
             weights[:, None, None],
@@ -434,9 +432,8 @@ def _solve_differences(
         )
         pull = sum_at_tiles(links, (weights * steps)[:, None], count)
         values = solve(pull)[:, 0]
-        square = (steps - values[links[:, 1]] + values[links[:, 0]]) ** 2 / variance
-        usual = max(float(np.median(square)) / 0.455, 1.0)
-        weights = 1 / (variance * (1 + square / (usual * TUNING**2)))
+        miss = (steps - values[links[:, 1]] + values[links[:, 0]]) / np.sqrt(variance)
+        weights = cauchy_weights(1 / variance, miss, max(mad_sigma(miss), 1.0))
     return values
 
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..._shared.arrays import Flags, Float, Floats, Ints
 from ..._shared.checks import as_finite, as_shape, image_dtype
 from ..._shared.results import result
+from ..._shared.statistics import cauchy_weights, mad_sigma
 from ..._shared.workers import Workers, check_workers, spread
 
 __all__ = ["Shading", "apply_shading", "estimate_shading"]
@@ -32,10 +33,6 @@ FEW = 12.0
 LEAK = 3.0
 # Rounds of reweighting.
 REWEIGHTINGS = 20
-# Where Cauchy's function halves a weight, in standard deviations, as is usual.
-TUNING = 2.385
-# Standard deviation of a normal distribution over its median absolute deviation.
-MAD = 1.4826
 # No tile counts as if it scattered less than this part of the usual.
 STEADIEST = 0.25
 # A flat field is nowhere lower than this.
@@ -230,14 +227,14 @@ def _cauchy_weights(
     """Return inverse variances, less where a tile is far from what is expected."""
     miss = (means - bright[:, None] * flat - added) / flat
     scatter = np.array(
-        [_median(*each) for each in zip(np.abs(miss), known, strict=True)]
+        [mad_sigma(row[there]) for row, there in zip(miss, known, strict=True)]
     )
-    share = MAD * scatter / np.maximum(bright, np.finfo(float).tiny)
+    share = scatter / np.maximum(bright, np.finfo(float).tiny)
     usual = max(float(np.median(share[bright > 0])), 1e-9)
-    scale = np.maximum(share, STEADIEST * usual) * bright
+    scale = (np.maximum(share, STEADIEST * usual) * bright)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = known / (scale[:, None] ** 2 + (miss / TUNING) ** 2)
-    return np.where(bright[:, None] > 0, weights, 0) / (flat * flat)
+        weights = cauchy_weights(known / scale**2, miss, scale)
+    return np.where(scale > 0, weights, 0) / (flat * flat)
 
 
 class Regression(NamedTuple):

@@ -20,6 +20,7 @@ from ..._rendering.warp import warp_image
 from ..._sampling.downsample import known_block_means
 from ..._shared.arrays import Flags, Floats
 from ..._shared.results import Outcome
+from ..._shared.statistics import ROUNDS, least_absolute_weights
 from ..._transforms.matrices import apply_transform
 
 __all__ = [
@@ -45,9 +46,6 @@ SHORTEST = 32
 LEAST_OVERLAP = 0.1
 # Windows that must match, or the pose alone counts (bench_stack.py).
 LEAST_WINDOWS = 6
-# Rounds of the fit to the points of a link, each of which lets strays count less
-# (bench_stack.py).
-REWEIGHTINGS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -213,12 +211,11 @@ def _scatter_covariance(windows: Windows) -> Floats:
     design = np.column_stack([np.ones(len(arms)), arms / max(np.abs(arms).max(), 1.0)])
     trust = np.ones(len(points))
     left = missed
-    for _ in range(REWEIGHTINGS):
+    for _ in range(ROUNDS):
         root = np.sqrt(trust)[:, np.newaxis]
         fit = np.linalg.lstsq(root * design, root * missed, rcond=None)[0]
         left = missed - design @ fit
-        length = np.hypot(*left.T)
-        trust = 1 / np.maximum(length, 0.1 * np.median(length) + 1e-9)
+        trust = least_absolute_weights(np.hypot(*left.T), least=1e-9)
     # The median of the length of a round normal error is 1.18 of its deviation.
     variance = (np.median(np.hypot(*left.T)) / 1.1774) ** 2
     variance *= len(points) / (len(points) - design.shape[1])

@@ -6,7 +6,6 @@ from math import comb
 from typing import Any
 
 import numpy as np
-from scipy.special import gammainccinv
 
 from ..._shared.arrays import Flags, Floats
 from ..._shared.selected_inverse import (
@@ -17,11 +16,12 @@ from ..._shared.selected_inverse import (
 )
 from ..._shared.sparse import (
     SymmetricFactor,
+    conjugate_gradients,
     factorized_matrix,
     repeated,
     weighted_square,
 )
-from ..._shared.statistics import ROUNDING, ROUNDS, honest_limit
+from ..._shared.statistics import ROUNDING, ROUNDS, chi_square_limit
 from .bspline_grid import ControlGrid, bending_energy, ground_energy, knot_shares
 
 __all__ = [
@@ -42,10 +42,8 @@ STEPS = 5
 # Fields so many times stiffer than what points pull with do not bend; beyond it, rounding
 # of their stiffness would move them.
 STIFFEST = 1e9
-# Conjugate gradients stop when a step would be this much shorter than the first,
+# Conjugate gradients stop when a step would be this much shorter than the first.
 FINE = 1e-6
-# or after so many.
-ITERATIONS = 200
 # Random signs that count what points determine.
 PROBES = 32
 # No measurement has a larger share than this in its own prediction.
@@ -205,10 +203,10 @@ def _trimmed(
     dropped = np.zeros(len(believed), np.intp)
     for _ in range(rounds):
         misses = _prediction_residuals(springs, fit, believed)
-        usual = np.median(misses[believed]) / (2 * gammainccinv(ndim / 2, 0.5))
+        usual = np.median(misses[believed]) / chi_square_limit(ndim, 0.5)
         # Residuals tell no unit where a field may follow all that was measured.
         unit = max(springs.least_unit or fit.unit, float(usual))
-        found = misses <= unit * honest_limit(ndim)
+        found = misses <= unit * chi_square_limit(ndim)
         # Whoever lies makes its neighbours look as if they did: they come back once.
         dropped += believed & ~found
         found &= dropped < 2
@@ -360,21 +358,13 @@ def _conjugate_gradients(springs: Springs, fit: FieldFit, trust: Floats) -> Fiel
         return np.asarray(fit.matrix @ moved + springs.rows.T @ extra)
 
     pulled = (weights @ springs.targets[:, :, None])[:, :, 0]
-    values = fit.values.copy()
-    left = springs.rows.T @ pulled - multiply(values)
-    better = step = fit.factor.solve(left)
-    first = energy = float((better * left).sum())
-    for _ in range(ITERATIONS):
-        if energy <= FINE**2 * first or energy <= 0:
-            break
-        pushed = multiply(step)
-        length = energy / float((step * pushed).sum())
-        values += length * step
-        left = left - length * pushed
-        better = fit.factor.solve(left)
-        energy, last = float((better * left).sum()), energy
-        step = better + (energy / last) * step
-    return replace(fit, values=values)
+    change, _ = conjugate_gradients(
+        multiply,
+        fit.factor.solve,
+        springs.rows.T @ pulled - multiply(fit.values),
+        tolerance=FINE,
+    )
+    return replace(fit, values=fit.values + change)
 
 
 def knot_variances(springs: Springs, fit: FieldFit) -> Floats:

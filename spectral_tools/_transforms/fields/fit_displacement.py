@@ -20,6 +20,7 @@ from ..._shared.checks import (
 from ..._shared.link_arguments import as_link_weights
 from ..._shared.results import result
 from ..._shared.sparse import sparse_rows
+from ..._shared.statistics import least_absolute_weights
 from ..matrices import apply_transform
 from .bspline_fit import FieldFit, Springs, knot_variances, solve_springs, springs_of
 from .bspline_grid import ControlGrid, control_grid, field_at_pixels, shares_at
@@ -95,8 +96,8 @@ def fits_neighbours(points: Floats, values: Floats) -> NDArray[np.bool_]:
         normal = turned @ terms + 1e-9 * near * np.eye(ndim + 1)
         field = np.linalg.solve(normal, turned @ told)
         misses = np.linalg.norm(told - terms @ field, axis=2)
-        usual = np.median(misses, axis=1, keepdims=True)
-        weights = 1 / np.maximum(misses, 0.1 * usual + 1e-12)
+        weights = least_absolute_weights(misses, axis=1)
+    usual = np.median(misses, axis=1, keepdims=True)
     miss = np.linalg.norm(values - field[:, -1], axis=1)
     least = SHARE * float(np.median(usual)) + 1e-9
     return np.asarray(miss <= TOLERANCE * np.maximum(usual[:, 0], least))
