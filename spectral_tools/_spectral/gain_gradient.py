@@ -78,7 +78,7 @@ def _cell_moments(
                 cell[3] += s01
                 cell[4] += s00
                 cell[5] += s11
-    moments = np.empty((total, 4))
+    moments = np.zeros((total, 4))
     for cell in range(total):
         count, s0, s1 = sums[cell, 0], sums[cell, 1], sums[cell, 2]
         moments[cell, 0] = count
@@ -177,7 +177,7 @@ def gain_slopes(
     for cell in range(total):
         if moments[cell, 2] <= 0 or moments[cell, 3] <= 0:
             return slopes
-    design = np.empty((total, number))
+    design = np.zeros((total, number))
     axes = np.empty(number, np.int64)
     column, step = 1, 1
     for axis in range(2, -1, -1):
@@ -189,7 +189,7 @@ def gain_slopes(
                 design[cell, column] = (place + 0.5) / cells[axis] - 0.5
             column += 1
         step *= cells[axis]
-    one, other = np.empty((2, number)), np.empty((2, number))
+    one, other = np.zeros((2, number)), np.zeros((2, number))
     for of in range(2, 4):
         _fit_plane(moments, of, design, one if of == 2 else other)
     for column in range(1, number):

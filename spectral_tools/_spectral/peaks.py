@@ -244,7 +244,7 @@ def circular_peaks(surface: AnyArray, floor: float) -> tuple[Ints, NDArray[np.fl
 def parabola_tops(surface: AnyArray, indices: Ints, periodic: bool) -> Floats:
     """Return the offset of the top of a parabola through the neighbours of peaks."""
     offsets = np.zeros(indices.shape)
-    heights = np.empty(3)
+    heights = np.zeros(3)
     for row in range(len(indices)):
         for axis in range(3):
             size = surface.shape[axis]
@@ -308,7 +308,7 @@ def chance_level(
 def _largest_squares(values: NDArray[np.floating[Any]], count: int) -> Floats:
     """Return the largest squares of many values, the least of them first."""
     # A heap: its first entry is the least, and an entry is at most its two children.
-    heap = np.empty(count)
+    heap = np.zeros(count)
     for n in range(count):
         heap[n] = -1.0
     for n in range(len(values)):

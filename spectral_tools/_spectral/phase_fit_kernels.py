@@ -86,7 +86,7 @@ def ring_shifts(
     """Return the shift that each ring tells alone (3 rows), and its variance per axis."""
     rings = len(power)
     told = np.zeros((3, rings))
-    variance = np.empty(rings)
+    variance = np.zeros(rings)
     axes = 0
     for i in range(3):
         axes += active[i]
@@ -152,7 +152,7 @@ def disagreement(told: Floats, variance: Floats, scale: Floats, active: Flags) -
     rings = len(variance)
     axes = 0
     square, trust, even = np.zeros(rings), np.zeros(rings), np.zeros(rings)
-    scaled = np.empty(rings)
+    scaled = np.zeros(rings)
     used = 0
     for ring in range(rings):
         if variance[ring] < np.inf:
@@ -365,7 +365,7 @@ def smooth_coherence(count: Floats, coherence: Floats, slack: float) -> Floats:
     """
     rings = len(count)
     result = np.zeros(rings)
-    angle = np.empty(rings)
+    angle = np.zeros(rings)
     for ring in range(rings):
         angle[ring] = math.atanh(min(max(coherence[ring], -1 + 1e-9), 1 - 1e-9))
     for ring in range(rings):
@@ -445,7 +445,7 @@ def fit_step(
     """
     rings = table.shape[0]
     result = np.zeros(STEP.width)
-    power, scale, weight = np.empty(rings), np.empty(rings), np.zeros(rings)
+    power, scale, weight = np.zeros(rings), np.zeros(rings), np.zeros(rings)
     count, coherence, votes = np.zeros(rings), np.zeros(rings), np.zeros(rings)
     modes = total0 = total1 = total = powers = 0.0
     for ring in range(rings):

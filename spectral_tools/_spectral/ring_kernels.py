@@ -79,7 +79,7 @@ def ring_edges(
             top += 0.25
             modes *= shape[axis]
     rings = int(math.sqrt(top) / width + 0.5) + 1
-    edges = np.empty(rings)
+    edges = np.zeros(rings)
     found = 0
     low = 0.0
     for ring in range(rings):
@@ -202,7 +202,7 @@ def ring_whitening(
     shares of what the spectra are transforms of. Both results have a row for each image.
     """
     rings = len(edges)
-    cap = np.empty((rings, 2))
+    cap = np.zeros((rings, 2))
     for ring in range(rings):
         cap[ring, 0] = cap[ring, 1] = np.inf
     table = cap
@@ -211,9 +211,9 @@ def ring_whitening(
         for ring in range(rings):
             for i in range(2):
                 cap[ring, i] = CAP * (table[ring, 1 + i] / max(table[ring, 0], 1.0))
-    gain, limit = np.empty((2, rings)), np.empty((2, rings))
-    power = np.empty((2, rings))
-    count = np.empty(rings)
+    gain, limit = np.zeros((2, rings)), np.zeros((2, rings))
+    power = np.zeros((2, rings))
+    count = np.zeros(rings)
     modes = 0.0
     for ring in range(rings):
         count[ring] = table[ring, 0]

@@ -69,7 +69,7 @@ FRAMED = 0.8
 @compiled
 def edge_taper(size: int, width: float, shift: float) -> Floats:
     """Return weights that fall to zero over `width` px at both ends, moved by `shift`."""
-    weights = np.empty(size)
+    weights = np.zeros(size)
     for index in range(size):
         weight = 1.0
         depth = min(index - shift + 0.5, size - 0.5 - index + shift) / width
@@ -134,10 +134,10 @@ def fade_blocks(
     slopes `gain`. Returns the sum of the product of the two windows,
     that of its square, and how steep the first is on each axis.
     """
-    sums = np.empty(5)
+    sums = np.zeros(5)
     sums[0] = sums[1] = 1.0
     longest = max(block[0], block[1], block[2])
-    tapers = np.empty((2, 3, longest))
+    tapers = np.zeros((6, longest))
     for axis in range(3):
         size = block[axis]
         shift = 0.5 * fraction[axis]
@@ -153,14 +153,13 @@ def fade_blocks(
             slope += step * step
             own += before * before
             half = 0.5 * gain[axis] * (index - 0.5 * (size - 1))
-            tapers[0, axis, index] = before * (1 + half)
-            tapers[1, axis, index] = other[index] * (1 - half)
+            tapers[axis, index] = before * (1 + half)
+            tapers[3 + axis, index] = other[index] * (1 - half)
         sums[0] *= common
         sums[1] *= squares
         sums[2 + axis] = slope / max(own, 1e-30)
-    one, other = tapers[0], tapers[1]
-    taper_block(first, start0, block, one[0], one[1], one[2], canvas[0])
-    taper_block(second, start1, block, other[0], other[1], other[2], canvas[1])
+    taper_block(first, start0, block, tapers[0], tapers[1], tapers[2], canvas[0])
+    taper_block(second, start1, block, tapers[3], tapers[4], tapers[5], canvas[1])
     return sums
 
 
@@ -334,7 +333,7 @@ def trust_rings(shares: Floats, active: Flags) -> Floats:
     What the window puts into a ring moves with the window: it tells where the window
     was put, and with great certainty where the scene is smooth and noise is faint.
     """
-    trust = np.empty(len(shares))
+    trust = np.zeros(len(shares))
     axes = 0
     for axis in range(3):
         axes += active[axis]
