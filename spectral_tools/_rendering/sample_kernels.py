@@ -239,17 +239,9 @@ def add_warped(
                 normalise(flags, lows, parts, shape, share, size, out, weights)
             lift(out, size, offsets[channel])
         blend_row(
-            blend,
-            values,
-            weights,
-            first,
-            size,
-            lies * columns,
-            means,
-            totals,
-            counts,
-            spans[lies],
-        )
+            blend, values, weights, first, size, lies * columns,
+            means, totals, counts, spans[lies],
+        )  # fmt: skip
 
 
 @compiled
