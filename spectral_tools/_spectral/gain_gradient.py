@@ -17,7 +17,7 @@ CELL = 12
 CELLS = 8
 # An axis has at least so many cells, or none: two tell no slope from one odd detail
 # (test_strips_that_share_a_third_reach_the_bound).
-LEAST_CELLS = 3
+SLOPE_CELLS = 3
 # The multiple itself must be this clear, in standard errors
 # (test_unrelated_images_are_not_believed).
 CLEAR = 4.0
@@ -167,7 +167,7 @@ def gain_slopes(
     number = 1
     for axis in range(3):
         cells[axis] = 1
-        if block[axis] >= LEAST_CELLS * CELL:
+        if block[axis] >= SLOPE_CELLS * CELL:
             cells[axis] = min(block[axis] // CELL, CELLS)
             number += 1
     total = cells[0] * cells[1] * cells[2]
