@@ -76,14 +76,14 @@ ALONE = 0.7
 # The significance of its fit is at least this, in standard deviations
 # (test_detail_that_folds_at_half_the_resolution_does_not_mislead).
 COHERENT = 8.0
-# The significance of the right wrap is so many times that of any other
-# (test_no_crop_is_lost).
+# The significance of the right wrap is so many times that of any other, or the exact
+# search decides: a guard, which no test tells from 1.
 RIVAL = 1.5
 # Images with sides of at least so many pixels show enough at half their resolution
 # (bench_shifts: 512 x 512).
 LARGE = 128
 # They do where this share of their power is left
-# (test_detail_that_folds_at_half_the_resolution_does_not_mislead).
+# (test_detail_beyond_half_the_resolution_is_found).
 SEEN = 0.5
 # Fewer maxima than this for each pixel are those of a few things on a plain ground
 # (test_a_bead_among_others_is_one_place_only).

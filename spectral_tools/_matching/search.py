@@ -50,8 +50,8 @@ PLACE = 2.5
 # Two images show the same beyond this correlation, and this share of their power where
 # they lie on each other (test_a_bead_alone_is_matched).
 WHOLE = 0.99
-# A scene repeats itself where its autocorrelation is this share of the match
-# (test_a_defect_in_a_lattice_decides).
+# A scene repeats itself where its autocorrelation is this share of the match; peaks of
+# other places tell chance in full. No test of searches tells it from 0.
 REPEATS = 0.4
 
 

@@ -43,8 +43,8 @@ __all__ = [
 FIT_ROUNDS = 10
 # Newton steps in each, at most (test_fit_finds_its_way_from_a_pixel_and_a_half).
 NEWTON_STEPS = 3
-# A fit that goes further than this, in pixels, has lost its peak
-# (test_unrelated_images_are_not_believed).
+# A fit that goes further than this, in pixels, has lost its peak: a guard, which no test
+# of searches tells from none.
 FARTHEST = 4.0
 # A whole shift is kept up to this distance from it, in pixels; half a pixel would let
 # fits change sides for ever (test_fit_ends_where_it_ends_however_it_starts).

@@ -57,8 +57,8 @@ LOOSE = 0.1
 FIT_STEPS = 4
 # So many modes share a weight (test_error_bars_hold_in_noise).
 MODES_TOGETHER = 40
-# A fit that goes further than this, in pixels, has lost its peak
-# (test_nothing_in_common_is_not_believed).
+# A fit that goes further than this, in pixels, has lost its peak: a guard, which tests of
+# noise, masks and lattices do not tell from none.
 STRAY = 2.0
 # A step this small, in pixels, is the last: a tenth of what instruments allow
 # (bench_instruments: hands).

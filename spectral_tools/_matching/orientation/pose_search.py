@@ -46,7 +46,8 @@ FREEDOM = 300.0
 # The spectra choose turns at which images of a few things fit by accident, so that chance
 # has about this many times the trials (test_unrelated_images_are_not_believed).
 CHOICE = 10
-# Longest side of a turned thumb beside the one that stays (test_shapes_may_differ).
+# Longest side of a turned thumb beside the one that stays: it bounds time and memory
+# where the range of scales is wide.
 LONGEST = 3
 
 
