@@ -13,14 +13,13 @@ from .._shared.arrays import Flags, Floats, Ints, Volume
 from .._shared.results import Outcome
 from .._shared.workers import Workers
 from .frames import Frames, PlaneGroup, SeriesInputs, normalized_volume
-from .template.frame_noise import Noise
 from .template.image_fit import prepare_model
 from .template.joint_alignment import (
     calibrate_reference,
     choose_weights,
     matched_numbers,
 )
-from .template.mean_image import MeanCanvas, PlacedImage
+from .template.mean_image import MeanCanvas, Noise, PlacedImage
 from .template.self_similarity import ShiftAmbiguity, find_ambiguity, flag_ambiguity
 from .template.template import find_pattern, grow_template
 from .template.template_fit import (

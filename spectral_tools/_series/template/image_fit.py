@@ -11,9 +11,8 @@ from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.compiled import compiled
 from ..._shared.fft import fast_shape, forward, inverse
-from .frame_noise import LEAST, Noise, radial_frequencies, ring_powers
 from .image_fit_kernels import product_sums, slope_tables
-from .mean_image import PlacedImage
+from .mean_image import LEAST, Noise, PlacedImage, radial_frequencies, ring_powers
 
 __all__ = [
     "SHOWN",

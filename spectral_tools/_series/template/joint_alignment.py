@@ -15,9 +15,15 @@ from ..._matching.phase_correlate import BELIEVED, ShiftEstimate, no_match
 from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.results import Outcome
-from .frame_noise import FrameView, Noise, measure_noise, views_of
 from .image_fit import FrameFit, ImageModel, equalize_light, fit_frame, prepare_model
-from .mean_image import MeanCanvas, PlacedImage
+from .mean_image import (
+    FrameView,
+    MeanCanvas,
+    Noise,
+    PlacedImage,
+    measure_noise,
+    views_of,
+)
 from .template_fit import (
     ASTRAY,
     TYPICAL,

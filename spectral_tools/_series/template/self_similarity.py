@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..._matching.phase_correlate import LOOKS_ALIKE, ShiftEstimate
+from ..._matching.shift_fit import NEWTON_STEPS
 from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.fft import fast_shape, forward, inverse
 from ..._shared.results import Outcome
 from ..._spectral.peaks import local_maxima
-from .frame_noise import COARSE, RED, Noise, radial_frequencies
 from .image_fit import (
     SHOWN,
     RingWeights,
@@ -20,7 +20,7 @@ from .image_fit import (
     filter_image,
     ring_weights,
 )
-from .mean_image import MeanCanvas, PlacedImage
+from .mean_image import COARSE, RED, MeanCanvas, Noise, PlacedImage, radial_frequencies
 from .template_search import Bounds
 
 __all__ = ["ShiftAmbiguity", "find_ambiguity", "flag_ambiguity"]
@@ -39,9 +39,6 @@ EVIDENCE = 19.0
 # Shares of the way to another place that are looked at, which periods have few of
 # (test_stripes_are_ambiguous_for_any_reference).
 BETWEEN = 0.29, 0.43, 0.62
-# Gauss-Newton steps that lead from whole pixels to a place
-# (test_stripes_are_ambiguous_for_any_reference).
-NEWTON_STEPS = 3
 # Share of the steepest direction below which another one is left as it is
 # (test_shifts_along_an_edge_are_not_known).
 SLIGHT = 0.02

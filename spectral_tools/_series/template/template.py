@@ -13,7 +13,6 @@ from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Volume
 from ..._shared.fft import fftfreq, forward, inverse, rfftfreq
 from ..._shared.results import Outcome
-from .frame_noise import COARSE, RED, Noise, measure_noise, ring_powers, views_of
 from .image_fit import prepare_model
 from .joint_alignment import (
     FEW,
@@ -23,7 +22,16 @@ from .joint_alignment import (
     matched_numbers,
     no_alignment,
 )
-from .mean_image import MeanCanvas, PlacedImage
+from .mean_image import (
+    COARSE,
+    RED,
+    MeanCanvas,
+    Noise,
+    PlacedImage,
+    measure_noise,
+    ring_powers,
+    views_of,
+)
 from .template_fit import match_frame, prepare_reference
 from .template_search import Bounds, shrink_factor, shrink_frame
 

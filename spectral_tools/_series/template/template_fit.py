@@ -16,9 +16,8 @@ from ..._matching.phase_correlate import (
 from ..._matching.shift_fit import fit_shift
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.results import Outcome
-from .frame_noise import LEAST, measure_noise, views_of
 from .image_fit import FrameFit, ImageModel, fit_frame, prepare_model
-from .mean_image import PlacedImage
+from .mean_image import LEAST, PlacedImage, measure_noise, views_of
 from .template_search import (
     RIVALS,
     Bounds,
