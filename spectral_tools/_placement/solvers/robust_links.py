@@ -109,8 +109,10 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     """Return the position of each tile, and which links are believed."""
     count = len(network.links)
     believed, chosen = np.ones(count, np.bool_), np.zeros(count, np.intp)
-    relaxation = Relaxation(network, systems_of(network))
-    positions = relaxation.moved(network, None, network.places)
+    # Not named: its factor is not needed any more.
+    positions = Relaxation(network, systems_of(network)).moved(
+        network, None, network.places
+    )
     plain = Solution(centred(network, positions), believed, chosen)
     if not robust or not count:
         return plain
