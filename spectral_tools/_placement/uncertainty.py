@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._shared.arrays import Flags, Floats, Ints
+from .._shared.arrays import AT_ONCE, Flags, Floats, Ints
 from .._shared.link_arguments import Links, number_links
 from .._shared.selected_inverse import (
     factor_pattern,
@@ -28,10 +28,6 @@ from .solve_tiles import Placement
 from .solvers.normal_equations import split_by_axes
 
 __all__ = ["offset_covariance", "position_covariance"]
-
-
-# Numbers in the right sides that are solved for at once: 32 MB.
-AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

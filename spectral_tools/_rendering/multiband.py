@@ -21,11 +21,11 @@ Corner = tuple[int, int, int]
 
 # The coarsest band fades over about 2 ** LEVELS pixels.
 LEVELS = {2: 4, 3: 3}
-# So many of the coarsest pixels matter to each side: less than 2 of those that a
-# mask takes in, and less than 2 of those between which a band is interpolated.
-REACH = 4
 # A mask reaches so many of the coarsest pixels beyond its tile.
 BEYOND = 2
+# So many of the coarsest pixels matter to each side: less than 2 of those that a
+# mask takes in, and less than 2 of those between which a band is interpolated.
+REACH = 2 * BEYOND
 
 
 @compiled

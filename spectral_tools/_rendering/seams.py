@@ -35,7 +35,7 @@ NOISE = 2.0
 # Above, heights are told apart by this factor,
 RATIO = 2**0.125
 # and the last of them is this one: heights are bytes.
-HIGHEST = 255
+HIGHEST = np.iinfo(np.uint8).max
 # A tile that no other one is compared with is ahead by so many pixels.
 FAR = 1e6
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "AT_ONCE",
     "AnyArray",
     "Bytes",
     "Flags",
@@ -22,6 +23,9 @@ __all__ = [
     "Volume",
     "unstacked",
 ]
+
+# Numbers that are held at once where work goes in parts: 32 MB.
+AT_ONCE = 2**22
 
 AnyArray = NDArray[Any]
 Bytes = NDArray[np.int8]

@@ -25,8 +25,8 @@ T = TypeVar("T")
 FEW = 9
 # Outcomes that are named, the most frequent ones.
 LISTED = 3
-# Letters of a value, of a line, and of all.
-LONGEST, WIDTH, MOST = 70, 79, 500
+# Letters of a line, of a value too, and of all lines.
+WIDTH, MOST = 79, 500
 # Numbers between these are shown to whole units, all others with four digits.
 WHOLE = 1e4, 1e7
 # What is smaller than this share of the largest number beside it is rounding.
@@ -115,11 +115,11 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple) and len(value) > FEW:
         return f"{type(value).__name__} of {len(value)}"
     text = _text(value)
-    if len(text) <= LONGEST:
+    if len(text) <= WIDTH:
         return text
     if isinstance(value, list | tuple):
         return f"{type(value).__name__} of {len(value)}"
-    return f"{text[: LONGEST // 2]}...{text[-LONGEST // 3 :]}"
+    return f"{text[: WIDTH // 2]}...{text[-WIDTH // 3 :]}"
 
 
 def _array(given: NDArray[Any]) -> str:
@@ -137,7 +137,7 @@ def _array(given: NDArray[Any]) -> str:
             largest = size.max(initial=0, where=np.isfinite(size))
             values = np.where(size < ROUNDING * largest, 0, array)
         text = _text(values.tolist())
-        if len(text) <= LONGEST:
+        if len(text) <= WIDTH:
             return text
     return _shape(array)
 

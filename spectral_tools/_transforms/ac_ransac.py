@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln
 
-from .._shared.arrays import Flags, Floats, Ints
+from .._shared.arrays import AT_ONCE, Flags, Floats, Ints
 from .._shared.statistics import chi_square_limit, f_limit
 from .map_fit import Family, Pairs, fit_map, whitened
 from .point_maps import PointMap, map_slopes
@@ -35,8 +35,6 @@ UNUSUAL = 0.1
 FOLLOWED = 5
 # Dropping and taking back settles after a few rounds, if ever.
 ROUNDS = 20
-# Numbers held at once while sets are scored.
-AT_ONCE = 4_000_000
 
 
 class Evidence(NamedTuple):

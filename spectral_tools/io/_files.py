@@ -53,7 +53,7 @@ MOST_VALUES = 64
 # Texts of any length lie in heaps: a mark, the size of all, and objects one after the
 # other, each with a head of its number and its size. Number 0 is what is free.
 MARK = re.compile(b"GCOL")
-HEAP_HEAD, OBJECT_HEAD = 16, 16
+HEAD = 16
 # Bytes of a heap: the library makes none smaller than this.
 SMALLEST_HEAP = 4096
 # It numbers objects with 16 bits.
@@ -126,17 +126,17 @@ class WatchedFile(BufferedReader):
         return self.read(count)
 
     def _check_heap(self, start: int) -> None:
-        size = int.from_bytes(self._part(start, HEAP_HEAD)[8:], "little")
+        size = int.from_bytes(self._part(start, HEAD)[8:], "little")
         heap = b""
-        if HEAP_HEAD < size <= os.fstat(self.fileno()).st_size:
+        if HEAD < size <= os.fstat(self.fileno()).st_size:
             # Of any other size, the library does not look into it.
             heap = self._part(start, size)
-        place, objects = HEAP_HEAD, 0
-        while place + OBJECT_HEAD <= len(heap):
+        place, objects = HEAD, 0
+        while place + HEAD <= len(heap):
             number, held = unpack_from("<H6xQ", heap, place)
-            step = OBJECT_HEAD + -(-held // 8) * 8 if number else held
+            step = HEAD + -(-held // 8) * 8 if number else held
             place, objects = place + step, objects + 1
-            bad = step < OBJECT_HEAD or place > len(heap)
+            bad = step < HEAD or place > len(heap)
             if bad or objects > MOST_IN_HEAP:
                 message = f"The heap at byte {start} must be whole; got {held} bytes."
                 raise ValueError(message)

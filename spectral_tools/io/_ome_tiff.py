@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -38,8 +39,6 @@ COMPRESSIONS = ("zlib", None)
 CLASSIC = 4_000_000_000
 # Name of the file while it grows.
 NEW = "new.ome.tif"
-# Level of zlib: higher ones take several times as long for a few percent.
-FAST = 1
 # Bytes of tiles that wait for being compressed.
 WAITING = 1 << 24
 
@@ -269,7 +268,8 @@ def _packing(layout: _Layout, dtype: np.dtype[Any]) -> dict[str, Any]:
     if layout.compression is None:
         return {}
     predictor = None if dtype.kind == "f" else 2
-    level = {"level": FAST}
+    # Higher levels take several times as long for a few percent.
+    level = {"level": zlib.Z_BEST_SPEED}
     return {"compression": "zlib", "compressionargs": level, "predictor": predictor}
 
 

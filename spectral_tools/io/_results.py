@@ -24,8 +24,6 @@ __all__ = ["load_result", "save_result"]
 
 FORMAT = "spectral_tools result"
 VERSION = 1
-# Python takes integers apart that are longer, which takes long.
-LARGEST = 1 << 63
 # Numbers of any kind, and records of them.
 KINDS = "biufcV"
 # What fields are declared to be that are arrays.
@@ -209,7 +207,8 @@ def _label(label: Any, name: str) -> Any:
         return [_label(each, name) for each in label]
     if label is None or isinstance(label, str | bool):
         return label
-    if isinstance(label, Integral) and abs(int(label)) < LARGEST:
+    # Python takes integers apart that are longer, which takes long.
+    if isinstance(label, Integral) and abs(int(label)) <= np.iinfo(np.int64).max:
         return int(label)
     if isinstance(label, Real) and not isinstance(label, Integral) and isfinite(label):
         return float(label)

@@ -26,10 +26,8 @@ __all__ = ["warped_grid"]
 SQUARES = 12
 # Colours reach as far as this percentile of the changes of area,
 MOST = 99
-# but from 1 % ...
+# but from 1 %, and to no area at all, where folds begin.
 LEAST_CHANGE = 0.01
-# ... to no area at all, where folds begin.
-LARGEST_CHANGE = 1.0
 # Pixels that lines are drawn through, along the longer side: paper shows no more.
 FINEST = 1000
 
@@ -129,7 +127,7 @@ def _draw_area(ax: Axes, area: Floats, folds: Flags) -> None:
     even = np.ma.masked_where(folds | np.isnan(area), area)
     change = np.abs(even.compressed() - 1)
     most = np.percentile(change, MOST) if change.size else 0
-    limit = float(np.clip(most, LEAST_CHANGE, LARGEST_CHANGE))
+    limit = float(np.clip(most, LEAST_CHANGE, 1))
     # Lines are seen on all of these.
     shades = ListedColormap(colormaps["PRGn"](np.linspace(0.12, 0.88, 256)))
     drawn = ax.imshow(even, cmap=shades, vmin=1 - limit, vmax=1 + limit, origin="upper")

@@ -33,12 +33,13 @@ __all__ = [
 
 # A tile whose place is this much of all that holds it needs no coarser level.
 HELD_BY_PLACE = 0.5
-# A tile joins a pair that has met before if the link is this much of what holds it.
-JOINS = 0.25
 # What holds two tiles may be so much more than the link between them that
 # relaxing each cannot move both as one: then they are no pair, nor are they if
 # one of them has a neighbour that suits it so much better.
-LOOSE, FIRM = 1 / 16, 1 / 4
+LOOSE = 1 / 16
+# A tile joins a pair that has met before if the link is this much of what holds it, and
+# a neighbour suits it better if the link to it is weaker by no more than this.
+FIRM = 1 / 4
 
 
 @compiled
@@ -174,7 +175,7 @@ def paired(
         if pair[tile] != -2:
             continue
         best, firmest, partner = 0.0, 0.0, -1
-        strongest, host = JOINS * own[tile], -1
+        strongest, host = FIRM * own[tile], -1
         for entry in range(starts[tile], starts[tile + 1]):
             other, weight = tiles[entry], weights[entry]
             if pair[other] == -1:
