@@ -227,11 +227,19 @@ def test_modules_are_short(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_functions_are_short(module):
-    """Docstrings do not count: what is said of a function is not what it does."""
+    """Docstrings do not count: what is said of a function is not what it does.
+
+    Kernels may be longer: what goes out of their inner loops into a function of its
+    own can make them take twice as long.
+    """
+
+    def limit(function):
+        return 150 if "compiled" in map(ast.unparse, function.decorator_list) else 80
+
     long = [
         node.name
         for node in ast.walk(TREES[module])
-        if isinstance(node, ast.FunctionDef) and code_lines(node) > 80
+        if isinstance(node, ast.FunctionDef) and code_lines(node) > limit(node)
     ]
     assert long == []
 
