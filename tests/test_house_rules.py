@@ -272,6 +272,18 @@ def test_no_number_has_two_homes():
     assert [number for number, count in homes.items() if count > 1] == []
 
 
+def test_tests_that_comments_name_are_there():
+    """A threshold names what shows it: a test, or a benchmark."""
+    there = {path.stem for path in TESTS}
+    for path in TESTS:
+        there |= set(re.findall(r"def (test_\w+)", path.read_text()))
+    named = set()
+    for path in SOURCES.values():
+        prose = re.sub(r"\n *# *", " ", path.read_text())
+        named |= set(re.findall(r"\b(?:test|bench)_\w+", prose))
+    assert named - there == set()
+
+
 def test_thresholds_are_few():
     """Each is a decision that somebody has to understand: what is new replaces two."""
     assert sum(1 for module in SOURCES for _ in numbers(module)) <= 400
