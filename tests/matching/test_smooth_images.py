@@ -185,10 +185,11 @@ def test_coarse_and_fine_detail_differ_by_chance_or_not():
     rng = np.random.default_rng(9)
     active = np.array([False, True, True])
     variance, weight = np.full(30, 1e-4), np.ones(30)
-    told = np.zeros((30, 3))
-    told[:, 1:] = 0.01 * rng.normal(size=(30, 2))
-    assert not halves_apart(told, variance, weight, active).any()
-    told[15:, 2] += 0.2
+    told, apart = np.zeros((3, 30)), np.full(3, np.nan)
+    told[1:] = 0.01 * rng.normal(size=(30, 2)).T
+    halves_apart(told, variance, weight, active, apart)
+    assert not apart.any()
+    told[2, 15:] += 0.2
     # Half of 0.2 px, of which three standard errors of 0.0037 px are chance.
-    apart = halves_apart(told, variance, weight, active)
+    halves_apart(told, variance, weight, active, apart)
     assert_allclose(apart, (0, 0, 0.1), rtol=0, atol=0.01)
