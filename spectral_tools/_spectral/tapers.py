@@ -101,7 +101,7 @@ def taper_block(
     for p in range(shape[0]):
         sum0 += taper0[p]
         for r in range(shape[1]):
-            line = image[start[0] + p, start[1] + r, start[2] :]
+            line = image[start[0] + p, start[1] + r, start[2] : start[2] + shape[2]]
             partial = np.float32(0)
             for c in range(shape[2]):
                 partial += columns[c] * line[c]
@@ -109,7 +109,7 @@ def taper_block(
     mean = np.float32(total / (sum0 * sum1 * sum2))
     for p in range(shape[0]):
         for r in range(shape[1]):
-            line = image[start[0] + p, start[1] + r, start[2] :]
+            line = image[start[0] + p, start[1] + r, start[2] : start[2] + shape[2]]
             row = out[p, r]
             weight = np.float32(taper0[p] * taper1[r])
             for c in range(shape[2]):
