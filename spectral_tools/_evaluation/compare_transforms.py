@@ -15,8 +15,8 @@ from .._shared.link_arguments import as_link_weights
 from .._shared.results import result
 from .._shared.statistics import ROUNDING
 from .._transforms.estimate_transform import estimate_transform, why_undetermined
-from .._transforms.map_fit import FAMILIES, Family, Model, family_of
 from .._transforms.point_maps import TransformEstimate
+from .._transforms.transform_models import FAMILIES, Family, Model, family_of
 from .scores import mutual_information, normalized_cross_correlation
 
 __all__ = ["TransformComparison", "compare_transforms"]

@@ -1,7 +1,8 @@
 """Fit a shift to a fraction of a pixel by spectral maximum likelihood.
 
 Phases are weighted as Knapp & Carter (1976) do, :doi:`10.1109/TASSP.1976.1162830`, with
-the coherence that the pair itself shows.
+the coherence that the pair itself shows. The arithmetic of a step is in
+`phase_fit_kernels`; `window_batches` takes the same steps for many windows at once.
 """
 
 import math

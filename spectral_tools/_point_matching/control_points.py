@@ -29,9 +29,9 @@ from .._shared.checks import (
 from .._shared.results import Outcome
 from .._shared.workers import Workers, check_workers, spread
 from .._transforms.estimate_transform import estimate_transform
-from .._transforms.map_fit import Model, family_of
 from .._transforms.matrices import apply_transform, translation
 from .._transforms.point_maps import TransformEstimate
+from .._transforms.transform_models import Model, family_of
 from .refine_pair import PointMatches
 from .structure_match import (
     FINEST,

@@ -2,7 +2,8 @@
 
 A blend is added here and nowhere else: its name in `BLENDS`, and a rule that updates
 the row of the block by a row of values and their weights, tile after tile. Only one
-that is more than a rule for each pixel has a module of its own.
+that needs more than that, such as all values of a pixel at once, has a module of
+its own.
 """
 
 from typing import Any

@@ -9,8 +9,8 @@ from scipy.special import gammaln
 
 from .._shared.arrays import AT_ONCE, Flags, Floats, Ints
 from .._shared.statistics import chi_square_limit, f_limit
-from .map_fit import Family, Pairs, fit_map, whitened
 from .point_maps import PointMap, map_slopes
+from .transform_models import Family, Pairs, fit_map, whitened
 
 __all__ = ["Evidence", "agreeing_pairs", "evidence_of"]
 

@@ -1,4 +1,7 @@
-"""Find the transform between two images from pairs of points."""
+"""Find the transform between two images from pairs of points.
+
+The models are those of `transform_models`.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,6 @@ from .._shared.arrays import Floats
 from .._shared.checks import as_coordinates, as_points, check_count, check_same_shape
 from .._shared.link_arguments import as_link_weights
 from .ac_ransac import agreeing_pairs, evidence_of
-from .map_fit import (
-    FAMILIES,
-    Family,
-    Model,
-    Pairs,
-    family_of,
-    fit_map,
-    fits_without,
-    whitened,
-)
 from .point_maps import (
     PointMap,
     TransformEstimate,
@@ -31,6 +24,16 @@ from .point_maps import (
     map_points,
     map_slopes,
     unit_directions,
+)
+from .transform_models import (
+    FAMILIES,
+    Family,
+    Model,
+    Pairs,
+    family_of,
+    fit_map,
+    fits_without,
+    whitened,
 )
 
 __all__ = ["estimate_transform", "transform_covariance", "why_undetermined"]

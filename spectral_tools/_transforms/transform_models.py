@@ -1,4 +1,7 @@
-"""Fit a map to pairs of points by weighted least squares."""
+"""Models of transforms, fitted to pairs of points by weighted least squares.
+
+A new model is a class here, in `FAMILIES` and in `Model`.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
