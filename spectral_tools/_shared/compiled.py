@@ -39,6 +39,10 @@ OPTIONS = {
     "nogil": True,
     "error_model": "numpy",
     "fastmath": {"contract", "reassoc", "nsz"},
+    # A kernel called as a function would be there in a copy for each caller, optimised
+    # in its surroundings; which of them the linker takes, and so the last bits of sums,
+    # would depend on what was loaded before.
+    "forceinline": True,
     # Nobody takes the address of a kernel from C.
     "no_cfunc_wrapper": True,
 }

@@ -2,8 +2,6 @@ import os
 import pickle
 import signal
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -158,26 +156,16 @@ def killing(client):
     return use
 
 
-def alone(function, *args, **options):
-    """Return what a process of its own finds, which loads the code that workers load.
-
-    The process of the tests may have compiled that code itself, many tests ago.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *args, **options).result()
-
-
 def test_matching_outlives_a_worker(made, stored, links, client):
     options = {"positions": made.stage, "max_shift": 10}
     found = spt.match_tiles(stored, links, **options, workers=killing(client))
-    assert_equal_results(found, alone(spt.match_tiles, stored, links, **options))
+    assert_equal_results(found, spt.match_tiles(stored, links, **options))
 
 
 def test_placing_on_a_cluster(made, stored, client):
     workers = client.get_executor().map
     found = spt.place_tiles(stored, positions=made.stage, workers=workers)
-    wanted = alone(spt.place_tiles, stored, positions=made.stage)
-    assert_equal_results(found, wanted)
+    assert_equal_results(found, spt.place_tiles(stored, positions=made.stage))
 
 
 def test_rendering_into_a_store_outlives_a_worker(made, stored, client, tmp_path):
