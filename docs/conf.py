@@ -93,5 +93,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 1,
+    # Pages do not wait for each other; two, because small machines have so many cores.
+    "parallel": 2,
     "download_all_examples": False,
 }

@@ -5,6 +5,8 @@ import doctest
 import functools
 import inspect
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import fields, is_dataclass
 from graphlib import TopologicalSorter
@@ -205,7 +207,54 @@ def test_libraries_are_not_reached_past_their_doors():
             or ast.unparse(node.value) == "scipy"
         )
 
-    assert places(reaches) == []
+    reached = places(reaches)
+    doors = {"_shared.ndimage", "_shared.sparse"}
+    assert {module for module, _ in reached} == doors
+    for module in doors:
+        own = {
+            ast.unparse(node)
+            for node in ast.walk(TREES[module])
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "scipy"
+        }
+        assert {DOORS[name] for name in own} == {module}
+
+
+def modules_after(code):
+    """Return the names of all modules that a new process knows after some code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_imports_nothing_but_numpy():
+    known = modules_after("import spectral_tools")
+    assert "numpy" in known
+    heavy = {"dask", "h5py", "matplotlib", "numba", "scipy", "skimage", "tqdm", "zarr"}
+    assert not known & heavy
+    rooms = {name for name in known if name.startswith("spectral_tools.")}
+    assert rooms == {"spectral_tools._shared", "spectral_tools._shared.results"}
+
+
+def test_who_matches_does_not_wait_for_what_renders_or_reads():
+    known = modules_after("import spectral_tools as spt; spt.phase_correlate")
+    assert "spectral_tools._matching.phase_correlate" in known
+    assert not known & {"h5py", "matplotlib", "numba", "scipy.ndimage", "scipy.sparse"}
+    assert not {name for name in known if "_rendering" in name or "_placement" in name}
+
+
+def test_what_is_offered_is_what_the_list_of_imports_names():
+    tree = ast.parse(PACKAGE.joinpath("__init__.pyi").read_text())
+    [listed] = [n.value for n in tree.body if isinstance(n, ast.Assign)]
+    assert ast.literal_eval(listed) == spt.__all__
+    for name in spt.__all__:
+        assert getattr(spt, name) is vars(spt)[name]
+    with pytest.raises(AttributeError, match="no_such_name"):
+        spt.no_such_name  # noqa: B018
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - PLATES))

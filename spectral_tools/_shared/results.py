@@ -59,6 +59,7 @@ def result(cls: type[T]) -> type[T]:
     """Make a class a result: a frozen dataclass that shows itself in a few lines."""
     made = dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)(cls)
     made.__repr__ = _summary  # type: ignore[method-assign]
+    show_as_written(made)
     return made
 
 
@@ -245,15 +246,15 @@ class Written(str):
     __str__ = __repr__
 
 
-def show_as_written(*doors: ModuleType) -> None:
-    """Make annotations readable: of what doors offer, and of all in its classes."""
-    public = [getattr(door, name) for door in doors for name in door.__all__]
-    for item in filter(inspect.isclass, public[:]):
-        public += filter(inspect.isfunction, vars(item).values())
-    for item in public:
+def show_as_written(*offered: Any) -> None:
+    """Make annotations readable: of functions, of classes and of all in them."""
+    items = [item for item in offered if not isinstance(item, ModuleType)]
+    for item in filter(inspect.isclass, items[:]):
+        items += filter(inspect.isfunction, vars(item).values())
+    for item in items:
         notes = getattr(item, "__annotations__", None)
-        if notes and not isinstance(item, ModuleType):
+        if notes:
             item.__annotations__ = {
-                name: Written(note) if isinstance(note, str) else note
+                name: Written(note) if type(note) is str else note
                 for name, note in notes.items()
             }

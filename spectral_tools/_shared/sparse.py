@@ -1,13 +1,17 @@
-"""The one door to scipy.sparse: networks of tiles as sparse systems."""
+"""The one door to scipy.sparse: networks of tiles as sparse systems.
+
+SciPy imports its packages when they are first named, so that who needs no sparse matrix
+does not wait for one.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse import csgraph
-from scipy.sparse.linalg import splu
 
 from .arrays import Floats
 
@@ -45,10 +49,12 @@ def connected_groups(links: NDArray[np.intp], count: int) -> NDArray[np.intp]:
     """
     reference, moving = links.T.astype(np.int32)
     # Links given twice add up, which as floating point cannot overflow.
-    joined = sparse.coo_array(
+    joined = scipy.sparse.coo_array(
         (np.ones(len(links)), (reference, moving)), shape=(count, count)
     )
-    total, found = csgraph.connected_components(joined.tocsr(), directed=False)
+    total, found = scipy.sparse.csgraph.connected_components(
+        joined.tocsr(), directed=False
+    )
     first = np.empty(total, np.intp)
     # Of all tiles of a group, the first is written last.
     first[found[::-1]] = np.arange(count)[::-1]
@@ -260,11 +266,11 @@ def multiplied_blocks(
     return _matrix_of_blocks(pairs, between, own).tocsr().dot
 
 
-def _factored(matrix: sparse.csc_array) -> Any:
+def _factored(matrix: scipy.sparse.csc_array) -> Any:
     """Factor a symmetric positive definite matrix."""
     # Minimum degree on the symmetric pattern and pivots from the diagonal make
     # an LU factor about as sparse as a Cholesky factor.
-    return splu(
+    return scipy.sparse.linalg.splu(
         matrix,
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0,
@@ -274,13 +280,13 @@ def _factored(matrix: sparse.csc_array) -> Any:
 
 def _matrix_of_blocks(
     pairs: NDArray[np.intp], between: Floats, own: Floats
-) -> sparse.coo_array:
+) -> scipy.sparse.coo_array:
     size = own.shape[1]
     axis0, axis1 = np.indices((size, size))
     tile = np.arange(len(own))
     blocks = np.concatenate([between, between.transpose(0, 2, 1), own])
     rows, cols = (*pairs.T, tile), (*pairs.T[::-1], tile)
-    return sparse.coo_array(
+    return scipy.sparse.coo_array(
         (blocks.ravel(), (_entries(rows, axis0), _entries(cols, axis1))),
         shape=(len(own) * size,) * 2,
     )
@@ -288,7 +294,7 @@ def _matrix_of_blocks(
 
 def sparse_rows(
     columns: NDArray[np.intp], values: Floats, width: int
-) -> sparse.csr_array:
+) -> scipy.sparse.csr_array:
     """Return a matrix with a few entries in each row.
 
     Parameters
@@ -307,34 +313,38 @@ def sparse_rows(
     """
     count, each = columns.shape
     starts = np.arange(0, count * each + 1, each)
-    matrix = sparse.csr_array(
+    matrix = scipy.sparse.csr_array(
         (values.ravel(), columns.ravel(), starts), shape=(count, width)
     )
     matrix.sum_duplicates()
     return matrix
 
 
-def weighted_square(rows: Any, weights: Floats) -> sparse.csr_array:
+def weighted_square(rows: Any, weights: Floats) -> scipy.sparse.csr_array:
     """Return ``rows.T @ diag(weights) @ rows``."""
     scaled = rows.copy()
     scaled.data = scaled.data * np.repeat(weights, np.diff(rows.indptr))
-    return sparse.csr_array(rows.T @ scaled)
+    return scipy.sparse.csr_array(rows.T @ scaled)
 
 
-def sum_of_products(terms: list[tuple[float, list[Floats]]]) -> sparse.csr_array:
+def sum_of_products(terms: list[tuple[float, list[Floats]]]) -> scipy.sparse.csr_array:
     """Add factors times Kronecker products of banded matrices."""
     total: Any = 0
     for factor, matrices in terms:
-        product: Any = sparse.csr_array(np.array([[factor]]))
+        product: Any = scipy.sparse.csr_array(np.array([[factor]]))
         for matrix in matrices:
-            product = sparse.kron(product, sparse.csr_array(matrix), format="csr")
+            product = scipy.sparse.kron(
+                product, scipy.sparse.csr_array(matrix), format="csr"
+            )
         total = total + product
-    return sparse.csr_array(total)
+    return scipy.sparse.csr_array(total)
 
 
-def repeated(matrix: Any, count: int) -> sparse.csr_array:
+def repeated(matrix: Any, count: int) -> scipy.sparse.csr_array:
     """Return a matrix with `count` copies of another one on its diagonal."""
-    return sparse.csr_array(sparse.kron(sparse.eye_array(count), matrix, format="csr"))
+    return scipy.sparse.csr_array(
+        scipy.sparse.kron(scipy.sparse.eye_array(count), matrix, format="csr")
+    )
 
 
 def factorized_matrix(matrix: Any) -> SymmetricFactor:

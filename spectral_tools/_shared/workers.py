@@ -6,8 +6,6 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
-
 __all__ = ["Workers", "check_workers", "spread"]
 
 Item = TypeVar("Item")
@@ -58,7 +56,11 @@ def spread(
         results = map(function, items)
     else:
         results = _threads(function, items, int(workers))
-    yield from tqdm(results, total=len(items), desc=title, disable=not progress)
+    if progress:
+        from tqdm.auto import tqdm  # noqa: PLC0415
+
+        results = tqdm(results, total=len(items), desc=title)
+    yield from results
 
 
 def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -14,6 +14,7 @@ _usid_read : spectra on grids of positions, as Universal Spectroscopy and Imagin
 _usid_write : write Universal Spectroscopy and Imaging Data
 """
 
+from .._shared.results import show_as_written
 from ._itk_text import ITKTransform, format_itk, parse_itk
 from ._itk_transforms import (
     ControlPoints,
@@ -79,3 +80,5 @@ __all__ = [
     "write_tile_configuration",
     "write_usid",
 ]
+
+show_as_written(*map(globals().get, __all__))

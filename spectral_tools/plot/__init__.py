@@ -9,6 +9,7 @@ _points : draw points on an image, and what is left at each
 _style : what all figures share: colours, axes with rows downwards, legends
 """
 
+from .._shared.results import show_as_written
 from ._grid import warped_grid
 from ._images import checkerboard, overlay, swipe
 from ._placement import placement, uncertainty
@@ -23,3 +24,5 @@ __all__ = [
     "uncertainty",
     "warped_grid",
 ]
+
+show_as_written(*map(globals().get, __all__))
