@@ -28,6 +28,10 @@ STAGE_REACH, GRID_REACH = 0.2, 0.4
 ROUNDS = 30
 # Steps further from the model than this, in standard deviations, are not the stage's.
 CUT = 4.0
+# Steps along an axis tell how the stage moves along it if one of them is so long, as a
+# share of a tile: shorter ones are jitter, and what fits jitter undoes it
+# (test_rows_that_nothing_joins_stay_apart).
+LONG_STEP = 0.25
 # What is known of a stage before any link: so many links' worth of this share of a tile.
 LINKS_BEFORE, SHARE_BEFORE = 2.0, 0.01
 
@@ -164,25 +168,26 @@ def fit_stage(steps: Floats, offsets: Floats, size: Floats) -> StageModel:
         return StageModel(
             matrix=np.eye(ndim), sigma=before, leverage=np.zeros((ndim, ndim)), links=0
         )
+    told = _along_long_steps(steps, LONG_STEP * size)
     change = np.zeros((ndim, ndim))
     for _ in range(ROUNDS):
-        miss = offsets - steps - steps @ change.T
+        miss = offsets - steps - told @ change.T
         distance = np.sqrt((miss * miss).sum(axis=1))
         weights = least_absolute_weights(distance, least=1e-3 * float(size.min()))
-        change = _least_squares(steps, offsets - steps, weights)
-    miss = offsets - steps - steps @ change.T
+        change = _least_squares(told, offsets - steps, weights)
+    miss = offsets - steps - told @ change.T
     spread = mad_sigma(miss, axis=0)
     inside = np.abs(miss) <= CUT * np.maximum(spread, 0.1 * before)
     near = np.asarray(inside.all(axis=1))
-    change = _least_squares(steps, offsets - steps, near.astype(np.float64))
-    miss = (offsets - steps - steps @ change.T)[near]
+    change = _least_squares(told, offsets - steps, near.astype(np.float64))
+    miss = (offsets - steps - told @ change.T)[near]
     # Each axis of the grid that is stepped along takes one link to learn.
-    free = max(len(miss) - np.linalg.matrix_rank(steps[near]), 0)
+    free = max(len(miss) - np.linalg.matrix_rank(told[near]), 0)
     square = (miss * miss).sum(axis=0) / 2
     share = free / max(len(miss), 1)
     total = share * len(miss) + LINKS_BEFORE
     sigma = np.sqrt((square + LINKS_BEFORE * before**2) / total)
-    normal = steps[near].T @ steps[near]
+    normal = told[near].T @ told[near]
     inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
     return StageModel(
         matrix=np.eye(ndim) + change,
@@ -190,6 +195,15 @@ def fit_stage(steps: Floats, offsets: Floats, size: Floats) -> StageModel:
         leverage=inverse.astype(np.float64, copy=False),
         links=int(np.count_nonzero(near)),
     )
+
+
+def _along_long_steps(steps: Floats, least: Floats) -> Floats:
+    """Return the part of steps that lies along the axes on which some are long."""
+    scaled = steps / least
+    _, axes = np.linalg.eigh(scaled.T @ scaled)
+    along = scaled @ axes
+    along[:, np.abs(along).max(axis=0) < 1] = 0
+    return np.asarray(along @ axes.T * least)
 
 
 def _least_squares(steps: Floats, values: Floats, weights: Floats) -> Floats:

@@ -11,21 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._matching.match_tiles import TileMatches, label_pairs, match_tiles
-from .._shared.arrays import Flags, Floats, Ints, unstacked
+from .._matching.phase_correlate import BELIEVED
+from .._shared.arrays import Flags, Floats, unstacked
 from .._shared.link_arguments import Links, tile_outcomes
 from .._shared.results import Outcome, result
-from .._shared.sparse import connected_groups
+from .._shared.sparse import bridges, connected_groups
 from .._shared.workers import Workers
 from .grid_links import Order
 from .layout import CUT, Layout, StageModel, fit_stage, lay_out
 from .solve_tiles import Placement, solve_rigid
 
 __all__ = ["TilePlacement", "place_tiles"]
-
-
-# Matches that are not believed by themselves but may agree with others, and how far
-# their peaks may be off, in pixels.
-TENTATIVE, TENTATIVE_SIGMA = (Outcome.NOT_FOUND, Outcome.AMBIGUOUS), 0.5
 
 
 # How often links that failed are matched again, each time near what the others say.
@@ -35,8 +31,27 @@ LEAST_REACH = 3.0
 
 
 def usable_links(matches: TileMatches) -> Flags:
-    """Tell which links were believed when they were matched."""
+    """Tell which links have an offset, for themselves or among others."""
     return np.asarray(np.isfinite(matches.covariance).all(axis=(1, 2)))
+
+
+def vouched_links(matches: TileMatches) -> Flags:
+    """Tell which links are believed by themselves, beside how many were tried.
+
+    One match in a thousand by chance is nothing among many that are right, and all
+    there is among hundreds of which none is [1]_.
+
+    References
+    ----------
+    .. [1] Benjamini and Hochberg, Controlling the false discovery rate, J. R. Stat.
+       Soc. B 57 (1995) 289, :doi:`10.1111/j.2517-6161.1995.tb02031.x`.
+    """
+    chance = np.where(matches.outcome == Outcome.MATCHED, matches.false_alarm, 1.0)
+    order = np.argsort(chance, kind="stable")
+    rate = chance[order] * len(chance) / np.arange(1, len(chance) + 1)
+    vouched = np.zeros(len(chance), np.bool_)
+    vouched[order[: np.flatnonzero(rate < BELIEVED).max(initial=-1) + 1]] = True
+    return vouched
 
 
 def place_with_stage(
@@ -50,13 +65,13 @@ def place_with_stage(
     # a step of the stage stands in.
     """
     offsets = matches.reference_points - matches.moving_points
-    usable = usable_links(matches)
+    vouched = vouched_links(matches)
     nominal = layout.nominal
     if nominal is None:
         nominal = np.zeros((len(layout.labels), len(layout.size)))
-        usable = np.zeros_like(usable)
+        vouched = np.zeros_like(vouched)
     steps = nominal[layout.links[:, 1]] - nominal[layout.links[:, 0]]
-    stage = fit_stage(steps[usable], offsets[usable], layout.size)
+    stage = fit_stage(steps[vouched], offsets[vouched], layout.size)
     middle = nominal.mean(axis=0)
     expected = (nominal - middle) @ stage.matrix.T + middle
     prior: dict[str, Any] = (
@@ -66,7 +81,7 @@ def place_with_stage(
         layout.links,
         matches.reference_points,
         matches.moving_points,
-        covariance=_tentative_covariance(matches),
+        covariance=matches.covariance,
         alternatives=matches.alternatives,
         false_alarm=matches.false_alarm,
         positions=expected,
@@ -79,29 +94,15 @@ def place_with_stage(
     )
 
 
-def _tentative_covariance(matches: TileMatches) -> Floats:
-    """Return covariances with which links that were not believed may still serve.
+def _closing_links(layout: Layout, inlier: Flags, vouched: Flags) -> Flags:
+    """Drop links that nothing vouches for, neither themselves nor a loop that closes.
 
-    What no pair can vouch for by itself, others may: a peak that closes loops is right.
+    One of them may agree with the stage by chance; those around a loop do not.
     """
-    covariance = matches.covariance.copy()
-    hope = np.isin(matches.outcome.astype(str), TENTATIVE) & ~usable_links(matches)
-    covariance[hope] = TENTATIVE_SIGMA**2 * np.eye(covariance.shape[1])
-    return covariance
-
-
-def _without_dangling_links(links: Ints, inlier: Flags, hoped: Flags) -> Flags:
-    """Drop links that are only hoped for where nothing but they hold a tile.
-
-    One of them may agree with the stage by chance; two that close a loop do not.
-    """
+    alone = bridges(layout.links[inlier], len(layout.labels))
     kept = inlier.copy()
-    while True:
-        ends = np.bincount(links[kept].ravel(), minlength=int(links.max(initial=0)) + 1)
-        loose = kept & hoped & (ends[links] == 1).any(axis=1)
-        if not loose.any():
-            return kept
-        kept &= ~loose
+    kept[inlier] = vouched[inlier] | ~alone
+    return kept
 
 
 def _with_stage_steps(
@@ -113,7 +114,7 @@ def _with_stage_steps(
 ) -> Placement:
     """Solve the links that are believed, and steps of the stage between their groups."""
     links, usable = layout.links, usable_links(matches)
-    inlier = _without_dangling_links(links, believed.inlier, ~usable)
+    inlier = _closing_links(layout, believed.inlier, vouched_links(matches))
     chosen = matches.alternatives[np.arange(len(links)), believed.chosen]
     reference = np.where(believed.chosen[:, None] > 0, chosen, matches.reference_points)
     offsets = reference - matches.moving_points
@@ -121,7 +122,7 @@ def _with_stage_steps(
     gap = ~inlier & (group[links[:, 0]] != group[links[:, 1]])
     if layout.nominal is None:
         gap[:] = False
-    covariance = _tentative_covariance(matches)
+    covariance = matches.covariance.copy()
     covariance[~inlier] = np.diag(np.full(len(layout.size), np.inf))
     steps = offsets.copy()
     if gap.any():
@@ -318,7 +319,7 @@ def place_tiles(
     matches = match(everything, layout.nominal, layout.reach)
     solved, stage, expected = place_with_stage(layout, matches)
     for _ in range(PASSES):
-        failed = ~(solved.inlier & usable_links(matches))
+        failed = ~solved.inlier
         failed &= layout.present[layout.links].all(axis=1)
         again = _rematch(layout, match, matches, solved, stage, failed)
         if again is matches:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from .._shared.arrays import Floats
 from .._shared.results import Outcome, result
+from .._shared.sparse import bridges
 from .._shared.statistics import ROUNDING
 from .solve_tiles import Placement
 
@@ -68,7 +69,9 @@ class PlacementReport:
 
     def __str__(self) -> str:
         """Return the report as a few lines of text."""
-        return "\n".join([*_summary(self), *_worst_links(self), *_odd_tiles(self)])
+        return "\n".join(
+            [*_verdict(self), *_summary(self), *_worst_links(self), *_odd_tiles(self)]
+        )
 
 
 def seam_residuals(placement: Placement) -> SeamResiduals:
@@ -188,12 +191,26 @@ def _summary(report: PlacementReport) -> list[str]:
         alone = len(sizes) - len(joined)
         groups += f" and {alone} {'tile' if alone == 1 else 'tiles'} alone"
     largest = report.seams.sigma[placement.inlier].max(initial=0)
+    seams = f"{report.seam_rms:.3f} px rms, {largest:.1f} sigma at most"
+    if bridges(placement.links[placement.inlier], len(placement.labels)).all():
+        seams = "no loop of links closes, so that nothing checks them"
     return [
         f"tiles   {len(placement.labels)}: {_counts(**found)}",
         f"links   {len(failed)}: {links}",
         f"groups  {groups if len(joined) else 'none: no tiles are linked'}",
-        f"seams   {report.seam_rms:.3f} px rms, {largest:.1f} sigma at most",
+        f"seams   {seams}",
     ]
+
+
+def _verdict(report: PlacementReport) -> list[str]:
+    """Say in a sentence what must be known before anything else."""
+    placement = report.placement
+    found, tried = int(placement.inlier.sum()), len(placement.inlier)
+    if tried and not found:
+        return [f"0 of {tried} pairs were found: this is what was given, not a mosaic."]
+    if 2 * found < tried:
+        return [f"Only {found} of {tried} pairs were found."]
+    return []
 
 
 def _worst_links(report: PlacementReport) -> list[str]:

@@ -18,6 +18,7 @@ from .arrays import Floats
 __all__ = [
     "NEGLIGIBLE",
     "SymmetricFactor",
+    "bridges",
     "conjugate_gradients",
     "connected_groups",
     "factorized_blocks",
@@ -61,6 +62,42 @@ def connected_groups(links: NDArray[np.intp], count: int) -> NDArray[np.intp]:
     number = np.empty(total, np.intp)
     number[np.argsort(first)] = np.arange(total)
     return number[found]
+
+
+def bridges(links: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
+    """Tell which links between `count` tiles close no loop.
+
+    Strategy: each link beside a spanning forest draws a number, and its two tiles keep
+    it; what the tiles below a link of the forest keep is zero, as far as bits are
+    exchanged, where no link leads out of them but that one [1]_.
+
+    References
+    ----------
+    .. [1] Pritchard and Thurimella, Fast computation of small cuts via cycle space
+       sampling, ACM Trans. Algorithms 7 (2011) 46, :doi:`10.1145/2000807.2000814`.
+    """
+    bridge, tree = np.zeros((2, len(links)), np.bool_)
+    pairs = np.sort(links, axis=1)
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    # One more tile is linked to one of each group, so that the forest is a tree.
+    roots = np.unique(connected_groups(links, count), return_index=True)[1]
+    ends = np.r_[pairs[first, 0], roots], np.r_[pairs[first, 1], roots * 0 + count]
+    order, above = scipy.sparse.csgraph.breadth_first_order(
+        scipy.sparse.coo_array((np.ones(len(ends[0])), ends), shape=(count + 1,) * 2),
+        count,
+        directed=False,
+    )
+    one, other = pairs[first].T
+    tree[first] = (above[one] == other) | (above[other] == one)
+    drawn = np.random.default_rng(0).integers(1, 2**63, len(links), np.uint64)
+    kept = np.zeros(count + 1, np.uint64)
+    for end in pairs[~tree].T:
+        np.bitwise_xor.at(kept, end, drawn[~tree])
+    for tile in order[:0:-1].tolist():
+        kept[above[tile]] ^= kept[tile]
+    one, other = pairs[tree].T
+    bridge[tree] = kept[np.where(above[one] == other, one, other)] == 0
+    return bridge
 
 
 def sum_at_tiles(links: NDArray[np.intp], values: Floats, count: int) -> Floats:

@@ -1,5 +1,7 @@
 """Tiles in, placement out: what is known of the stage, and what is blank or missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -7,6 +9,7 @@ from scipy import ndimage
 
 import spectral_tools as spt
 from spectral_tools._placement.layout import fit_stage
+from spectral_tools._placement.place_tiles import vouched_links
 
 # Strips of 24 px at 20 dB are known to a hundredth or two of a pixel, and stage errors
 # make some of them narrow.
@@ -135,7 +138,7 @@ def test_error_bars_across_a_gap_are_honest():
     assert 0.3 < np.mean(squares) < 1.6
 
 
-def test_peaks_that_nobody_vouches_for_serve_where_they_agree():
+def test_pairs_that_were_refused_place_no_tile():
     # Beads that all look alike: pairs match falsely, or find no answer they believe.
     rng = np.random.default_rng(22)
     picture = np.zeros((420, 500))
@@ -146,9 +149,77 @@ def test_peaks_that_nobody_vouches_for_serve_where_they_agree():
     truth = nominal + rng.integers(-4, 5, nominal.shape)
     tiles = [picture[r : r + 96, c : c + 96] for r, c in truth]
     placed = spt.place_tiles(tiles, positions=nominal)
-    vouched = placed.matches.false_alarm < 1e-3
-    assert (placed.inlier & ~vouched).any()
-    assert errors(placed, truth).max() < 1
+    refused = ~np.isin(placed.matches.outcome.astype(str), ["matched", "ambiguous"])
+    assert refused.any()
+    assert not placed.inlier[refused].any()
+    held = placed.outcome == "matched"
+    assert held.sum() > 10
+    for number in range(placed.group.max() + 1):
+        ours = held & (placed.group == number)
+        if ours.any():
+            found = placed.matrices[ours, :2, 2] - truth[ours]
+            assert np.abs(found - np.median(found, axis=0)).max() < 1
+
+
+@pytest.mark.parametrize("told", ["positions", "grid"])
+@pytest.mark.parametrize("number", range(3))
+def test_tiles_of_noise_stay_where_they_were_put(told, number):
+    tiles = np.random.default_rng(number).normal(size=(12, 100, 100))
+    nominal = spt.grid_positions((3, 4), (100, 100), overlap=0.15)
+    given = {"positions": nominal} if told == "positions" else {"grid": (3, 4)}
+    placed = spt.place_tiles(tiles, **given)
+    assert set(placed.outcome) == {spt.Outcome.PRIOR_ONLY}
+    assert not placed.inlier.any()
+    if told == "positions":
+        assert_allclose(placed.matrices[:, :2, 2], nominal, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", ["axes swapped", "axes reversed", "micrometres"])
+def test_a_stage_told_in_another_way_joins_no_tiles_that_lie_apart(wrong):
+    made = acquired((3, 4), sigma=2.0)
+    stage = {
+        "axes swapped": made.stage[:, ::-1],
+        "axes reversed": -made.stage,
+        "micrometres": 0.3 * made.stage,
+    }[wrong]
+    placed = spt.place_tiles(made.tiles, positions=stage)
+    # Some of the pairs that it names do overlap, as diagonal neighbours.
+    ends = placed.matches.links[placed.inlier]
+    steps = made.positions[ends[:, 1]] - made.positions[ends[:, 0]]
+    matches = placed.matches
+    found = (matches.reference_points - matches.moving_points)[placed.inlier]
+    assert_allclose(found, steps, atol=1)
+    assert (placed.outcome != "matched").any()
+
+
+def test_one_match_by_chance_among_many_tries_is_not_believed():
+    """Benjamini and Hochberg: it would have to be rarer, or not alone."""
+    made = acquired((3, 3), sigma=1.0)
+    matches = spt.match_tiles(
+        made.tiles, spt.grid_links((3, 3)), positions=made.stage, max_shift=10
+    )
+    assert vouched_links(matches).all()
+    chance = np.full(12, 0.5)
+    chance[3] = 5e-4
+    outcome = np.where(chance < 1e-3, spt.Outcome.MATCHED, spt.Outcome.NOT_FOUND)
+    alone = replace(matches, false_alarm=chance, outcome=outcome.astype(object))
+    assert not vouched_links(alone).any()
+    chance[:] = 5e-4
+    outcome[:] = spt.Outcome.MATCHED
+    together = replace(matches, false_alarm=chance, outcome=outcome.astype(object))
+    assert vouched_links(together).all()
+
+
+def test_rows_that_nothing_joins_stay_apart():
+    """Jitter of a stage along an axis tells nothing of long steps along it."""
+    rng = np.random.default_rng(3)
+    rows = [spt.gaussian_texture((130, 400), rng=number) for number in range(2)]
+    truth = np.array([(a, b) for a in (0, 2000) for b in (0, 90, 180, 270)], float)
+    tiles = [rows[int(a > 0)][5:125, int(b) : int(b) + 120] for a, b in truth]
+    placed = spt.place_tiles(tiles, positions=truth + rng.normal(0, 2, truth.shape))
+    found = placed.matrices[:, :2, 2]
+    assert abs(found[4:, 0].mean() - found[:4, 0].mean() - 2000) < 10
+    assert_allclose(placed.stage.matrix[:, 0], (1, 0), atol=2e-3)
 
 
 def test_stage_errors_that_add_up_do_not_matter():

@@ -117,3 +117,18 @@ def test_report_of_no_links_is_a_text():
         np.empty((0, 2), int), *np.empty((2, 0, 2)), positions=np.zeros((3, 2))
     )
     assert "links   0: none" in str(spt.placement_report(placement))
+
+
+def test_the_report_begins_with_what_failed():
+    tiles = np.random.default_rng(0).normal(size=(6, 80, 80))
+    text = str(spt.placement_report(spt.place_tiles(tiles, grid=(2, 3))))
+    assert text.startswith("0 of 7 pairs were found: this is what was given")
+
+
+def test_links_that_close_no_loop_are_not_said_to_agree():
+    found = np.array([(0, 90.0), (90, 0)])
+    chain = spt.solve_rigid([(0, 1), (1, 2)], found, 0 * found)
+    assert "no loop of links closes" in str(spt.placement_report(chain))
+    found = np.array([(0, 90.0), (90, 0), (90, 90)])
+    loop = spt.solve_rigid([(0, 1), (1, 2), (0, 2)], found, 0 * found)
+    assert "sigma at most" in str(spt.placement_report(loop))
