@@ -146,6 +146,9 @@ def warp_composite(
     on one side of it, so that it is seen once, twice or never. Overlaps
     larger than 65,536 pixels are looked at in cells of several pixels.
 
+    "multiband" blends what tiles differ where they overlap: it leaves tiles that
+    agree as they are, and tiles that only touch, of which it is not known.
+
     References
     ----------
     .. [1] Szeliski (2006). Image alignment and stitching: a tutorial.

@@ -71,31 +71,35 @@ def claim(
 def halve(
     values: Image,
     weights: Image,
+    common: Image,
+    total: Image,
     owner: Ints32,
     number: int,
     corner: Corner,
-    offset: float,
     first: Corner,
     out: Image,
 ) -> None:
-    """Sum what a tile shows, where it is, and where it is the owner, in cells.
+    """Sum how a tile differs where it overlaps others, and what it owns, in cells.
+
+    Both tiles of an overlap weigh a pixel alike, by the product of their weights:
+    so the means of what each differs are apart by the mean of what the two differ.
 
     Parameters
     ----------
     values, weights : ndarray of shape (planes, rows, cols)
         Of the tile in its box; the weight is 0 where it is not there.
+    common, total : ndarray
+        Mean of all tiles by their weights, and the sum of these weights.
     owner, number, corner
         As in `claim`.
-    offset : float
-        Taken off all values.
     first : tuple of int
         Where the cells of the box start in `out`.
     out : ndarray of shape (3, planes, rows, cols)
-        The three sums, with planes halved if there are several; updated.
+        Sums of weighted differences, of their weights, and of owned pixels, with
+        planes halved if there are several; updated.
     """
     cols = values.shape[2]
     deep = 1 if values.shape[0] == 1 else 2
-    lift = values.dtype.type(offset)
     zero, one = values.dtype.type(0), values.dtype.type(1)
     sums, known, owned = np.empty((3, cols), values.dtype)
     who = np.int32(number)
@@ -105,13 +109,14 @@ def halve(
             for part in range(2 * deep):
                 depth, at = plane * deep + part // 2, 2 * row + part % 2
                 value, weight = values[depth, at], weights[depth, at]
-                names = owner[
-                    corner[0] + depth, corner[1] + at, corner[2] : corner[2] + cols
-                ]
+                place = corner[0] + depth, corner[1] + at
+                means = common[place[0], place[1], corner[2] : corner[2] + cols]
+                totals = total[place[0], place[1], corner[2] : corner[2] + cols]
+                names = owner[place[0], place[1], corner[2] : corner[2] + cols]
                 for k in range(cols):
-                    there = one if weight[k] > zero else zero
-                    sums[k] += there * (value[k] - lift)
-                    known[k] += there
+                    share = weight[k] * (totals[k] - weight[k])
+                    sums[k] += share * (value[k] - means[k])
+                    known[k] += share
                     owned[k] += one if names[k] == who else zero
             lines = out[:, first[0] + plane, first[1] + row, first[2] :]
             for k in range(cols // 2):
@@ -369,10 +374,13 @@ def blend_bands(
     # Strategy: each pixel belongs to the tile whose border is farthest, and shows
     # its value and a smooth difference: that between the blended bands and the
     # bands of this tile. So only differences are interpolated, and a tile alone
-    # stays as it is. The finest band is never made: it has the sharpest mask, and
-    # in the sum of all bands it drops out. Bands are made from the region and a
-    # margin as wide as the widest filter. All grids lie at multiples of their step
-    # on the canvas, so that neighbouring regions see the same bands.
+    # stays as it is. The bands are of what tiles differ from their mean where they
+    # overlap: next to its border a tile's own local means miss what lies beyond, so
+    # that tiles which agree would differ in them. The finest band is never made: it
+    # has the sharpest mask, and in the sum of all bands it drops out. Bands are made
+    # from the region and a margin as wide as the widest filter. All grids lie at
+    # multiples of their step on the canvas, so that neighbouring regions see the
+    # same bands.
     start, stop = region
     step = _coarsest(plan)
     first, last = band_box(plan, region)
@@ -382,16 +390,23 @@ def blend_bands(
     inner = box_slices(start - first, stop - first)
     corner = _as_corner(start - first)
     for channel in range(plan.channels):
+        common, total = np.zeros((2, *owner.shape), plan.computed)
         for number, view in enumerate(views, 1):
             _sample(plan, view, channel)
+            mix(view.values, view.weights, view.corner, common, total)
             if channel == 0:
                 claim(view.weights, number, view.corner, best, owner, count)
         mean = np.zeros(stop - start, plan.computed)
-        differences = _differences(plan, views, owner)
+        differences = _differences(plan, views, common, total, owner)
         for number, (view, added) in enumerate(zip(views, differences, strict=True), 1):
             put_together(view.values, added, owner, number, view.corner, corner, mean)
-        total = np.ascontiguousarray(best[inner])
-        finish(mean, total, plan.fill_value, *plan.limits, plan.kept.kind != "f")
+        finish(
+            mean,
+            np.ascontiguousarray(best[inner]),
+            plan.fill_value,
+            *plan.limits,
+            plan.kept.kind != "f",
+        )
         pixels[channel] = mean
     counts[:] = count[inner]
 
@@ -455,17 +470,15 @@ def _sample(plan: Plan, view: View, channel: int) -> None:
 
 
 def _differences(
-    plan: Plan, views: list[View], owner: NDArray[np.int32]
+    plan: Plan, views: list[View], common: Image, total: Image, owner: Ints32
 ) -> list[Image]:
     """Return what is to be added to each tile, in its cells of two pixels."""
     if len(views) < 2:
         return [
             np.zeros(_coarser_shape(view.values.shape), plan.computed) for view in views
         ]
-    # An offset is taken off, so that constants stay exactly constant.
-    offset = _any_value(views)
     stacks = [
-        _pyramid(plan, view, owner, number, offset)
+        _pyramid(plan, view, common, total, owner, number)
         for number, view in enumerate(views, 1)
     ]
     shapes = [_coarser_shape(owner.shape)]
@@ -489,20 +502,13 @@ def _differences(
     for k, (view, stack) in enumerate(zip(views, stacks, strict=True)):
         cells = _box(_inset(view, plan.ndim), _coarser_shape(view.values.shape))
         found[k] = np.ascontiguousarray(found[k][cells])
-        extend(found[k], np.ascontiguousarray(stack[0][1][cells]))
+        _, compared, owned = stack[0]
+        extend(found[k], (compared + owned)[cells])
     return found
 
 
 def _box(corner: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(at, at + n) for at, n in zip(corner, shape, strict=True))
-
-
-def _any_value(views: list[View]) -> float:
-    for view in views:
-        known = view.weights > 0
-        if known.any():
-            return float(view.values.flat[known.argmax()])
-    return 0.0
 
 
 def _coarser_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -523,13 +529,13 @@ def _inset(view: View, ndim: int) -> tuple[int, int, int]:
 
 
 def _pyramid(
-    plan: Plan, view: View, owner: NDArray[np.int32], number: int, offset: float
+    plan: Plan, view: View, common: Image, total: Image, owner: Ints32, number: int
 ) -> list[Image]:
-    """Return the local means of a tile, where it is known, and its masks."""
+    """Return local means of what a tile differs from others, and its masks."""
     sums = np.zeros((3, *_coarser_shape(view.shape)), plan.computed)
     inset = _inset(view, plan.ndim)
-    shown = view.values, view.weights
-    halve(*shown, owner, number, view.corner, offset, inset, sums)
+    where = owner, number, view.corner, inset
+    halve(view.values, view.weights, common, total, *where, sums)
     stack = [sums]
     for _ in range(1, LEVELS[plan.ndim]):
         stack.append(_resized(stack[-1], plan.ndim, widens=False))
