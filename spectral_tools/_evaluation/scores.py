@@ -241,7 +241,8 @@ def fourier_ring_correlation(
     details down to 5.1 pixels
     details down to 8.0 pixels
     """
-    rings = ring_coherence(image0, image1, shift=shift)
+    images = as_finite_image(image0, "image0"), as_finite_image(image1, "image1")
+    rings = ring_coherence(*images, shift=shift)
     # Of a real image each mode stands for two points of the plane of frequencies.
     root = np.sqrt(2 * np.maximum(rings.count, 0.5))
     more = 2 * np.sqrt(HALF_BIT)

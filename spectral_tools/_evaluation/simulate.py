@@ -18,6 +18,7 @@ from .._shared.checks import (
     as_shift,
     check_fraction,
     check_not_negative,
+    check_unmasked,
 )
 from .._shared.ndimage import affine_transform, spline_filter
 from .._shared.results import result
@@ -41,6 +42,7 @@ LIMIT = 4.0
 
 def as_scene(image: ArrayLike) -> NDArray[Float]:
     """Return `image` in floating point, or say that it has bad pixels."""
+    check_unmasked(image, "image", "pixels")
     scene = as_image(image, "image")
     if not np.isfinite(scene).all():
         # A spline through one bad pixel would spoil all the others.

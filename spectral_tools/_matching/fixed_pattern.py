@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._shared.checks import as_image, image_dtype
+from .._shared.arrays import as_array
+from .._shared.checks import as_image, check_unmasked, image_dtype
 from .._shared.fft import fftfreq, forward, inverse, rfftfreq
 from .._shared.results import Outcome
 from .._shared.sparse import connected_groups
@@ -244,6 +245,7 @@ def steady_pattern(
     """Return a pattern that was given, or None for none."""
     if pattern is None:
         return None
+    check_unmasked(pattern, "pattern", "pixels")
     given = np.asarray(pattern)
     if given.ndim == 0 and given == 0:
         return None
@@ -270,7 +272,7 @@ def steady_pattern(
 
 def _centred(tile: Any) -> NDArray[np.float32]:
     """Return a tile less its mean; pixels that are not finite become the mean."""
-    image = np.asarray(tile[...] if hasattr(tile, "__getitem__") else tile)
+    image = as_array(tile[...] if hasattr(tile, "__getitem__") else tile)
     image = image.astype(image_dtype(image.dtype, "tiles"), copy=False)
     finite = np.isfinite(image)
     if finite.all():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import cut_mask, lag_bounds, reachable_parts
-from .._shared.arrays import unstacked
+from .._shared.arrays import as_array, unstacked
 from .._shared.checks import (
     as_shift,
     as_valid,
@@ -246,7 +246,7 @@ def _match_pair(
     i, j, guess, camera = pair.job
     cuts = []
     for side, (tile, part) in enumerate(zip(pair.tiles, pair.parts, strict=True)):
-        cut = np.asarray(tile if isinstance(tile, np.ndarray) else tile[part])
+        cut = as_array(tile if isinstance(tile, np.ndarray) else tile[part])
         cut = cut.astype(image_dtype(cut.dtype, "tiles"), copy=False)
         if camera is not None:
             cut = cut - camera.seen(i, j, side)[part]

@@ -11,7 +11,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .._shared.arrays import Ints, StackEntry
+from .._shared.arrays import Ints, StackEntry, as_array
 from .plan import REGION, Plan, Valid, cut_up, make_plan, tiles_near
 from .regions import Key, Part, Region, blocks_of, cut_part, needs_of, render_alone
 from .tile_reading import Tile, box_slices
@@ -296,7 +296,7 @@ def _joined(empty: Part, counts: Sequence[int], chunks: list[Any]) -> Part:
     """Put chunks together into a part of an array."""
     grid = np.empty(tuple(counts), object)
     for place, chunk in zip(np.ndindex(*counts), chunks, strict=True):
-        grid[place] = np.asarray(chunk)
+        grid[place] = as_array(chunk)
     return Part(np.block(grid.tolist()), empty.corner, empty)
 
 

@@ -35,6 +35,7 @@ from .tile_reading import (
     read_piece,
     source_of,
     spatial_shapes,
+    without_masks,
 )
 
 __all__ = [
@@ -273,6 +274,7 @@ def make_plan(
     present = [images[n] for n in there]
     shapes, channels = spatial_shapes(present, ndim, axis)
     masks = masks_of(valid, shapes, there, len(images))
+    present, masks = without_masks(present, masks, axis)
     kept, computed = _dtypes(present, dtype)
     _check_fill(fill_value, kept, computed)
 

@@ -18,7 +18,15 @@ from .._sampling.boxes import (
 )
 from .._sampling.sample_rows import LANES
 from .._sampling.splines import LEAST_SIGMA, smooth_margin, spline_margin
-from .._shared.arrays import Flags, Float, Floats, Ints, unstacked
+from .._shared.arrays import (
+    Flags,
+    Float,
+    Floats,
+    Ints,
+    as_array,
+    masks_joined,
+    unstacked,
+)
 from .._shared.checks import as_matrices, as_valid
 from .sample_kernels import SLACK
 
@@ -39,6 +47,7 @@ __all__ = [
     "room_size",
     "source_of",
     "spatial_shapes",
+    "without_masks",
 ]
 
 
@@ -72,19 +81,41 @@ class Tile:
 def entries(stack: Any, name: str) -> list[Any]:
     """Return the images of a stack or sequence; None where one is missing."""
     found: list[Any]
-    found = list(unstacked(stack))
+    # Masked tiles keep their dtype: `without_masks` tells later what counts of them.
+    masked = isinstance(stack, np.ma.MaskedArray)
+    found = list(stack if masked else unstacked(stack))
     if all(each is None for each in found):
         message = f"`{name}` must hold at least one image; got none."
         raise ValueError(message)
+    found = [masks_joined(each) for each in found]
     return [
         each if each is None or hasattr(each, "dtype") else np.asarray(each)
         for each in found
     ]
 
 
+def without_masks(
+    images: list[Any], valid: list[Any], axis: int | None
+) -> tuple[list[Any], list[Any]]:
+    """Return plain arrays for masked ones, and what counts of each."""
+    plain, counted = [], []
+    for each, mask in zip(images, valid, strict=True):
+        image, known = each, mask
+        if isinstance(image, np.ma.MaskedArray):
+            if np.ma.is_masked(image):
+                seen: Flags = ~np.ma.getmaskarray(image)
+                if axis is not None:
+                    seen = np.asarray(seen.all(axis=axis))
+                known = seen if known is None else seen & np.asarray(known)
+            image = np.asarray(image)
+        plain.append(image)
+        counted.append(known)
+    return plain, counted
+
+
 def matrices_of(matrices: Any, there: list[int], count: int) -> Floats:
     """Return the matrices of the tiles that are there; others are not looked at."""
-    array = np.asarray(matrices)
+    array = as_array(matrices)
     if array.ndim == 3 and len(array) == count:
         return as_matrices(array[there], "matrices")
     return as_matrices(array, "matrices", count=count)
@@ -128,6 +159,12 @@ def masks_of(valid: Any, shapes: Ints, there: list[int], count: int) -> list[Any
             )
             raise ValueError(message)
         masks = [masks[n] for n in there]
+    masks = [
+        as_valid(mask, mask.shape, "valid")
+        if isinstance(mask, np.ma.MaskedArray)
+        else mask
+        for mask in masks
+    ]
     for mask, shape in zip(masks, shapes.tolist(), strict=True):
         if mask is not None:
             # A stand-in is checked, so that a lazy mask is not read yet.
@@ -378,12 +415,12 @@ def _read(
     """Read a box of a tile, and where its pixels count if not all do."""
     where, key = keys_of(tile, channel_axis, first, stop)
     known = None if tile.valid is None else np.asarray(tile.valid[where])
-    pixels = np.asarray(tile.pixels[key])
+    pixels = as_array(tile.pixels[key])
     pixels = (
         pixels[None] if channel_axis is None else np.moveaxis(pixels, channel_axis, 0)
     )
     if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels).all(axis=0)
+        finite = np.asarray(np.isfinite(pixels).all(axis=0))
         if not finite.all():
             known = finite if known is None else finite & known
     if np.isinf(tile.half[0]):

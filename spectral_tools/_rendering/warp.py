@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._sampling.downsample import shrunk
-from .._shared.arrays import Floats
+from .._shared.arrays import Floats, as_array, masks_joined
 from .._shared.checks import (
     as_matrix,
     as_shape,
@@ -110,7 +110,8 @@ def warp_image(
     if found is None:
         check_affine(inward[np.newaxis], "matrix")
     ndim = len(inward) - 1
-    moving = image if hasattr(image, "dtype") else np.asarray(image)
+    moving = masks_joined(image)
+    moving = moving if hasattr(moving, "dtype") else np.asarray(moving)
     field = None if displacement is None else _as_field(displacement, ndim)
     if shape is not None:
         sides = as_shape(shape, "shape", ndim=ndim)
@@ -152,7 +153,7 @@ def warp_image(
 
 
 def _as_field(displacement: ArrayLike, ndim: int) -> NDArray[np.floating[Any]]:
-    field = np.asarray(displacement)
+    field = as_array(displacement)
     field = field.astype(image_dtype(field.dtype, "displacement"), copy=False)
     if field.ndim != ndim + 1 or field.shape[-1] != ndim or 0 in field.shape:
         axes = "rows, cols" if ndim == 2 else "planes, rows, cols"
@@ -261,7 +262,7 @@ def resample(
     kept = np.dtype(_dtype_of(image) if dtype is None else dtype)
     rest, further = image, matrix.copy()
     if order in (1, 3, 5) and (scale < 1).any():
-        rest = _shrunk(np.asarray(image), scale, counts.tolist(), channel_axis)
+        rest = _shrunk(as_array(image), scale, counts.tolist(), channel_axis)
         # What has its new pixels already stays as it is.
         for axis in np.flatnonzero(scale < 1):
             further[axis] = np.eye(ndim + 1)[axis]

@@ -10,8 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._matching.phase_correlate import mend_holes
-from .._shared.arrays import Floats, Image, Ints, Volume, unstacked
-from .._shared.checks import as_image, as_shift, as_valid, check_count, image_dtype
+from .._shared.arrays import Floats, Image, Ints, Volume, as_array, unstacked
+from .._shared.checks import (
+    as_image,
+    as_shift,
+    as_valid,
+    check_count,
+    check_unmasked,
+    image_dtype,
+)
 from .._shared.workers import Workers, spread
 from .template.template_search import Bounds
 
@@ -58,16 +65,16 @@ class Frames:
             first = self._stored[0] if self.count else None
         else:
             self._rest, self.count = iter(source), None
-            self._kept = [np.asarray(each) for each in islice(self._rest, 1)]
+            self._kept = [as_array(each) for each in islice(self._rest, 1)]
             first = self._kept[0] if self._kept else None
         if first is None:
             wanted = "one frame" if least == 1 else "two frames"
             message = f"`frames` must hold at least {wanted}; got none."
             raise ValueError(message)
-        first = first if hasattr(first, "dtype") else np.asarray(first)
+        first = first if hasattr(first, "dtype") else as_array(first)
         self.shape = tuple(int(size) for size in first.shape)
         self.dtype = np.dtype(first.dtype)
-        image_dtype(self.dtype, "frames")
+        computed = image_dtype(self.dtype, "frames")
         if len(self.shape) not in (2, 3) or 0 in self.shape:
             message = (
                 "`frames` must hold 2-D or 3-D images with at least one pixel; "
@@ -77,6 +84,8 @@ class Frames:
         if self._stored is not None and not hasattr(source, "shape"):
             for n, each in enumerate(self._stored):
                 self._check(np.shape(each), n)
+                if isinstance(each, np.ma.MaskedArray) and np.ma.is_masked(each):
+                    self.dtype = computed
 
     def _check(self, shape: tuple[int, ...], n: int) -> None:
         if tuple(shape) != self.shape:
@@ -86,6 +95,15 @@ class Frames:
             )
             raise ValueError(message)
 
+    def _frame(self, frame: Any, n: int) -> NDArray[Any]:
+        """Return a frame as an array, with NaN for what is masked."""
+        self._check(np.shape(frame), n)
+        array = as_array(frame)
+        if self.dtype.kind != "f" and array.dtype.kind == "f":
+            # Results have the dtype of the first frame, in which nothing was missing.
+            check_unmasked(frame, f"frames[{n}]", f"pixels in {self.dtype}")
+        return array
+
     def sample(self, most: int) -> tuple[NDArray[np.intp], list[NDArray[Any]]]:
         """Return some frames and their numbers: all over the series, if it is stored."""
         if self._stored is not None:
@@ -93,18 +111,15 @@ class Frames:
             even = np.linspace(0, count - 1, min(most, count)).round()
             numbers = np.unique(even.astype(np.intp))
             return numbers, [self[n] for n in numbers.tolist()]
-        self._kept += [
-            np.asarray(each) for each in islice(self._rest, most - len(self._kept))
-        ]
-        for n, each in enumerate(self._kept):
-            self._check(each.shape, n)
+        for each in islice(self._rest, most - len(self._kept)):
+            self._kept.append(self._frame(each, len(self._kept)))
         return np.arange(len(self._kept)), list(self._kept)
 
     def __getitem__(self, n: int) -> NDArray[Any]:
         """Return one frame of a stored series, or one of the first of an iterator."""
         if self._stored is None:
             return self._kept[n]
-        return np.asarray(self._stored[n])
+        return self._frame(self._stored[n], n)
 
     def read(self, entry: NDArray[Any] | int) -> NDArray[Any]:
         """Return the frame that an entry of a chunk stands for."""
@@ -149,10 +164,10 @@ class Frames:
             return
         frames = chain(self._kept, self._rest)
         number = 0
-        while chunk := [np.asarray(each) for each in islice(frames, size)]:
-            for each in chunk:
-                self._check(each.shape, number)
-                number += 1
+        while chunk := [
+            self._frame(each, n) for n, each in enumerate(islice(frames, size), number)
+        ]:
+            number += len(chunk)
             yield chunk
 
 
@@ -342,6 +357,7 @@ def _as_pattern(
 ) -> NDArray[np.floating[Any]] | None:
     if pattern is None:
         return None
+    check_unmasked(pattern, "pattern", "pixels")
     if np.ndim(pattern) == 0 and pattern == 0:
         return np.zeros(shape, np.float32)
     image = as_image(pattern, "pattern")

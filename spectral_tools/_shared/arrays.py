@@ -21,6 +21,8 @@ __all__ = [
     "Spectrum",
     "StackEntry",
     "Volume",
+    "as_array",
+    "masks_joined",
     "unstacked",
 ]
 
@@ -53,11 +55,37 @@ class StackEntry:
         return self.stack[(self.index, *parts)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return np.asarray(self.stack[self.index], dtype)
+        return np.asarray(as_array(self.stack[self.index]), dtype)
+
+
+def masks_joined(values: Any) -> Any:
+    """Return a list that holds masked arrays as one; everything else as it is."""
+    if isinstance(values, list | tuple) and any(
+        isinstance(each, np.ma.MaskedArray) for each in values
+    ):
+        return np.ma.asarray(values)
+    return values
+
+
+def as_array(values: Any) -> AnyArray:
+    """Return an array, with NaN for what a masked array masks.
+
+    It becomes one of floats then; a mask that masks nothing changes nothing.
+    """
+    held = masks_joined(values)
+    if not isinstance(held, np.ma.MaskedArray):
+        return np.asarray(held)
+    if held.dtype.kind not in "biuf" or not np.ma.is_masked(held):
+        return np.asarray(held)
+    plain = held.data.astype(np.result_type(held.dtype, np.float32))
+    plain[np.ma.getmaskarray(held)] = np.nan
+    return plain
 
 
 def unstacked(tiles: Any) -> Sequence[Any]:
     """Return the images of a sequence or stack, such as one HDF5 or Zarr array."""
+    if isinstance(tiles, np.ma.MaskedArray):
+        tiles = as_array(tiles)
     if isinstance(tiles, np.ndarray) or not hasattr(tiles, "shape"):
         return tiles
     return [StackEntry(tiles, index) for index in range(tiles.shape[0])]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Float
+from .arrays import Float, as_array, masks_joined
 
 __all__ = [
     "as_affine",
@@ -29,6 +29,7 @@ __all__ = [
     "check_positive",
     "check_same_ndim",
     "check_same_shape",
+    "check_unmasked",
     "check_whitening",
     "image_dtype",
 ]
@@ -56,9 +57,10 @@ def as_image(image: ArrayLike, name: str) -> NDArray[Float]:
     """Return `image` as a 2-D or 3-D array of at least single precision.
 
     Values are never rescaled, and NaN and infinite pixels are let through:
-    they count as not valid wherever images are compared.
+    they count as not valid wherever images are compared. What a masked array
+    masks becomes NaN.
     """
-    array = np.asarray(image)
+    array = as_array(image)
     if array.ndim not in (2, 3):
         message = f"`{name}` must be a 2-D or 3-D image; got shape {array.shape}."
         raise ValueError(message)
@@ -71,10 +73,16 @@ def as_image(image: ArrayLike, name: str) -> NDArray[Float]:
 def as_valid(
     valid: ArrayLike | None, shape: tuple[int, ...], name: str
 ) -> NDArray[np.bool_] | None:
-    """Return `valid` as a boolean array of the given shape, or None."""
+    """Return `valid` as a boolean array of the given shape, or None.
+
+    What a masked array masks does not count.
+    """
     if valid is None:
         return None
-    array = np.asarray(valid)
+    held = masks_joined(valid)
+    array = np.asarray(held)
+    if isinstance(held, np.ma.MaskedArray) and array.dtype.kind == "b":
+        array = held.filled(False)
     if array.dtype.kind != "b":
         message = f"`{name}` must be boolean; got dtype {array.dtype}."
         raise TypeError(message)
@@ -86,6 +94,7 @@ def as_valid(
 
 def as_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return `values` as a finite ``float64`` array of any shape."""
+    check_unmasked(values, name)
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" and array.size:
         message = f"`{name}` must hold real numbers; got dtype {array.dtype}."
@@ -100,6 +109,7 @@ def as_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 def as_finite_image(image: ArrayLike, name: str) -> NDArray[Float]:
     """Return `image` like `as_image`, or say that it has bad pixels."""
+    check_unmasked(image, name, "pixels")
     array = as_image(image, name)
     as_finite(array, name)
     return array
@@ -138,7 +148,7 @@ def as_coordinates(
     points: ArrayLike, name: str, *, ndim: int | None = None
 ) -> NDArray[np.float64]:
     """Return `points` as a ``float64`` array of shape (..., ndim), NaN where missing."""
-    array = np.asarray(points)
+    array = as_array(points)
     if array.dtype.kind == "f":
         missing = np.isnan(array)
         array = np.where(missing, np.nan, as_finite(np.where(missing, 0, array), name))
@@ -240,6 +250,18 @@ def check_same_ndim(**arrays: NDArray[Any]) -> None:
     if len({array.ndim for array in arrays.values()}) > 1:
         listing = ", ".join(f"`{name}` {a.shape}" for name, a in arrays.items())
         message = f"Images must have the same number of axes; got {listing}."
+        raise ValueError(message)
+
+
+def check_unmasked(values: Any, name: str, what: str = "values") -> None:
+    """Raise if a masked array masks any of its elements."""
+    held = masks_joined(values)
+    if isinstance(held, np.ma.MaskedArray) and np.ma.is_masked(held):
+        masked = int(np.ma.getmaskarray(held).sum())
+        message = (
+            f"`{name}` must have no masked {what}; "
+            f"got {masked} of {held.size} masked: fill them first."
+        )
         raise ValueError(message)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Flags, Floats
+from .arrays import Flags, Floats, as_array
 from .checks import as_points, as_positions, as_shift, check_positive
 from .results import Outcome
 from .sparse import connected_groups
@@ -245,7 +245,7 @@ def residual_variance(
 
 def _finite_rows(values: ArrayLike, name: str, noun: str) -> ArrayLike:
     """Let points through, or name the link or tile that has none."""
-    array = np.asarray(values)
+    array = as_array(values)
     if array.ndim == 2 and array.dtype.kind == "f":
         bad = ~np.isfinite(array).all(axis=1)
         if bad.any():

@@ -13,8 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.downsample import count_levels, half_length
-from .._shared.arrays import Floats
-from .._shared.checks import as_finite, as_shape, as_shift, check_count
+from .._shared.arrays import AnyArray, Floats, as_array, masks_joined
+from .._shared.checks import (
+    as_finite,
+    as_shape,
+    as_shift,
+    check_count,
+    check_unmasked,
+)
 
 __all__ = [
     "Frame",
@@ -27,6 +33,7 @@ __all__ = [
     "as_source",
     "bands",
     "cut",
+    "known_values",
     "parts",
 ]
 
@@ -93,6 +100,14 @@ class Source:
         return isinstance(self.image, Iterator)
 
 
+def known_values(values: Any, name: str) -> AnyArray:
+    """Return an array with NaN for what is masked, if its dtype can say so."""
+    held = masks_joined(values)
+    if isinstance(held, np.ma.MaskedArray) and held.dtype.kind != "f":
+        check_unmasked(held, name, f"pixels in {held.dtype}")
+    return as_array(held)
+
+
 def as_source(
     image: Any, channel_axis: int | None, shape: Sequence[int] | None
 ) -> Source:
@@ -108,7 +123,9 @@ def as_source(
             raise ValueError(message)
         dtype, image = first[1].dtype, chain([first], image)
     elif not hasattr(image, "dtype") or not hasattr(image, "shape"):
-        image = np.asarray(image)
+        image = known_values(image, "image")
+    if isinstance(image, np.ma.MaskedArray):
+        image = known_values(image, "image")
     dtype = np.dtype(dtype or image.dtype).newbyteorder("=")
     if dtype not in DTYPES:
         message = f"`image` must hold {' '.join(DTYPES)}; got dtype {dtype}."
@@ -201,7 +218,7 @@ def read(source: Source, where: Box) -> NDArray[Any]:
     index: list[Any] = [slice(None)] * len(source.axes)
     for place, axis in zip(source.kept, source.axes, strict=True):
         index[axis] = where[place]
-    return _in_order(source, np.asarray(source.image[tuple(index)]))
+    return _in_order(source, known_values(source.image[tuple(index)], "image"))
 
 
 def _in_order(source: Source, part: NDArray[Any]) -> NDArray[Any]:
@@ -242,7 +259,8 @@ def cut(shape: Sequence[int], sides: Sequence[int]) -> Iterator[Box]:
 
 def _checked_blocks(source: Source) -> Iterator[Part]:
     filled = 0
-    for slices, block in source.image:
+    for slices, given in source.image:
+        block = known_values(given, "image")
         pairs = zip(slices, [source.shape[k] for k in _places(source)], strict=True)
         inside = [range(*one.indices(length)) for one, length in pairs]
         expected = tuple(len(one) for one in inside)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._shared.checks import as_finite
 from ._files import written
+from ._image_source import known_values
 
 __all__ = ["write_usid"]
 
@@ -87,7 +88,7 @@ def write_usid(
     >>> bool((found.data == cube).all()), found.axis_values[2]
     (True, array([-2., -1.,  1.,  2.], dtype=float32))
     """
-    values = np.asarray(data)
+    values = known_values(data, "data")
     if values.dtype.hasobject or values.dtype.kind not in "biufcV" or not values.size:
         message = f"`data` must hold numbers; got {values.size} of {values.dtype}."
         raise ValueError(message)

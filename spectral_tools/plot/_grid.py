@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._shared.arrays import Flags, Floats
+from .._shared.arrays import Flags, Floats, as_array
 from .._shared.checks import as_affine, check_positive
 from .._transforms.fields.displacement import as_displacement, jacobian_determinant
 from ._images import image_axes, mark_uncovered
@@ -86,7 +86,7 @@ def warped_grid(
     >>> ax.get_title(loc="left")
     'Squares of 10 px, areas 0.909 to 0.909'
     """
-    field = np.asarray(displacement)
+    field = as_array(displacement)
     if field.ndim != 3:
         message = f"`displacement` must have shape (rows, cols, 2); got {field.shape}."
         raise ValueError(message)

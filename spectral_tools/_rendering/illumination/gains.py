@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..._placement.grid_links import overlapping_links
 from ..._sampling.boxes import overlap_block
-from ..._shared.arrays import Floats, Ints
+from ..._shared.arrays import Floats, Ints, as_array
 from ..._shared.checks import as_matrices, check_affine, image_dtype
 from ..._shared.link_arguments import number_links
 from ..._shared.results import result
@@ -107,10 +107,10 @@ def _cut(tiles: Any, number: int, start: Ints, stop: Ints, step: int) -> Floats:
     """Read a box of a tile, and no more of a stack that is sliced."""
     box = tuple(slice(int(a), int(b), step) for a, b in zip(start, stop, strict=True))
     if hasattr(tiles, "shape"):
-        pixels = np.asarray(tiles[(number, *box)])
+        pixels = as_array(tiles[(number, *box)])
     else:
         tile = tiles[number]
-        pixels = np.asarray((tile if hasattr(tile, "shape") else np.asarray(tile))[box])
+        pixels = as_array((tile if hasattr(tile, "shape") else np.asarray(tile))[box])
     image_dtype(pixels.dtype, f"tiles[{number}]")
     return pixels.astype(np.float64)
 
@@ -374,7 +374,7 @@ def _pairs(links: Any, maps: Floats, shapes: Ints) -> Ints:
 
 def _mean(tiles: Any, number: int) -> float:
     """Return the mean of the finite pixels of a tile."""
-    pixels = np.asarray(tiles[number])
+    pixels = as_array(tiles[number])
     image_dtype(pixels.dtype, f"tiles[{number}]")
     if pixels.dtype.kind == "f":
         pixels = pixels[np.isfinite(pixels)]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.polynomial.legendre import legvander
 from numpy.typing import ArrayLike, NDArray
 
-from ..._shared.arrays import Flags, Float, Floats, Ints
+from ..._shared.arrays import Flags, Float, Floats, Ints, as_array
 from ..._shared.checks import as_finite, as_shape, image_dtype
 from ..._shared.results import result
 from ..._shared.statistics import cauchy_weights, mad_sigma
@@ -435,7 +435,7 @@ def apply_shading(
     >>> spt.apply_shading(np.array([[60, 110, 160]], np.uint8), shading)
     array([[100., 100., 100.]], dtype=float32)
     """
-    pixels = np.asarray(tiles)
+    pixels = as_array(tiles)
     dtype = image_dtype(pixels.dtype, "tiles")
     flat = as_finite(shading.flat, "shading.flat")
     if flat.ndim != 2 or pixels.shape[-2:] != flat.shape:
@@ -492,7 +492,7 @@ def _dark_field(dark: ArrayLike, shape: tuple[int, ...], name: str = "dark") -> 
 
 def _read_cells(tiles: Any, dark: Floats, edges: list[Ints], number: int) -> Floats:
     """Return the mean of each cell of a tile, NaN where half of it is unknown."""
-    pixels = np.asarray(tiles[number])
+    pixels = as_array(tiles[number])
     image_dtype(pixels.dtype, f"tiles[{number}]")
     values = pixels.astype(np.float64)
     known = np.isfinite(values)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..._sampling.splines import spline_margin
-from ..._shared.arrays import Floats
+from ..._shared.arrays import Floats, as_array
 from ..._shared.checks import as_affine, as_coordinates, image_dtype
 from ..._shared.ndimage import distance_transform_edt, map_coordinates, spline_filter
 from ..matrices import apply_transform
@@ -195,7 +195,7 @@ def apply_displacement(
 
 def as_displacement(displacement: ArrayLike) -> Floats:
     """Return a field of a shape that makes sense; it may be NaN in places."""
-    field = np.asarray(displacement)
+    field = as_array(displacement)
     image_dtype(field.dtype, "displacement")
     ndim = field.ndim - 1
     if ndim not in (2, 3) or field.shape[-1] != ndim or min(field.shape[:-1]) < 2:
