@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._placement.solve_tiles import Placement
 from .._rendering.warp import warp_image
-from .._shared.arrays import Floats
+from .._shared.arrays import Floats, unstacked
 from .._shared.checks import (
     as_finite_image,
     as_image,
@@ -465,6 +465,8 @@ def overlap_scores(
     (array([1280]), array([10.]), array([1.]))
     """
     count = len(placement.matrices)
+    tiles = _in_order(tiles, placement, "tiles")
+    valid = None if valid is None else _in_order(valid, placement, "valid")
     for name, given in (("tiles", tiles), ("valid", valid)):
         if given is not None and len(given) != count:
             message = f"`{name}` must hold one image for each of {count} tiles; got {len(given)}."
@@ -480,6 +482,19 @@ def overlap_scores(
         difference=table[:, 1],
         pixels=table[:, 2].astype(np.intp),
     )
+
+
+def _in_order(images: Any, placement: Placement, name: str) -> Sequence[Any]:
+    """Return one image for each label of a placement, by its label in a mapping."""
+    if not isinstance(images, Mapping):
+        return unstacked(images, name)
+    missing = [label for label in placement.labels if label not in images]
+    if missing:
+        message = (
+            f"`{name}` must hold an image for each label; got none for {missing[0]!r}."
+        )
+        raise ValueError(message)
+    return [images[label] for label in placement.labels]
 
 
 def _compared(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._shared.arrays import as_array
+from .._shared.arrays import as_array, unstacked
 from .._shared.checks import as_image, check_unmasked, image_dtype
 from .._shared.fft import fftfreq, forward, inverse, rfftfreq
 from .._shared.results import Outcome
@@ -118,6 +118,7 @@ def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
     >>> bool(np.corrcoef(found.ravel(), dust.ravel())[0, 1] > 0.95)
     True
     """
+    tiles = unstacked(tiles)
     if len(tiles) == 0:
         message = "`tiles` must hold at least one tile; got none."
         raise ValueError(message)

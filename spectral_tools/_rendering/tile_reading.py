@@ -83,7 +83,7 @@ def entries(stack: Any, name: str) -> list[Any]:
     found: list[Any]
     # Masked tiles keep their dtype: `without_masks` tells later what counts of them.
     masked = isinstance(stack, np.ma.MaskedArray)
-    found = list(stack if masked else unstacked(stack))
+    found = list(stack if masked else unstacked(stack, name))
     if all(each is None for each in found):
         message = f"`{name}` must hold at least one image; got none."
         raise ValueError(message)

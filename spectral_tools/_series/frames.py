@@ -1,7 +1,8 @@
 """Check the arguments of a series, and read its frames."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -173,7 +174,9 @@ class Frames:
 
 def frames_of(frames: Any, least: int = 2) -> Frames:
     """Return frames that can be read, or say what is wrong with them."""
-    if isinstance(frames, str) or not isinstance(frames, Iterable):
+    if isinstance(frames, str | Mapping | AbstractSet) or not isinstance(
+        frames, Iterable
+    ):
         message = f"`frames` must be a stack of images or an iterable of them; got {type(frames).__name__}."
         raise TypeError(message)
     if hasattr(frames, "shape") and len(frames.shape) not in (3, 4):

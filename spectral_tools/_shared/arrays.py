@@ -1,6 +1,7 @@
 """Types of arrays, and stacks that are read only where they are sliced."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,26 @@ def as_array(values: Any) -> AnyArray:
     return plain
 
 
-def unstacked(tiles: Any) -> Sequence[Any]:
-    """Return the images of a sequence or stack, such as one HDF5 or Zarr array."""
+def unstacked(
+    tiles: Any, name: str = "tiles", *, labelled: bool = True
+) -> Sequence[Any]:
+    """Return the images of a stack, such as one HDF5 or Zarr array, or of a sequence.
+
+    Those that come one by one are taken at once, and so are those of a mapping from
+    labels, if they may be `labelled`.
+    """
+    if isinstance(tiles, Mapping) and labelled:
+        tiles = list(tiles.values())
+    sized = hasattr(tiles, "__len__") and hasattr(tiles, "__getitem__")
+    known = isinstance(tiles, Iterable) or sized or hasattr(tiles, "shape")
+    if not known or isinstance(tiles, str | bytes | Mapping | AbstractSet):
+        message = (
+            f"`{name}` must be a stack of images or a sequence of them; "
+            f"got {type(tiles).__name__}."
+        )
+        raise TypeError(message)
+    if not sized and not hasattr(tiles, "shape"):
+        tiles = list(tiles)
     if isinstance(tiles, np.ma.MaskedArray):
         tiles = as_array(tiles)
     if isinstance(tiles, np.ndarray) or not hasattr(tiles, "shape"):

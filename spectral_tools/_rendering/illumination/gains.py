@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..._placement.grid_links import overlapping_links
 from ..._sampling.boxes import overlap_block
-from ..._shared.arrays import Floats, Ints, as_array
+from ..._shared.arrays import Floats, Ints, as_array, unstacked
 from ..._shared.checks import as_matrices, check_affine, image_dtype
 from ..._shared.link_arguments import number_links
 from ..._shared.results import result
@@ -329,13 +329,15 @@ def solve_gains(
     0.0
     """
     check_workers(workers)
+    labels = tiles if isinstance(tiles, Mapping) else None
+    tiles = unstacked(tiles)
     if len(tiles) == 0:
         message = "`tiles` must hold at least one tile; got none."
         raise ValueError(message)
     maps = as_matrices(matrices, "matrices", count=len(tiles))
     check_affine(maps, "matrices")
     shapes = _shapes(tiles, maps)
-    pairs = _pairs(links, maps, shapes)
+    pairs = _pairs(links, maps, shapes, labels)
     work: dict[str, Any] = {"workers": workers, "progress": progress}
     means = spread(partial(_mean, tiles), range(len(tiles)), title="brightness", **work)
     bright = np.array(list(means))
@@ -360,11 +362,11 @@ def _shapes(tiles: Any, maps: Floats) -> Ints:
     return np.array([np.shape(tiles[k]) for k in range(len(maps))], np.intp)
 
 
-def _pairs(links: Any, maps: Floats, shapes: Ints) -> Ints:
+def _pairs(links: Any, maps: Floats, shapes: Ints, labels: Any) -> Ints:
     if links is not None:
         if np.size(links) == 0:
             return np.empty((0, 2), np.intp)
-        return number_links(links, range(len(maps)))[0]
+        return number_links(links, range(len(maps)) if labels is None else labels)[0]
     ndim = shapes.shape[1]
     linear = maps[:, :ndim, :ndim]
     middle = np.einsum("nij,nj->ni", linear, (shapes - 1) / 2) + maps[:, :ndim, ndim]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.polynomial.legendre import legvander
 from numpy.typing import ArrayLike, NDArray
 
-from ..._shared.arrays import Flags, Float, Floats, Ints, as_array
+from ..._shared.arrays import Flags, Float, Floats, Ints, as_array, unstacked
 from ..._shared.checks import as_finite, as_shape, image_dtype
 from ..._shared.results import result
 from ..._shared.statistics import cauchy_weights, mad_sigma
@@ -375,6 +375,7 @@ def estimate_shading(
     [0.78, 0.78]
     """
     check_workers(workers)
+    tiles = unstacked(tiles)
     shape = _common_shape(tiles)
     wanted = isinstance(dark, str)
     if wanted and dark != "estimate":
@@ -435,6 +436,8 @@ def apply_shading(
     >>> spt.apply_shading(np.array([[60, 110, 160]], np.uint8), shading)
     array([[100., 100., 100.]], dtype=float32)
     """
+    if not hasattr(tiles, "shape"):
+        tiles = unstacked(tiles, labelled=False)
     pixels = as_array(tiles)
     dtype = image_dtype(pixels.dtype, "tiles")
     flat = as_finite(shading.flat, "shading.flat")

@@ -212,7 +212,7 @@ def align_stack(
     check_workers(workers)
     if max_rotation is not None:
         check_positive(max_rotation, "max_rotation")
-    images = unstacked(sections)
+    images = unstacked(sections, "sections", labelled=False)
     masks = _check_sections(images, valid)
     if fixed is not None and not 0 <= fixed < len(images):
         message = f"`fixed` must be one of {len(images)} sections; got {fixed!r}."

@@ -1,4 +1,8 @@
-"""Masked arrays: what is masked does not count, or is refused by name."""
+"""How images come in, and stacks of them.
+
+What is masked does not count, or is refused by name. Tiles come as a stack, in a sequence,
+one by one or by labels.
+"""
 
 import dataclasses
 import inspect
@@ -345,3 +349,68 @@ def test_points_and_matrices_may_not_be_masked(call, name):
         ValueError, match=rf"`{name}` must have no masked values; got 3"
     ):
         call(values)
+
+
+STACKED = [case for case in CASES if case[1] in STACKS]
+
+
+@pytest.mark.parametrize(("name", "parameter"), STACKED)
+def test_images_may_come_one_by_one(name, parameter):
+    call = CALLS[name]
+    listed = list(call[parameter])
+    found = outcome_of(name, call | {parameter: (each for each in listed)}, None)
+    assert not isinstance(found, str)
+    if name == "neighbor_mean":
+        # Frames that come one by one are answered one by one.
+        found = [np.stack(found)]
+    assert same(found, outcome_of(name, call | {parameter: listed}, None))
+
+
+@pytest.mark.parametrize(("name", "parameter"), STACKED)
+def test_tiles_may_come_by_labels(name, parameter):
+    """What has an order of its own, and an answer without labels, is refused."""
+    call = dict(CALLS[name])
+    labels = "dabc"
+    named = dict(zip(labels, call[parameter], strict=False))
+    expected = outcome_of(name, call, None)
+    if "links" in call:
+        call["links"] = [(labels[i], labels[j]) for i, j in call["links"]]
+    if "placement" in call:
+        call["placement"] = dataclasses.replace(call["placement"], labels=[*labels])
+        named = dict(sorted(named.items()))
+    found = outcome_of(name, call | {parameter: named}, None)
+    if parameter != "tiles" or name == "apply_shading":
+        assert f"`{parameter}` must be a stack of images or" in found
+        assert found.endswith("got dict.")
+    elif name in {"match_tiles", "place_tiles"}:
+        # Their answer has these labels, and the same numbers.
+        found, expected = (
+            [each for each in leaves if each.dtype.kind == "f"]
+            for leaves in (found, expected)
+        )
+        assert same(found, expected)
+    else:
+        assert same(found, expected)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "abc", {1, 2}])
+@pytest.mark.parametrize(("name", "parameter"), STACKED)
+def test_what_is_no_stack_is_refused_by_name(name, parameter, wrong):
+    pattern = rf"^`{parameter}` must be a stack of images or .*; got \w+\.$"
+    with pytest.raises(TypeError, match=pattern):
+        FUNCTIONS[name](**CALLS[name] | {parameter: wrong})
+
+
+def test_gains_go_by_the_labels_of_links():
+    named = dict(zip("dabc", TILES, strict=True))
+    links = [("d", "a"), ("b", "c")]
+    found = spt.solve_gains(named, MATRICES, links=links)
+    assert_array_equal(found.links, [(0, 1), (2, 3)])
+
+
+def test_a_tile_without_image_is_named():
+    placed = dataclasses.replace(PLACED, labels=["a", "b", "c", "d"])
+    with pytest.raises(
+        ValueError, match="`tiles` must hold an image for each label; got"
+    ):
+        spt.overlap_scores({"a": A, "b": B}, placed)
