@@ -148,7 +148,8 @@ def solve_rigid(
     robust : bool, optional
         Find links that contradict the others and do not let them count, or give
         them another of their `alternatives`. Errors may be larger than the
-        covariances say, as long as most are so alike.
+        covariances say, as long as most are so alike. Where links agree no better
+        than chance would let them, none is believed.
 
     Returns
     -------
@@ -178,6 +179,12 @@ def solve_rigid(
     allow is dropped [2]_. If nothing is wrong, the result is that of plain least
     squares. Without a prior, links that close no loop cannot be contradicted, nor
     can it be told which link of a single loop is wrong.
+
+    Links may be false, or covariances too small: what decides is how much less loops
+    miss than offsets scatter. A consensus that links at random would reach with a
+    chance of more than one in a thousand is none, and its tiles are contradicted. Without
+    covariances, links that miss each other about alike are all believed: residuals alone
+    then say how large errors are.
 
     References
     ----------

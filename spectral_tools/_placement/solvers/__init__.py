@@ -1,6 +1,7 @@
 """Least squares over linked tiles, robust, at any size.
 
 affines : affine matrices as a pose graph: parametrisation and equations
+consensus_evidence : which believed links agree by more than chance
 link_beliefs : which offset of a link is right, by belief propagation, compiled
 loop_kernels : short loops of links, and who breaks them, compiled
 multigrid : algebraic multigrid for the Laplacian of large networks

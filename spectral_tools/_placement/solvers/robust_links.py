@@ -19,6 +19,7 @@ from ..._shared.statistics import (
     prior_odds,
     trim_outliers,
 )
+from .consensus_evidence import Consensus, weigh_consensus
 from .link_beliefs import closing_choices, rank_offsets, weigh_choices
 from .loop_kernels import find_loops, longer_loops
 from .translations import (
@@ -48,6 +49,9 @@ KEPT = 4
 ENOUGH_LOOPS = 20000
 # Errors inside a cluster blur where it ends by about as much as half a link.
 BLUR = 0.5
+# Variances of links that are tried where loops told a wrong one differ by this factor
+# (test_a_stage_finds_few_right_links_of_larger_errors).
+SCALE_STEP = 16.0
 
 
 class Solution(NamedTuple):
@@ -129,10 +133,67 @@ def solve_network(network: Network, *, robust: bool) -> Solution:
     clusters = _first_clusters(network, positions)
     model = _error_model(network, clusters, positions, test, test.core(misfit))
     if fine and not has_outliers(ndim, misfit, model.scale):
-        return plain
-    return _trimmed_least_squares(
-        network, _agglomerated(network, clusters, model), model, test
-    )
+        if not network.least_unit:
+            return plain
+        candidates = [plain]
+    else:
+        candidates = [_agreed(network, clusters, model, test), plain]
+    widest = max(model.scale, float(misfit.mean()))
+    return _most_evident(network, clusters, model, test, candidates, widest)
+
+
+def _agreed(
+    network: Network, clusters: Clusters, model: Model, test: OutlierTest
+) -> Solution:
+    """Return the solution of links that agree, if their errors are as modelled."""
+    agreed = _agglomerated(network, clusters, model)
+    return _trimmed_least_squares(network, agreed, model, test)
+
+
+def _most_evident(
+    network: Network,
+    clusters: Clusters,
+    model: Model,
+    test: OutlierTest,
+    candidates: list[Solution],
+    widest: float,
+) -> Solution:
+    """Return the most evident solution, without the links that agree by chance only.
+
+    If most links are not in it, they may have other errors than loops told, from the
+    `widest` variance down, and what agrees best then is taken.
+    """
+
+    def weighed(solution: Solution) -> tuple[Solution, Consensus]:
+        return solution, weigh_consensus(network, model.odds, *solution)
+
+    def evidence(pair: tuple[Solution, Consensus]) -> float:
+        return pair[1].evidence
+
+    best = max(map(weighed, candidates), key=evidence)
+    scale = widest
+    while 2 * np.count_nonzero(best[1].supported) < len(network.links):
+        tried = model._replace(scale=max(scale, test.least))
+        best = max(best, weighed(_agreed(network, clusters, tried, test)), key=evidence)
+        if scale <= test.least:
+            break
+        scale /= SCALE_STEP
+    return _without_chance(network, *best)
+
+
+def _without_chance(
+    network: Network, solution: Solution, consensus: Consensus
+) -> Solution:
+    """Solve once more without links that agree by chance only."""
+    positions, believed, chosen = solution
+    trusted = consensus.supported | consensus.guessed
+    if (believed & ~trusted).any():
+        row = np.arange(len(chosen))
+        picked = replace(network, offsets=network.options[row, chosen])
+        relaxation = Relaxation(network, systems_of(network))
+        trust = np.where(trusted, 1.0, FAINT)
+        positions = centred(network, relaxation.moved(picked, trust, positions))
+    return Solution(positions, consensus.supported, chosen)
 
 
 def _contradicts_prior(network: Network, plain: Floats) -> bool:
