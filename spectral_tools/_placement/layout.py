@@ -187,12 +187,10 @@ def fit_stage(steps: Floats, offsets: Floats, size: Floats) -> StageModel:
     share = free / max(len(miss), 1)
     total = share * len(miss) + LINKS_BEFORE
     sigma = np.sqrt((square + LINKS_BEFORE * before**2) / total)
-    normal = told[near].T @ told[near]
-    inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
     return StageModel(
         matrix=np.eye(ndim) + change,
         sigma=sigma,
-        leverage=inverse.astype(np.float64, copy=False),
+        leverage=_inverse(told[near].T @ told[near]),
         links=int(np.count_nonzero(near)),
     )
 
@@ -210,4 +208,10 @@ def _least_squares(steps: Floats, values: Floats, weights: Floats) -> Floats:
     """Return the smallest map that turns steps into values; unseen axes stay."""
     normal = (steps * weights[:, None]).T @ steps
     pull = (steps * weights[:, None]).T @ values
-    return (np.linalg.pinv(normal, rcond=1e-9, hermitian=True) @ pull).T
+    return (_inverse(normal) @ pull).T
+
+
+def _inverse(normal: Floats) -> Floats:
+    """Return the inverse, without the axes that no step tells."""
+    inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
+    return inverse.astype(np.float64, copy=False)

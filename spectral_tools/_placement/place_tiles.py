@@ -66,12 +66,12 @@ def place_with_stage(
     """
     offsets = matches.reference_points - matches.moving_points
     vouched = vouched_links(matches)
-    nominal = layout.nominal
+    nominal, telling = layout.nominal, vouched
     if nominal is None:
         nominal = np.zeros((len(layout.labels), len(layout.size)))
-        vouched = np.zeros_like(vouched)
+        telling = np.zeros_like(vouched)
     steps = nominal[layout.links[:, 1]] - nominal[layout.links[:, 0]]
-    stage = fit_stage(steps[vouched], offsets[vouched], layout.size)
+    stage = fit_stage(steps[telling], offsets[telling], layout.size)
     middle = nominal.mean(axis=0)
     expected = (nominal - middle) @ stage.matrix.T + middle
     prior: dict[str, Any] = (
@@ -88,7 +88,7 @@ def place_with_stage(
         **prior,
     )
     return (
-        _with_stage_steps(layout, matches, believed, stage, expected),
+        _with_stage_steps(layout, matches, vouched, believed, stage, expected),
         stage,
         expected,
     )
@@ -108,13 +108,14 @@ def _closing_links(layout: Layout, inlier: Flags, vouched: Flags) -> Flags:
 def _with_stage_steps(
     layout: Layout,
     matches: TileMatches,
+    vouched: Flags,
     believed: Placement,
     stage: StageModel,
     expected: Floats,
 ) -> Placement:
     """Solve the links that are believed, and steps of the stage between their groups."""
     links, usable = layout.links, usable_links(matches)
-    inlier = _closing_links(layout, believed.inlier, vouched_links(matches))
+    inlier = _closing_links(layout, believed.inlier, vouched)
     chosen = matches.alternatives[np.arange(len(links)), believed.chosen]
     reference = np.where(believed.chosen[:, None] > 0, chosen, matches.reference_points)
     offsets = reference - matches.moving_points
