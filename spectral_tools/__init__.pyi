@@ -31,6 +31,7 @@ from ._placement.loop_closures import LoopClosures, loop_closures
 from ._placement.place_tiles import TilePlacement, place_tiles
 from ._placement.report import (
     PlacementReport,
+    PlacementWarning,
     SeamResiduals,
     placement_report,
     seam_residuals,
@@ -102,6 +103,7 @@ __all__ = [
     "Peaks",
     "Placement",
     "PlacementReport",
+    "PlacementWarning",
     "PointMatches",
     "Resampled",
     "RingAverage",

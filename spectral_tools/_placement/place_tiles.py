@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -19,6 +20,7 @@ from .._shared.sparse import bridges, connected_groups
 from .._shared.workers import Workers
 from .grid_links import Order
 from .layout import CUT, Layout, StageModel, fit_stage, lay_out
+from .report import PlacementWarning, doubts
 from .solve_tiles import Placement, solve_rigid
 
 __all__ = ["TilePlacement", "place_tiles"]
@@ -283,6 +285,12 @@ def place_tiles(
         If neither positions nor a grid nor links are given, or they do not fit
         the tiles.
 
+    Warns
+    -----
+    PlacementWarning
+        If most pairs were not found, or links around loops contradict each other far
+        beyond their error bars: once a call.
+
     See Also
     --------
     match_tiles : The first half of it.
@@ -327,7 +335,10 @@ def place_tiles(
             break
         matches = again
         solved, stage, expected = place_with_stage(layout, matches)
-    return _labelled(layout, matches, solved, stage, expected)
+    placed = _labelled(layout, matches, solved, stage, expected)
+    for doubt in doubts(placed):
+        warnings.warn(doubt, PlacementWarning, stacklevel=2)
+    return placed
 
 
 def _match_links(

@@ -8,18 +8,23 @@ from numpy.typing import NDArray
 from .._shared.arrays import Floats
 from .._shared.results import Outcome, result
 from .._shared.sparse import bridges
-from .._shared.statistics import ROUNDING
+from .._shared.statistics import ROUNDING, TOO_SMALL
 from .solve_tiles import Placement
 
 __all__ = [
     "PlacementReport",
+    "PlacementWarning",
     "SeamResiduals",
+    "doubts",
     "failed_links",
     "placement_report",
     "seam_residuals",
 ]
 
 
+# Links around loops that miss by more than so many px are seams that are seen, if error
+# bars do not explain them (test_tiles_that_do_not_fit_together_are_warned_of).
+SEEN = 1.0
 # Rows of a table, and labels in a row, that are still read.
 ROWS = 5
 LISTED = 8
@@ -41,6 +46,42 @@ class SeamResiduals:
 
     pixels: Floats
     sigma: Floats
+
+
+class PlacementWarning(UserWarning):
+    """Tiles were placed, but the links between them do not make a mosaic.
+
+    Most pairs of tiles were not found, or links around loops contradict each other far
+    beyond their error bars. Look at ``print(placement_report(placed))`` and
+    ``plot.placement(placed, size)``; then check that `positions` are in pixels and in the
+    order of the axes of the tiles, that tiles are in the order that `grid` says, that they
+    overlap, and that `max_shift` is as wide as the stage errs. Tiles that are turned
+    against each other contradict each other by translation: see `solve_rigid` with
+    `rotation`. Where most tiles are blank, all may be well.
+
+    See Also
+    --------
+    place_tiles : Gives this warning, once a call at most.
+    placement_report : Begins with the same sentence.
+
+    Examples
+    --------
+    Tiles of noise have nothing in common:
+
+    >>> import warnings
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> tiles = np.random.default_rng(0).normal(size=(4, 64, 64))
+    >>> with warnings.catch_warnings(record=True, action="always") as given:
+    ...     placed = spt.place_tiles(tiles, grid=(2, 2))
+    >>> print(given[0].message)
+    0 of 4 pairs were found: this is what was given, not a mosaic.
+
+    Where that is expected, it is silenced by its name:
+
+    >>> with warnings.catch_warnings(action="ignore", category=spt.PlacementWarning):
+    ...     placed = spt.place_tiles(tiles, grid=(2, 2))
+    """
 
 
 @result
@@ -70,7 +111,12 @@ class PlacementReport:
     def __str__(self) -> str:
         """Return the report as a few lines of text."""
         return "\n".join(
-            [*_verdict(self), *_summary(self), *_worst_links(self), *_odd_tiles(self)]
+            [
+                *doubts(self.placement),
+                *_summary(self),
+                *_worst_links(self),
+                *_odd_tiles(self),
+            ]
         )
 
 
@@ -202,14 +248,22 @@ def _summary(report: PlacementReport) -> list[str]:
     ]
 
 
-def _verdict(report: PlacementReport) -> list[str]:
-    """Say in a sentence what must be known before anything else."""
-    placement = report.placement
+def doubts(placement: Placement) -> list[str]:
+    """Say in a sentence, if need be, what must be known before anything else."""
     found, tried = int(placement.inlier.sum()), len(placement.inlier)
     if tried and not found:
         return [f"0 of {tried} pairs were found: this is what was given, not a mosaic."]
     if 2 * found < tried:
         return [f"Only {found} of {tried} pairs were found."]
+    around = ~bridges(placement.links[placement.inlier], len(placement.labels))
+    seams = seam_residuals(placement)
+    sigma = seams.sigma[placement.inlier][around]
+    pixels = seams.pixels[placement.inlier][around]
+    bad = (sigma > np.sqrt(TOO_SMALL)) & (pixels > SEEN)
+    if 2 * np.count_nonzero(bad) > len(bad):
+        say = "Links around loops contradict each other: half of them miss by more than"
+        sigmas = f"{np.median(sigma):.0f} standard deviations"
+        return [f"{say} {np.median(pixels):.1f} px or {sigmas}."]
     return []
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "GRADUATION",
     "ROUNDING",
     "ROUNDS",
+    "TOO_SMALL",
     "OutlierTest",
     "cauchy_weights",
     "chi_square_limit",

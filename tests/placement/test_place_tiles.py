@@ -167,7 +167,9 @@ def test_tiles_of_noise_stay_where_they_were_put(told, number):
     tiles = np.random.default_rng(number).normal(size=(12, 100, 100))
     nominal = spt.grid_positions((3, 4), (100, 100), overlap=0.15)
     given = {"positions": nominal} if told == "positions" else {"grid": (3, 4)}
-    placed = spt.place_tiles(tiles, **given)
+    with pytest.warns(spt.PlacementWarning, match="^0 of ") as warned:
+        placed = spt.place_tiles(tiles, **given)
+    assert len(warned) == 1
     assert set(placed.outcome) == {spt.Outcome.PRIOR_ONLY}
     assert not placed.inlier.any()
     if told == "positions":
@@ -182,7 +184,8 @@ def test_a_stage_told_in_another_way_joins_no_tiles_that_lie_apart(wrong):
         "axes reversed": -made.stage,
         "micrometres": 0.3 * made.stage,
     }[wrong]
-    placed = spt.place_tiles(made.tiles, positions=stage)
+    with pytest.warns(spt.PlacementWarning, match="pairs were found"):
+        placed = spt.place_tiles(made.tiles, positions=stage)
     # Some of the pairs that it names do overlap, as diagonal neighbours.
     ends = placed.matches.links[placed.inlier]
     steps = made.positions[ends[:, 1]] - made.positions[ends[:, 0]]
@@ -190,6 +193,35 @@ def test_a_stage_told_in_another_way_joins_no_tiles_that_lie_apart(wrong):
     found = (matches.reference_points - matches.moving_points)[placed.inlier]
     assert_allclose(found, steps, atol=1)
     assert (placed.outcome != "matched").any()
+
+
+def turned_tiles(angle, number):
+    """Tiles of one scene, each turned by up to an angle in degrees."""
+    rng = np.random.default_rng(number)
+    scene = spt.gaussian_texture((600, 600), cutoff=0.1, rng=number)
+    nominal = spt.grid_positions((3, 3), (160, 160), overlap=0.3).astype(int) + 80
+    wide = [scene[r - 40 : r + 200, c - 40 : c + 200] for r, c in nominal]
+    turned = [
+        ndimage.rotate(tile, rng.uniform(-angle, angle), reshape=False) for tile in wide
+    ]
+    return [tile[40:200, 40:200] for tile in turned], nominal
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_tiles_that_do_not_fit_together_are_warned_of(number):
+    tiles, nominal = turned_tiles(5, number)
+    with pytest.warns(spt.PlacementWarning, match="contradict each other") as warned:
+        placed = spt.place_tiles(tiles, positions=nominal)
+    assert len(warned) == 1
+    assert str(spt.placement_report(placed)).startswith(str(warned[0].message))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_seams_that_nobody_sees_are_no_warning(number):
+    """Their links miss by 15 to 30 standard deviations, and by half a pixel."""
+    tiles, nominal = turned_tiles(0.8, number)
+    placed = spt.place_tiles(tiles, positions=nominal)
+    assert (placed.outcome == "matched").all()
 
 
 def test_one_match_by_chance_among_many_tries_is_not_believed():

@@ -121,7 +121,10 @@ def test_report_of_no_links_is_a_text():
 
 def test_the_report_begins_with_what_failed():
     tiles = np.random.default_rng(0).normal(size=(6, 80, 80))
-    text = str(spt.placement_report(spt.place_tiles(tiles, grid=(2, 3))))
+    with pytest.warns(spt.PlacementWarning, match="^0 of 7 pairs") as warned:
+        placed = spt.place_tiles(tiles, grid=(2, 3))
+    text = str(spt.placement_report(placed))
+    assert text.startswith(f"{warned[0].message}\n")
     assert text.startswith("0 of 7 pairs were found: this is what was given")
 
 
