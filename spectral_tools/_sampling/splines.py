@@ -16,6 +16,7 @@ from .._shared.compiled import compiled
 __all__ = [
     "LEAST_SIGMA",
     "bspline_weights",
+    "bsplines_at",
     "combine",
     "gather_spline",
     "prefilter",
@@ -156,16 +157,25 @@ def bspline_weights(parts: Floats, derivative: int = 0) -> Floats:
     ndarray of shape (*parts.shape, 4)
         One for each knot that counts, from the lowest.
     """
-    t, s = parts, 1 - parts
+    return np.stack(_bsplines(parts, derivative), axis=-1)
+
+
+def _bsplines(t: Any, derivative: int) -> tuple[Any, Any, Any, Any]:
+    """Return what `bspline_weights` does, one by one, for a number or an array."""
+    s = 1 - t
     if derivative == 0:
-        rows = [s**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * s**2 + 3 * s**3, t**3]
+        rows = s**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * s**2 + 3 * s**3, t**3
     elif derivative == 1:
-        rows = [-3 * s**2, 9 * t**2 - 12 * t, 12 * s - 9 * s**2, 3 * t**2]
+        rows = -3 * s**2, 9 * t**2 - 12 * t, 12 * s - 9 * s**2, 3 * t**2
     elif derivative == 2:
-        rows = [6 * s, 18 * t - 12, 18 * s - 12, 6 * t]
+        rows = 6 * s, 18 * t - 12, 18 * s - 12, 6 * t
     else:
-        rows = [0 * t - 6, 0 * t + 18, 0 * t - 18, 0 * t + 6]
-    return np.stack(rows, axis=-1) / 6
+        rows = 0 * t - 6, 0 * t + 18, 0 * t - 18, 0 * t + 6
+    return rows[0] / 6, rows[1] / 6, rows[2] / 6, rows[3] / 6
+
+
+# The same of a number, for kernels.
+bsplines_at = compiled(_bsplines)
 
 
 @compiled

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..._sampling.splines import bspline_weights, prefilter, spline_margin
+from ..._sampling.splines import bsplines_at, prefilter, spline_margin
 from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.compiled import compiled
@@ -52,6 +52,7 @@ SHORT = 2e-3
 SHORT_SIGMAS = 0.5
 
 
+@compiled
 def lay_frame(
     shift: Floats, origin: Ints, shape: Ints, size: Ints, lead: Ints
 ) -> tuple[Ints, Ints, Ints, Volume, Volume]:
@@ -80,17 +81,24 @@ def lay_frame(
     value, slope : ndarray of shape (3, 4)
         Weights of the four cubic bumps around a place, and their slopes.
     """
-    place = shift - origin
-    # What rounding leaves below a pixel is that pixel.
-    whole = np.floor(place + 1e-9).astype(np.intp)
-    part = np.where(size > 1, np.maximum(place - whole, 0.0), 0.0)
-    box = np.stack(
-        [np.maximum(-whole, 0), np.minimum(size, shape - whole - (part > 0))]
-    )
-    value = bspline_weights(part).astype(np.float32)
-    slope = bspline_weights(part, 1).astype(np.float32)
-    value[size == 1], slope[size == 1] = (1, 0, 0, 0), 0
-    base = whole + np.where(size > 1, lead - 1, 0)
+    base, whole = np.zeros((2, 3), np.intp)
+    box = np.zeros((2, 3), np.intp)
+    value, slope = np.zeros((2, 3, 4), np.float32)
+    for axis in range(3):
+        place = shift[axis] - origin[axis]
+        # What rounding leaves below a pixel is that pixel.
+        whole[axis] = math.floor(place + 1e-9)
+        part = max(place - whole[axis], 0.0) if size[axis] > 1 else 0.0
+        beyond = 1 if part > 0 else 0
+        box[0, axis] = max(-whole[axis], 0)
+        box[1, axis] = min(size[axis], shape[axis] - whole[axis] - beyond)
+        base[axis] = whole[axis]
+        if size[axis] > 1:
+            base[axis] += lead[axis] - 1
+            value[axis] = bsplines_at(part, 0)
+            slope[axis] = bsplines_at(part, 1)
+        else:
+            value[axis, 0] = 1
     return base, box, whole, value, slope
 
 
