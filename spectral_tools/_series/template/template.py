@@ -38,8 +38,8 @@ from .template_search import Bounds, shrink_factor, shrink_frame
 __all__ = ["PatternSearch", "find_pattern", "grow_template"]
 
 
-# Iterations that tell a pattern from a scene where shifts are given, and rounds in which
-# shifts are found anew (test_what_stays_in_place_does_not_pin_the_frames).
+# Most iterations that tell a pattern from a scene where shifts are given, and most rounds
+# in which shifts are found anew (test_what_stays_in_place_does_not_pin_the_frames).
 SPLITS = 8
 # Largest over-relaxation of an iteration, at frequencies that both could be
 # (bench_series.py, dust).
@@ -83,12 +83,14 @@ def split_pattern(
 ) -> tuple[float, Volume]:
     """Return what a scene at given shifts and a pattern leave, and the pattern.
 
-    Alternating least squares with over-relaxation.
+    Alternating least squares with over-relaxation. Without a pattern to begin with, it
+    ends where what is left no longer tells whether there is one.
     """
     # Strategy: the pattern is the mean of what the scene leaves, and the scene that
     # of what the pattern leaves. One after the other, they converge at each frequency by
     # the squared mean of the phase factors of the shifts there; so much further goes
     # each step.
+    sought = pattern is None
     if pattern is None:
         pattern = np.mean(frames, axis=0)
     gain = _step_gain(frames[0].shape[1:], shifts)
@@ -105,10 +107,15 @@ def split_pattern(
                 return math.inf, pattern
             left.append(frame - scene - pattern)
         step = np.mean(left, axis=0)
-        rest = float(np.mean([np.square(each - step).mean() for each in left]))
+        powers = [np.square(each - step).mean() for each in left]
+        before, rest = rest, float(np.mean(powers))
         pattern = pattern + np.stack(
             [inverse(forward(one) * gain, one.shape) for one in step]
         )
+        # Whether there is a pattern is told once a round explains no more than one image
+        # does of noise; further ones are for the details of a pattern that is there.
+        if sought and before - rest < rest / len(frames):
+            break
     return rest, pattern
 
 
