@@ -15,7 +15,7 @@ from .._shared.link_arguments import (
 )
 from .._shared.results import result
 from .._shared.statistics import ROUNDING, chi_square_limit
-from .solvers.loop_kernels import find_loops, name_suspects
+from .solvers.loop_kernels import find_loops, follow_routes, name_suspects
 from .solvers.normal_equations import distinct_pairs
 
 __all__ = ["LoopClosures", "loop_closures"]
@@ -148,24 +148,13 @@ def _short_loops(pairs: Ints, usable: Ints) -> tuple[Ints, Bytes]:
     tiles = np.where(routes < 0, -1, joined.tiles[routes, (passed < 0).astype(np.intp)])
     order = np.lexsort(tiles.T[::-1])
 
-    # Each tile pair of a route offers all its links: the last one changes first.
-    routes, passed, tiles = routes[order], passed[order], tiles[order]
-    offered = np.where(routes < 0, 1, parallel[routes])
-    ways = offered.prod(axis=1)
-    row = np.repeat(np.arange(len(ways)), ways)
-    rest = np.arange(len(row)) - np.repeat(np.cumsum(ways) - ways, ways)
-    at = np.zeros((len(row), 4), np.intp)
-    first = np.cumsum(parallel) - parallel
-    for place in (3, 2, 1, 0):
-        rest, which = np.divmod(rest, offered[row, place])
-        at[:, place] = first[routes[row, place]] + which
-    once = (tiles[row, 2] >= 0) | (at[:, 0] < at[:, 1])
-    row, at = row[once], at[once]
-    names = usable[np.lexsort((joined.turned, joined.number))]
-    links = np.where(routes[row] < 0, -1, names[at])
-    turned = pairs[links, 0] != tiles[row]
-    signs = np.where(links < 0, 0, np.where(turned, -1, 1))
-    return links, signs.astype(np.int8)
+    # Each tile pair of a route offers all its links; no link, -1, is the last of pairs.
+    starts = np.concatenate([[0], np.cumsum(parallel), [len(usable) + 1]])
+    offered = np.lexsort((joined.turned, joined.number))
+    names = np.append(usable[offered], -1)
+    signs = np.append(np.where(joined.turned[offered], -1, 1), 0)
+    routes = np.where(routes < 0, len(parallel), routes)
+    return follow_routes(order, routes, passed, (starts, names, signs))
 
 
 def _places(
@@ -173,8 +162,8 @@ def _places(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """List the places of each link in the table of loops: starts, and places."""
     order = np.argsort(loops.ravel(), kind="stable")
-    starts = np.searchsorted(loops.ravel()[order], np.arange(count + 1))
-    return starts.astype(np.int64), order
+    starts = np.cumsum(np.bincount(loops.ravel() + 1, minlength=count + 1))
+    return starts, order
 
 
 def _unit(squares: Floats, precision: Floats, ndim: int) -> float:

@@ -1,12 +1,14 @@
 """Compiled search for short loops of links, and for who breaks them."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..._shared.arrays import Bytes, Floats, Ints64
 from ..._shared.compiled import compiled
 
-__all__ = ["find_loops", "longer_loops", "name_suspects"]
+__all__ = ["find_loops", "follow_routes", "longer_loops", "name_suspects"]
 
 
 # False links settle one after the other only where they crowd.
@@ -156,29 +158,43 @@ def find_loops(pairs: Ints64, *, chordless: bool = False) -> Loops:
     start with their first link. `chordless` asks for all triangles, and all squares
     without a short cut, instead of a few for each link.
     """
-    ends = np.concatenate([pairs, pairs[:, ::-1]])
-    order = np.lexsort((ends[:, 1], ends[:, 0]))
-    nodes = np.arange(pairs.max(initial=-1) + 2)
-    starts = np.searchsorted(ends[order, 0], nodes)
-    names = order % max(len(pairs), 1)
-    return _short_loops(pairs, (starts, ends[order, 1], names), chordless)
+    return _short_loops(pairs, chordless)
 
 
 @compiled
-def _adjacent(  # pragma: no cover
-    starts: Ints64, ends: Ints64, names: Ints64, node0: int, node1: int
-) -> int:
-    """Return the link between two nodes, or -1; neighbours are sorted."""
-    low, high = starts[node0], starts[node0 + 1]
-    while low < high:
-        middle = (low + high) // 2
-        if ends[middle] < node1:
-            low = middle + 1
-        else:
-            high = middle
-    if low < starts[node0 + 1] and ends[low] == node1:
-        return int(names[low])
-    return -1
+def _neighbours(pairs: Ints64) -> Graph:  # pragma: no cover
+    """Return the neighbours of nodes by a counting sort: by the end, by the start."""
+    size, count = len(pairs), 0
+    here, there = np.empty((2, 2 * size), np.int64)
+    for link in range(size):
+        first, last = pairs[link, 0], pairs[link, 1]
+        here[link], there[link] = first, last
+        here[size + link], there[size + link] = last, first
+        count = max(count, first + 1, last + 1)
+    order = np.arange(2 * size)
+    starts, at = np.zeros((2, count + 1), np.int64)
+    for nodes in (there, here):
+        starts[:] = 0
+        for node in nodes:
+            starts[node + 1] += 1
+        for node in range(count):
+            starts[node + 1] += starts[node]
+        at[:] = starts
+        before, order = order, np.empty_like(order)
+        for place in before:
+            order[at[nodes[place]]] = place
+            at[nodes[place]] += 1
+    return starts, there[order], order % max(size, 1)
+
+
+@compiled
+def _mark(  # pragma: no cover
+    marks: Ints64, node: int, graph: Graph, there: bool
+) -> None:
+    """Write the links of a node to its neighbours, or -1 if they are to be forgotten."""
+    starts, ends, names = graph
+    for a in range(starts[node], starts[node + 1]):
+        marks[ends[a]] = names[a] if there else -1
 
 
 @compiled
@@ -192,23 +208,24 @@ def _tables() -> Loops:  # pragma: no cover
 
 
 @compiled
-def _with_room(loops: Loops, found: int) -> Loops:  # pragma: no cover
-    """Return tables with room for one more loop."""
+def _with_room(loops: Loops, most: int) -> Loops:  # pragma: no cover
+    """Return tables with room for so many loops."""
     links, signs, lengths = loops
-    if found < len(links):
+    old = len(links)
+    if most <= old:
         return loops
-    wider = np.full((2 * len(links), LONGEST), -1)
-    wider[:found] = links[:found]
+    wider = np.full((max(2 * old, most), LONGEST), -1)
+    wider[:old] = links
     signs_wider = np.zeros(wider.shape, np.int8)
-    signs_wider[:found] = signs[:found]
+    signs_wider[:old] = signs
     longer = np.zeros(len(wider), np.int64)
-    longer[:found] = lengths[:found]
+    longer[:old] = lengths
     return wider, signs_wider, longer
 
 
 @compiled
 def _write(  # pragma: no cover
-    loops: Loops, found: int, held: Ints64, walk: Ints64, steps: Ints64
+    loops: Loops, found: int, held: Ints64, walk: Any, steps: Any
 ) -> None:
     """Write the loop along the nodes of `walk`, by the links `steps`."""
     links, signs, lengths = loops
@@ -226,45 +243,42 @@ def _own_loops(  # pragma: no cover
     found: int,
     held: Ints64,
     link: int,
-    pair: Ints64,
+    pair: tuple[int, int],
     graph: Graph,
+    near: tuple[Ints64, Ints64],
     chordless: bool,
-) -> tuple[Loops, int]:
-    """Write triangles and squares in which no link has a lower number."""
+) -> int:
+    """Write triangles and squares in which no link has a lower number.
+
+    `near` are the links from each node to the two of the pair, or -1. Returns how many
+    loops there are now.
+    """
     starts, ends, names = graph
+    homes, chords = near
     first, last = pair
     limit = found + OWNED
     if chordless:
         limit = np.iinfo(np.int64).max
     for a in range(starts[last], starts[last + 1]):
         node, one = ends[a], names[a]
-        if one <= link or found == limit:
-            continue
-        two = _adjacent(starts, ends, names, node, first)
-        if two > link:
-            walk, steps = np.array([first, last, node]), np.array([link, one, two])
-            loops = _with_room(loops, found)
-            _write(loops, found, held, walk, steps)
+        if one > link and homes[node] > link and found < limit:
+            _write(loops, found, held, (first, last, node), (link, one, homes[node]))
             found += 1
     for a in range(starts[last], starts[last + 1]):
         node, one = ends[a], names[a]
-        if one <= link or node == first:
+        if one <= link or (chordless and homes[node] >= 0):
             continue
-        if chordless and _adjacent(starts, ends, names, node, first) >= 0:
-            continue
-        for b in range(starts[first], starts[first + 1]):
-            other, three = ends[b], names[b]
-            if three <= link or other in (node, last) or found == limit:
+        for b in range(starts[node], starts[node + 1]):
+            other, two = ends[b], names[b]
+            three = homes[other]
+            if two <= link or three <= link or other == last or found == limit:
                 continue
-            two = _adjacent(starts, ends, names, node, other)
-            if two > link:
-                if chordless and _adjacent(starts, ends, names, other, last) >= 0:
-                    continue
-                loops = _with_room(loops, found)
-                walk = np.array([first, last, node, other])
-                _write(loops, found, held, walk, np.array([link, one, two, three]))
-                found += 1
-    return loops, found
+            if chordless and chords[other] >= 0:
+                continue
+            walk, steps = (first, last, node, other), (link, one, two, three)
+            _write(loops, found, held, walk, steps)
+            found += 1
+    return found
 
 
 @compiled
@@ -302,9 +316,7 @@ def _shortest_way(  # pragma: no cover
 
 
 @compiled
-def _short_loops(  # pragma: no cover
-    pairs: Ints64, graph: Graph, chordless: bool
-) -> Loops:
+def _short_loops(pairs: Ints64, chordless: bool) -> Loops:  # pragma: no cover
     """Return the loops of a graph.
 
     Those with more than four links only through links that no shorter loop holds.
@@ -312,20 +324,68 @@ def _short_loops(  # pragma: no cover
     held = np.zeros(len(pairs), np.int64)
     loops = _tables()
     found = 0
+    graph = starts, ends, _ = _neighbours(pairs)
+    near = np.full(len(starts) - 1, -1), np.full(len(starts) - 1, -1)
     for link in range(len(pairs)):
-        loops, found = _own_loops(
-            loops, found, held, link, pairs[link], graph, chordless
-        )
+        pair = pairs[link, 0], pairs[link, 1]
+        for side in range(2):
+            _mark(near[side], pair[side], graph, True)
+        # No loops are more than ways of one and of two links from the last node on.
+        most = 0
+        for a in range(starts[pair[1]], starts[pair[1] + 1]):
+            most += 1 + starts[ends[a] + 1] - starts[ends[a]]
+        if not chordless:
+            most = min(most, OWNED)
+        if found + most > len(loops[0]):
+            loops = _with_room(loops, found + most)
+        found = _own_loops(loops, found, held, link, pair, graph, near, chordless)
+        for side in range(2):
+            _mark(near[side], pair[side], graph, False)
     tables = np.zeros((4, len(graph[0]) - 1), np.int64)
     tables[0] = -1
     for link in range(len(pairs)):
         if held[link] == 0 and not chordless:
             walk, steps = _shortest_way(link, pairs[link], graph, tables)
             if len(walk) > 2:
-                loops = _with_room(loops, found)
+                loops = _with_room(loops, found + 1)
                 _write(loops, found, held, walk, steps)
                 found += 1
     return loops[0][:found], loops[1][:found], loops[2][:found]
+
+
+@compiled
+def follow_routes(  # pragma: no cover
+    order: Ints64, routes: Ints64, passed: Bytes, offers: tuple[Ints64, Ints64, Ints64]
+) -> tuple[Ints64, Bytes]:
+    """Return links and signs of the loops along routes of four pairs of nodes, in order.
+
+    `passed` are the signs of the pairs. `offers` says where the links of each pair
+    begin, which they are, and their signs; the last of them changes first. A route that
+    goes back the same way takes any two links once.
+    """
+    starts, names, ways = offers
+    total = 0
+    for row in range(len(routes)):
+        size = 1
+        for pair in routes[row]:
+            size *= starts[pair + 1] - starts[pair]
+        if routes[row, 0] == routes[row, 1]:
+            parallel = starts[routes[row, 0] + 1] - starts[routes[row, 0]]
+            size = parallel * (parallel - 1) // 2
+        total += size
+    links, signs = np.empty((total, 4), np.int64), np.empty((total, 4), np.int8)
+    found = 0
+    for row in order:
+        one, two, three, four = routes[row]
+        for a in range(starts[one], starts[one + 1]):
+            for b in range(a + 1 if one == two else starts[two], starts[two + 1]):
+                for c in range(starts[three], starts[three + 1]):
+                    for d in range(starts[four], starts[four + 1]):
+                        for place, at in enumerate((a, b, c, d)):
+                            links[found, place] = names[at]
+                            signs[found, place] = passed[row, place] * ways[at]
+                        found += 1
+    return links, signs
 
 
 @compiled
@@ -354,7 +414,7 @@ def longer_loops(
         for a in range(starts[link], starts[link + 1]):
             for b in range(a + 1, starts[link + 1]):
                 if found < limit:
-                    merged = _with_room(merged, found)
+                    merged = _with_room(merged, found + 1)
                     found += _merge(loops, holders[a], holders[b], link, merged, found)
     return merged[0][:found], merged[1][:found], merged[2][:found]
 

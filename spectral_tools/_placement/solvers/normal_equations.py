@@ -195,7 +195,7 @@ def _all_below(matrices: Floats, bound: Floats) -> bool:
 
 def distinct_pairs(links: Ints) -> Pairs:
     """List each pair of tiles that links join once, whichever way they go."""
-    low, high = links.min(axis=1), links.max(axis=1)
+    low, high = np.minimum(*links.T), np.maximum(*links.T)
     span = int(links.max(initial=0)) + 1
     code, number = np.unique(low * span + high, return_inverse=True)
     tiles = np.stack(np.divmod(code, span), axis=1)
