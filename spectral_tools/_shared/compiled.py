@@ -99,16 +99,18 @@ class Kernel:
         """What numba sees where a kernel calls another."""
         return self.dispatcher._numba_type_
 
-    @property
-    def dispatcher(self) -> Any:
-        """What numba makes of the function, with the cache of the house."""
-        made = self.__dict__.get("_made")
-        if made is None:
+    def __getattr__(self, name: str) -> Any:
+        """Make the dispatcher of numba when it is first wanted; then it is there.
+
+        A property would be one more call for each of a kernel.
+        """
+        if name == "dispatcher":
             # Threads that come here at once go on with the same.
-            made = self.__dict__.setdefault("_made", self._dispatcher())
-        return made
+            return self.__dict__.setdefault(name, self._dispatcher())
+        return object.__getattribute__(self, name)  # says that there is none
 
     def _dispatcher(self) -> Any:
+        """Return what numba makes of the function, with the cache of the house."""
         made = _numba().njit(**OPTIONS)(self.py_func)
         # There is nothing to cache where compiling is switched off.
         if hasattr(made, "_cache") and _can_cache():
