@@ -6,6 +6,7 @@ one by one or by labels.
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Iterator
 
 import dask.array
@@ -222,7 +223,8 @@ def test_masked_pixels_count_like_nan_or_are_refused(name, parameter, form, tmp_
     arrays = {"masked": masked, "holes": holes, "filled": filled}
     found = {}
     for kind, array in arrays.items():
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", spt.PlacementWarning)
             images = list(array) if form == "list" else array
             found[kind] = outcome_of(name, call | {parameter: images}, tmp_path)
     if isinstance(found["masked"], str):

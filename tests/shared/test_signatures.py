@@ -24,7 +24,8 @@ PUBLIC = {
     f"{prefix}{name}": getattr(door, name)
     for prefix, door in (("", spt), ("io.", spt.io), ("plot.", spt.plot))
     for name in door.__all__
-    if callable(getattr(door, name)) and getattr(door, name) is not spt.Outcome
+    if callable(getattr(door, name))
+    and getattr(door, name) not in (spt.Outcome, spt.PlacementWarning)
 }
 FUNCTIONS = {n: o for n, o in PUBLIC.items() if inspect.isfunction(o)}
 CLASSES = {o.__name__: o for o in vars(spt).values() if inspect.isclass(o)}
