@@ -123,7 +123,12 @@ print("seen, row and col:", np.sqrt(np.diag(seen)).round(3))
 # If the covariance is honest, two thirds of the errors lie within the inner ellipse
 # (1.5 standard deviations), and 95 % within the outer one (2.45).
 
-lengths = np.sqrt([e @ np.linalg.solve(told, e) for e in errors])
+lengths = np.sqrt(
+    [
+        error @ np.linalg.solve(each.covariance, error)
+        for error, each in zip(errors, repeats, strict=True)
+    ]
+)
 print(
     "within the ellipses:",
     (lengths < 1.5).mean().round(2),

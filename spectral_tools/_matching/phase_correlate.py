@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._sampling.boxes import cut_mask, lag_bounds, overlap_block, reachable_parts
-from .._sampling.downsample import block_means
+from .._sampling.boxes import lag_bounds, reachable_parts
 from .._shared.checks import (
     as_image,
     as_shift,
@@ -20,35 +19,38 @@ from .._shared.checks import (
     check_same_ndim,
     check_whitening,
 )
-from .._shared.ndimage import distance_transform_edt, gaussian_filter
 from .._shared.results import Outcome, result
+from .._spectral.peaks import SEPARATION
 from .ambiguity import repeats_itself
+from .image_area import image_in, prepare_image
+from .local_agreement import (
+    LOOKS_ALIKE,
+    LocalAgreement,
+    leave_out,
+    local_agreement,
+    repeats_without,
+    worst_rest,
+)
+from .misfit import measure_misfit
 from .search import (
+    RIVALS,
     Candidates,
     Search,
     chance_of_few_places,
-    circular_search,
     exact_search,
+    quick_search,
     show_the_same,
 )
-from .shift_fit import FIT_ROUNDS, ShiftFit, fit_shift
+from .shift_fit import ShiftFit, fit_shift
 
 __all__ = [
-    "ALONE",
     "AMBIGUOUS",
     "BELIEVED",
-    "CERTAIN",
-    "COHERENT",
-    "LOOKS_ALIKE",
-    "RIVALS",
-    "SPARSE",
     "ShiftEstimate",
     "correlate_images",
-    "mend_holes",
     "no_match",
     "overlap_share",
     "phase_correlate",
-    "prepare_image",
 ]
 
 
@@ -58,36 +60,6 @@ BELIEVED = 1e-3
 # Another peak, or fit, of this share of the first leaves the answer open
 # (test_alternatives_hold_the_repeats_of_a_scene, test_lattices_are_ambiguous).
 AMBIGUOUS = 0.85
-# Images that chance could bring together, but that correlate by more than this, are
-# looked at for periods (test_a_lattice_is_never_matched_a_period_off).
-LOOKS_ALIKE = 0.5
-# Where the second peak is lower than this share of the first there is no need to look
-# for periods (bench_shifts: 256 x 256).
-RIVALS = 0.25
-# Holes that are no deeper than this, in pixels, are filled
-# (test_scattered_dead_pixels_do_no_harm).
-HOLE = 2.0
-# The quick search is believed below this chance of a false alarm, far beyond doubt
-# (test_unrelated_images_are_not_believed).
-CERTAIN = 1e-6
-# Its second peak is lower than this share of the first
-# (test_a_defect_in_a_lattice_decides).
-ALONE = 0.7
-# The significance of its fit is at least this, in standard deviations
-# (test_detail_that_folds_at_half_the_resolution_does_not_mislead).
-COHERENT = 8.0
-# The significance of the right wrap is so many times that of any other, or the exact
-# search decides: a guard, which no test tells from 1.
-RIVAL = 1.5
-# Images with sides of at least so many pixels show enough at half their resolution
-# (bench_shifts: 512 x 512).
-LARGE = 128
-# They do where this share of their power is left
-# (test_detail_beyond_half_the_resolution_is_found).
-SEEN = 0.5
-# Fewer maxima than this for each pixel are those of a few things on a plain ground
-# (test_a_bead_among_others_is_one_place_only).
-SPARSE = 5e-3
 
 
 @result
@@ -114,6 +86,10 @@ class ShiftEstimate:
         are good to a few tenths of a pixel. Where there are fewer, the last is repeated.
     outcome : Outcome
         What happened, in words.
+    misfit : float
+        Root mean square by which parts of the overlap differ from one shift, in their own
+        standard errors: 1 by chance. Where it is more, `covariance` holds their scatter.
+        NaN where it was not measured.
     """
 
     shift: NDArray[np.float64]
@@ -123,6 +99,7 @@ class ShiftEstimate:
     overlap: float
     alternatives: NDArray[np.float64]
     outcome: Outcome
+    misfit: float = math.nan
 
 
 def correlate_images(
@@ -133,54 +110,190 @@ def correlate_images(
     min_overlap: float,
     whitening: float | None,
     peaks: int,
+    *,
+    parts: bool = True,
 ) -> ShiftEstimate:
-    """Do the work of `phase_correlate` on arguments that are known to be good."""
+    """Do the work of `phase_correlate` on arguments that are known to be good.
+
+    Without `parts`, those of the overlap are not asked: where neighbours or a
+    template tell whether a match is right.
+    """
     low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
     if (low > high).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     # Only what the two images can share at a shift that is allowed is looked at.
-    parts = reachable_parts(images[0].shape, images[1].shape, low, high)
-    first, valid0 = prepare_image(images[0][parts[0]], cut_mask(masks[0], parts[0]))
-    second, valid1 = prepare_image(images[1][parts[1]], cut_mask(masks[1], parts[1]))
+    shared = reachable_parts(images[0].shape, images[1].shape, low, high)
+    first, valid0, corner0 = image_in(images[0], masks[0], shared[0])
+    second, valid1, corner1 = image_in(images[1], masks[1], shared[1])
     if first is None or second is None:
         return no_match(len(guess), Outcome.NO_TEXTURE, guess, peaks)
-    origin = np.array([p0.start - p1.start for p0, p1 in zip(*parts, strict=True)])
+    origin = corner0 - corner1
     search = Search(
         low=as_three(low - origin),
         high=as_three(high - origin),
-        least=min_overlap * min(math.prod(image.shape) for image in images),
+        least=min_overlap * min(first.size, second.size),
         count=peaks,
         exponent=-1.0 if whitening is None else float(whitening),
     )
-    if valid0 is None and valid1 is None:
-        found, fit = _quick(first, second, search)
-        if found is None:
-            found = exact_search(first, second, search)
-            fit = _fit(first, second, found, search)
-    else:
+    # What is cut off may be all that could have met.
+    if (search.low >= first.shape).any() or (-search.high >= second.shape).any():
+        return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
+    valid = None
+    if valid0 is not None or valid1 is not None:
         valid = (
             np.ones(first.shape, np.bool_) if valid0 is None else valid0,
             np.ones(second.shape, np.bool_) if valid1 is None else valid1,
         )
-        found = exact_search(first, second, search, valid=valid)
-        fit = _fit(first, second, found, search, valid)
-    if found is None:
+    if parts:
+        at_rest = -as_three(origin)
+        match = _search(first, second, search, valid, at_rest)
+    else:
+        match = _search_whole((first, second), search, valid)
+    if match is None:
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
-    few = found.false_alarm >= BELIEVED > found.chance
-    # A single bead is one place, but there is nothing else to be matched.
-    if few and fit and show_the_same(first, second, fit.shift, fit.correlation):
-        found = replace(found, false_alarm=found.chance)
+    found, fit = match.found, match.fit
     estimate = _estimate(found, fit, images, origin, (low, high), peaks)
     # A lattice meets itself everywhere, and sets the level of chance by itself.
     alike = estimate.outcome == Outcome.NOT_FOUND and estimate.correlation > LOOKS_ALIKE
-    if fit is None or not (alike or estimate.outcome == Outcome.MATCHED):
-        return estimate
     # A peak that stands alone has no copies.
-    if len(found.scores) < 2 or found.scores[1] < RIVALS * found.scores[0]:
+    alone = len(found.scores) < 2 or found.scores[1] < RIVALS * found.scores[0]
+    if (
+        fit is not None
+        and not alone
+        and (alike or estimate.outcome == Outcome.MATCHED)
+        and repeats_itself(first, second, fit.shift)
+    ):
+        estimate = replace(estimate, outcome=Outcome.AMBIGUOUS)
+    if fit is None or not parts or estimate.outcome == Outcome.NOT_FOUND:
         return estimate
-    if repeats_itself(first, second, fit.shift):
-        return replace(estimate, outcome=Outcome.AMBIGUOUS)
-    return estimate
+    misfit = measure_misfit(match.images, fit, match.valid, BELIEVED)
+    axes = slice(3 - len(guess), 3)
+    covariance = misfit.covariance[axes, axes]
+    return replace(estimate, covariance=covariance, misfit=misfit.sigmas)
+
+
+class _Match(NamedTuple):
+    found: Candidates
+    fit: ShiftFit | None
+    agreement: LocalAgreement | None  # of the parts of the overlap
+    images: tuple[NDArray[np.float32], NDArray[np.float32]]
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
+
+
+def _search(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    search: Search,
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    at_rest: NDArray[np.intp],
+) -> _Match | None:
+    """Return the shifts that may be right, and the fit of the best.
+
+    What a part of the overlap carries alone, be it an edge, a bar or an object, is not
+    a match of the images: what the rest says without it is looked for. If that is the
+    same, of all shifts, it is one; but not where both frames lie `at_rest`, since what
+    is left of a bar says the same there too.
+    """
+    best: _Match | None = None
+    quick: _Match | None = None
+    if valid is None:
+        found, fit = quick_search(first, second, search)
+        if found is not None and fit is not None:
+            images = first, second
+            quick = _with_evidence(images, found, fit, search, None, whole=True)
+            if quick.found.false_alarm < BELIEVED:
+                return quick
+    counting, alarm = math.inf, 1.0
+    # Each round counts fewer pixels than the one before.
+    while (left := _count(first, second, valid)) < counting:
+        counting, images = left, (first, second)
+        found = exact_search(*images, search, valid=valid)
+        fit = _fit(*images, found, search, valid)
+        if found is None or fit is None:
+            if best is None and found is not None:
+                best = _Match(found, None, None, images, valid)
+            break
+        if best is not None and found.false_alarm < BELIEVED:
+            place = found.shifts[0]
+            if _near(place, best.found.shifts[0]) and not _near(place, at_rest):
+                if quick is not None and _near(place, quick.found.shifts[0]):
+                    best = quick
+                return best._replace(found=replace(best.found, false_alarm=alarm))
+        match = _with_evidence(images, found, fit, search, valid, whole=best is None)
+        believed = match.found.false_alarm < BELIEVED
+        if best is None or believed:
+            best, alarm = match, found.false_alarm
+        if believed or match.agreement is None:
+            break
+        masks = leave_out(match.agreement, images, valid)
+        rest0, valid0 = prepare_image(first, masks[0])
+        rest1, valid1 = prepare_image(second, masks[1])
+        if rest0 is None or rest1 is None or valid0 is None or valid1 is None:
+            break
+        first, second, valid = rest0, rest1, (valid0, valid1)
+    return best
+
+
+def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return bool(np.abs(one - other).max() <= SEPARATION)
+
+
+def _count(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+) -> int:
+    """Return how many pixels of both images count."""
+    if valid is None:
+        return first.size + second.size
+    return int(valid[0].sum() + valid[1].sum())
+
+
+def _search_whole(
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    search: Search,
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+) -> _Match | None:
+    """Return what the whole of the overlap says, however it is spread over it."""
+    found, fit = quick_search(*images, search) if valid is None else (None, None)
+    if found is None:
+        found = exact_search(*images, search, valid=valid)
+        fit = _fit(*images, found, search, valid)
+    if found is None:
+        return None
+    few = chance_of_few_places(*images, found, search)
+    if few >= BELIEVED > found.false_alarm and not (
+        fit and show_the_same(*images, fit.shift, fit.correlation)
+    ):
+        found = replace(found, false_alarm=few)
+    return _Match(found, fit, None, images, valid)
+
+
+def _with_evidence(
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    found: Candidates,
+    fit: ShiftFit,
+    search: Search,
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    *,
+    whole: bool,
+) -> _Match:
+    """Return a match whose false alarm knows whether the parts of it agree.
+
+    Images of which something was left out are no longer `whole`.
+    """
+    if found.false_alarm >= BELIEVED:
+        return _Match(found, fit, None, images, valid)
+    agreement = local_agreement(images, fit, valid)
+    if whole:
+        known = found.false_alarm / float((search.high - search.low + 1).prod())
+        alarm = repeats_without(agreement, BELIEVED, known)
+    else:
+        alarm = worst_rest(agreement)
+    # A single bead is one place, but there is nothing else to be matched.
+    if not (whole and show_the_same(*images, fit.shift, fit.correlation)):
+        found = replace(found, false_alarm=max(found.false_alarm, alarm))
+    return _Match(found, fit, agreement, images, valid)
 
 
 def as_three(lag: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -199,180 +312,6 @@ def _fit(
         return None
     start, exponent = found.shifts[0], search.exponent
     return fit_shift(first, second, start, exponent=exponent, valid=valid)
-
-
-def prepare_image(
-    image: NDArray[Any], mask: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
-    """Return an image as a float32 volume of zero mean and unit spread.
-
-    The volume is None if the image shows nothing. A mask comes back only if
-    there are pixels that do not count; they are zero in the volume.
-    """
-    volume = image.reshape((1,) * (3 - image.ndim) + image.shape)
-    lowest, highest = float(volume.min()), float(volume.max())
-    if mask is not None:
-        mask = mask.reshape(volume.shape)
-    inside = volume
-    if mask is not None or not math.isfinite(lowest + highest):
-        usable = np.isfinite(volume)
-        mask = usable if mask is None else mask & usable
-        if not mask.any():
-            return None, mask
-        inside = volume[mask]
-        lowest, highest = float(inside.min()), float(inside.max())
-    # Half the range, so that images near the largest float do not overflow.
-    half = highest / 2 - lowest / 2
-    rounding = float(np.finfo(volume.dtype).eps) * max(abs(lowest), abs(highest))
-    if not half > 4 * rounding:
-        return None, mask
-    if max(-lowest, highest) < 1e30:
-        mean = float(inside.mean(dtype=np.float64))
-    else:
-        mean = lowest / 2 + highest / 2
-    if mask is not None:
-        volume = np.where(mask, volume, volume.dtype.type(mean))
-        volume, mask = mend_holes(volume, mask)
-    scaled = volume - volume.dtype.type(mean)
-    scaled /= volume.dtype.type(half)
-    if mask is None or mask.all():
-        return scaled.astype(np.float32, copy=False), None
-    return scaled.astype(np.float32, copy=False), mask
-
-
-def mend_holes(
-    volume: NDArray[Any], mask: NDArray[np.bool_]
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Fill holes of a few pixels from around them, and count them as valid.
-
-    A window that fades out towards every dead pixel would leave nothing.
-    """
-    core = distance_transform_edt(~mask) > HOLE
-    wide = np.zeros(mask.shape, np.bool_)
-    if core.any():
-        wide = ~mask & (distance_transform_edt(~core) <= HOLE + 1)
-    small = ~mask & ~wide
-    if not small.any():
-        return volume, mask
-    sigma = [1.0 if size > 1 else 0.0 for size in mask.shape]
-    share = gaussian_filter(mask.astype(np.float64), sigma)
-    around = gaussian_filter(np.where(mask, volume, 0).astype(np.float64), sigma)
-    known = small & (share > 1e-3)
-    volume[known] = (around[known] / share[known]).astype(volume.dtype)
-    return volume, mask | known
-
-
-def _quick(
-    first: NDArray[np.float32], second: NDArray[np.float32], search: Search
-) -> tuple[Candidates | None, ShiftFit | None]:
-    """Return an answer that is beyond doubt without the exact search, if there is one.
-
-    Images that are large enough are looked at with half their resolution first.
-    """
-    sides = [size for size in (*first.shape, *second.shape) if size > 1]
-    if min(sides, default=1) >= LARGE:
-        found, fit = _coarse(first, second, search)
-        if fit is not None:
-            return found, fit
-    return _circular(first, second, search, FIT_ROUNDS)
-
-
-def _coarse(
-    first: NDArray[np.float32], second: NDArray[np.float32], search: Search
-) -> tuple[Candidates | None, ShiftFit | None]:
-    """Return what images of half the resolution say, and the fit that it leads to."""
-    axes = sum(size > 1 for size in first.shape)
-    half = replace(
-        search,
-        low=search.low // 2,
-        high=-(-search.high // 2),
-        least=search.least / 2**axes,
-    )
-    sides = [2 if size > 1 else 1 for size in first.shape]
-    halves = block_means(first, sides), block_means(second, sides)
-    # Detail that is too fine folds over, and agrees at wrong shifts.
-    if any(
-        _mean_square(small) < SEEN * _mean_square(image)
-        for small, image in zip(halves, (first, second), strict=True)
-    ):
-        return None, None
-    found, start = _circular(*halves, half, 1)
-    if found is None or start is None:
-        return None, None
-    whole = np.rint(2 * start.shift)
-    if ((whole < search.low) | (whole > search.high)).any():
-        return None, None
-    fit = fit_shift(first, second, 2 * start.shift, exponent=search.exponent, rough=0)
-    # What was seen must be seen again where it belongs.
-    if fit is None or fit.coarse < max(COHERENT, start.significance / 2):
-        return None, None
-    return replace(found, shifts=2 * found.shifts, period=2 * found.period), fit
-
-
-def _mean_square(image: NDArray[np.float32]) -> float:
-    return float(np.vdot(image, image)) / image.size
-
-
-def _circular(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-    search: Search,
-    rounds: int,
-) -> tuple[Candidates | None, ShiftFit | None]:
-    """Return the answer of one circular correlation if it is beyond doubt."""
-    shape0, shape1 = np.array(first.shape), np.array(second.shape)
-    size = np.maximum(shape0, shape1)
-    need = np.maximum(shape0 - search.low, shape1 + search.high)
-    if size[size > 1].min(initial=size.max()) < 32 or need.prod() < 1.5 * size.prod():
-        return None, None
-    found = circular_search(first, second, search)
-    if found is None or found.false_alarm > CERTAIN:
-        return None, None
-    if len(found.scores) > 1 and found.scores[1] > ALONE * found.scores[0]:
-        return None, None
-    # A circular correlation does not tell a shift from its wraps: the images do.
-    fits: list[tuple[float, NDArray[np.float64], ShiftFit]] = []
-    for wrap in _wraps(found.shifts[0], found.period):
-        block = overlap_block(shape0, shape1, np.rint(wrap).astype(np.intp))[2]
-        if block.prod() < search.least or (block < np.minimum(8, found.period)).any():
-            continue
-        fit = fit_shift(
-            first, second, wrap, exponent=search.exponent, rounds=1 if fits else rounds
-        )
-        if fit is not None:
-            fits.append((fit.significance, wrap, fit))
-    fits.sort(key=lambda entry: -entry[0])
-    rival = fits[1][0] if len(fits) > 1 else 0.0
-    if not fits or fits[0][0] < max(COHERENT, RIVAL * rival):
-        return None, None
-    _, wrap, best = fits[0]
-    found = replace(found, shifts=np.vstack([wrap, found.shifts[1:]]))
-    if found.chances < SPARSE * size.prod():
-        alarm = max(
-            found.false_alarm, chance_of_few_places(first, second, found, search)
-        )
-        found = replace(found, false_alarm=alarm)
-        if alarm > CERTAIN:
-            return None, None
-    whole = np.rint(wrap)
-    if ((whole < search.low) | (whole > search.high)).any():
-        return None, None
-    if best.steps == 1 and rounds > 1:
-        again = fit_shift(first, second, wrap, exponent=search.exponent)
-        best = best if again is None else again
-    return found, best
-
-
-def _wraps(
-    shift: NDArray[np.float64], period: NDArray[np.intp]
-) -> list[NDArray[np.float64]]:
-    """Return a shift and its wraps by one period on each axis, the smallest first."""
-    wraps = [shift]
-    for axis in np.flatnonzero(period > 1):
-        step = np.zeros(3)
-        step[axis] = period[axis] if shift[axis] < 0 else -period[axis]
-        wraps += [wrap + step for wrap in wraps]
-    return sorted(wraps, key=lambda wrap: float(np.abs(wrap / period).sum()))
 
 
 def _estimate(
@@ -503,6 +442,20 @@ def phase_correlate(
     --------
     refine_pair : Match two images around given pairs of points.
     match_tiles : Match many tiles along their links.
+
+    Notes
+    -----
+    Borders of one value that surround an image, straight, round or turned, are taken
+    for padding and cut off.
+
+    A match has to repeat itself: cells of the overlap are asked one by one, and whatever
+    quarter is left out, the rest must agree by more than chance. What one edge, one bar of
+    text or one object carries alone is left out, and what the rest shows is searched
+    again; if that tells nothing the pair is "not found".
+
+    Each part of the overlap is also fitted by itself. If parts contradict one shift, as
+    they do where optics bend, the covariance holds their scatter, and ``misfit`` tells by
+    how many standard errors they differ.
 
     References
     ----------

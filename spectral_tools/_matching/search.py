@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._sampling.boxes import overlap_block
+from .._sampling.downsample import block_means
 from .._shared.arrays import Floats, Ints, Volume
 from .._shared.fft import fast_shape, forward_pair, inverse
 from .._spectral.peaks import (
@@ -27,8 +28,12 @@ from .._spectral.peaks import (
     wrap_lags,
 )
 from .._spectral.ring_kernels import tapered_spectra, whiten_images, whiten_spectra
+from .shift_fit import COHERENT, FIT_ROUNDS, ShiftFit, fit_shift
 
 __all__ = [
+    "ALONE",
+    "CERTAIN",
+    "RIVALS",
     "Candidates",
     "Search",
     "chance_of_few_places",
@@ -36,10 +41,26 @@ __all__ = [
     "circular_search",
     "exact_search",
     "place_side",
+    "quick_search",
     "show_the_same",
 ]
 
 
+# Where the second peak is lower than this share of the first there is no need to look
+# for periods (bench_shifts: 256 x 256).
+RIVALS = 0.25
+# The quick search is believed below this chance of a false alarm, far beyond doubt
+# (test_unrelated_images_are_not_believed).
+CERTAIN = 1e-6
+# Its second peak is lower than this share of the first
+# (test_a_defect_in_a_lattice_decides).
+ALONE = 0.7
+# Images with sides of at least so many pixels show enough at half their resolution
+# (bench_shifts: 512 x 512).
+LARGE = 128
+# They do where this share of their power is left
+# (test_detail_beyond_half_the_resolution_is_found).
+SEEN = 0.5
 # The least reach, in pixels, over which chance is measured
 # (test_a_lattice_close_to_its_place_is_matched).
 NULL_REACH = 12
@@ -50,9 +71,6 @@ PLACE = 2.5
 # Two images show the same beyond this correlation, and this share of their power where
 # they lie on each other (test_a_bead_alone_is_matched).
 WHOLE = 0.99
-# A scene repeats itself where its autocorrelation is this share of the match; peaks of
-# other places tell chance in full. No test of searches tells it from 0.
-REPEATS = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,10 +80,8 @@ class Candidates:
     shifts: NDArray[np.float64]  # (n, 3), to about 0.1 px
     scores: NDArray[np.float64]  # (n,), Fisher z in its own standard deviations
     false_alarm: float
-    chance: float  # what it would be if it did not count places
     at_bound: bool
     period: Ints  # of a circular search, else 0
-    chances: int  # maxima that told what chance does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -122,15 +138,7 @@ def exact_search(
     surfaces = Surfaces(
         scores=scores, null=null, likeness=_autocorrelation(spectra, shape), low=low
     )
-    found = _rank_lags(surfaces, sizes, search)
-    if found is None:
-        return None
-    return replace(
-        found,
-        false_alarm=max(
-            found.chance, chance_of_few_places(first, second, found, search)
-        ),
-    )
+    return _rank_lags(surfaces, sizes, search)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -233,7 +241,7 @@ def _rank_lags(
     offset = tuple((lags[far] - best).T % np.array(likeness.shape)[:, None])
     match = math.tanh(top[0] / math.sqrt(float(overlap_block(*sizes, best)[2].prod())))
     alike = likeness[offset] / match
-    rest = height[far] - top[0] * np.where(alike > REPEATS, np.minimum(alike, 1), 0)
+    rest = height[far] - top[0] * np.clip(alike, 0, 1)
     chance = np.concatenate([list_peaks(surfaces.null).heights, rest[rest > 0]])
     alarm, sigma = chance_level(top[0], chance, int(allowed.sum()))
     chosen = separate_peaks(ranked, search.count + 1)
@@ -243,10 +251,8 @@ def _rank_lags(
         shifts=ranked[chosen] + tops,
         scores=top[chosen] / sigma,
         false_alarm=alarm,
-        chance=alarm,
         at_bound=bool(inner.any()),
         period=np.zeros(3, np.intp),
-        chances=len(chance),
     )
 
 
@@ -276,8 +282,112 @@ def circular_search(
         shifts=ranked[chosen] + parabola_tops(surface, lags[chosen], True),
         scores=height[chosen].astype(np.float64) / sigma,
         false_alarm=alarm,
-        chance=alarm,
         at_bound=False,
         period=period,
-        chances=len(height),
     )
+
+
+def quick_search(
+    first: NDArray[np.float32], second: NDArray[np.float32], search: Search
+) -> tuple[Candidates | None, ShiftFit | None]:
+    """Return an answer that is beyond doubt without the exact search, if there is one.
+
+    Images that are large enough are looked at with half their resolution first.
+    """
+    sides = [size for size in (*first.shape, *second.shape) if size > 1]
+    if min(sides, default=1) >= LARGE:
+        found, fit = _coarse(first, second, search)
+        if fit is not None:
+            return found, fit
+    return _circular(first, second, search, FIT_ROUNDS)
+
+
+def _coarse(
+    first: NDArray[np.float32], second: NDArray[np.float32], search: Search
+) -> tuple[Candidates | None, ShiftFit | None]:
+    """Return what images of half the resolution say, and the fit that it leads to."""
+    axes = sum(size > 1 for size in first.shape)
+    half = replace(
+        search,
+        low=search.low // 2,
+        high=-(-search.high // 2),
+        least=search.least / 2**axes,
+    )
+    sides = [2 if size > 1 else 1 for size in first.shape]
+    halves = block_means(first, sides), block_means(second, sides)
+    # Detail that is too fine folds over, and agrees at wrong shifts.
+    if any(
+        _mean_square(small) < SEEN * _mean_square(image)
+        for small, image in zip(halves, (first, second), strict=True)
+    ):
+        return None, None
+    found, start = _circular(*halves, half, 1)
+    if found is None or start is None:
+        return None, None
+    whole = np.rint(2 * start.shift)
+    if ((whole < search.low) | (whole > search.high)).any():
+        return None, None
+    fit = fit_shift(first, second, 2 * start.shift, exponent=search.exponent, rough=0)
+    # What was seen must be seen again where it belongs.
+    if fit is None or fit.coarse < max(COHERENT, start.significance / 2):
+        return None, None
+    return replace(found, shifts=2 * found.shifts, period=2 * found.period), fit
+
+
+def _mean_square(image: NDArray[np.float32]) -> float:
+    return float(np.vdot(image, image)) / image.size
+
+
+def _circular(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    search: Search,
+    rounds: int,
+) -> tuple[Candidates | None, ShiftFit | None]:
+    """Return the answer of one circular correlation if it is beyond doubt."""
+    shape0, shape1 = np.array(first.shape), np.array(second.shape)
+    size = np.maximum(shape0, shape1)
+    need = np.maximum(shape0 - search.low, shape1 + search.high)
+    if size[size > 1].min(initial=size.max()) < 32 or need.prod() < 1.5 * size.prod():
+        return None, None
+    found = circular_search(first, second, search)
+    if found is None or found.false_alarm > CERTAIN:
+        return None, None
+    if len(found.scores) > 1 and found.scores[1] > ALONE * found.scores[0]:
+        return None, None
+    # A circular correlation does not tell a shift from its wraps: the images do.
+    fits: list[tuple[float, NDArray[np.float64], ShiftFit]] = []
+    for wrap in _wraps(found.shifts[0], found.period):
+        block = overlap_block(shape0, shape1, np.rint(wrap).astype(np.intp))[2]
+        if block.prod() < search.least or (block < np.minimum(8, found.period)).any():
+            continue
+        fit = fit_shift(
+            first, second, wrap, exponent=search.exponent, rounds=1 if fits else rounds
+        )
+        if fit is not None:
+            fits.append((fit.significance, wrap, fit))
+    fits.sort(key=lambda entry: -entry[0])
+    rival = fits[1][0] if len(fits) > 1 else 0.0
+    if not fits or fits[0][0] < max(COHERENT, rival):
+        return None, None
+    _, wrap, best = fits[0]
+    found = replace(found, shifts=np.vstack([wrap, found.shifts[1:]]))
+    whole = np.rint(wrap)
+    if ((whole < search.low) | (whole > search.high)).any():
+        return None, None
+    if best.steps == 1 and rounds > 1:
+        again = fit_shift(first, second, wrap, exponent=search.exponent)
+        best = best if again is None else again
+    return found, best
+
+
+def _wraps(
+    shift: NDArray[np.float64], period: NDArray[np.intp]
+) -> list[NDArray[np.float64]]:
+    """Return a shift and its wraps by one period on each axis, the smallest first."""
+    wraps = [shift]
+    for axis in np.flatnonzero(period > 1):
+        step = np.zeros(3)
+        step[axis] = period[axis] if shift[axis] < 0 else -period[axis]
+        wraps += [wrap + step for wrap in wraps]
+    return sorted(wraps, key=lambda wrap: float(np.abs(wrap / period).sum()))

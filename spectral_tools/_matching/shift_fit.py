@@ -25,6 +25,7 @@ from .._spectral.tapers import (
 )
 
 __all__ = [
+    "COHERENT",
     "FARTHEST",
     "FIT_ROUNDS",
     "NEWTON_STEPS",
@@ -34,11 +35,15 @@ __all__ = [
     "STEP_FLOOR",
     "STEP_SIGMAS",
     "ShiftFit",
+    "TaperedSpectra",
     "fit_shift",
     "nearest_whole",
     "uncertainty_factor",
 ]
 
+# The significance of its fit is at least this, in standard deviations
+# (test_detail_that_folds_at_half_the_resolution_does_not_mislead).
+COHERENT = 8.0
 # Rounds of a fit, in each of which the tapers follow, at most
 # (test_a_strip_of_a_smooth_scene_is_found).
 FIT_ROUNDS = 10
@@ -79,6 +84,8 @@ class ShiftFit:
     significance: float
     coarse: float  # significance of what half the resolution shows too
     steps: int
+    blocks: "TaperedSpectra"
+    table: NDArray[np.float64]  # sums over rings, before the last step
 
 
 def fit_shift(
@@ -135,6 +142,8 @@ def fit_shift(
         significance=step.significance,
         coarse=_significance_of_coarse(blocks, step, active),
         steps=used,
+        blocks=blocks,
+        table=step.table,
     )
 
 
@@ -147,7 +156,7 @@ def nearest_whole(
 
 
 def _newton_fit(
-    blocks: "_Spectra",
+    blocks: "TaperedSpectra",
     before: NDArray[np.float64],
     active: NDArray[np.bool_],
     exponent: float,
@@ -174,7 +183,7 @@ def _newton_fit(
 
 
 def _significance_of_coarse(
-    blocks: "_Spectra", step: "_NewtonStep", active: NDArray[np.bool_]
+    blocks: "TaperedSpectra", step: "_NewtonStep", active: NDArray[np.bool_]
 ) -> float:
     """Return the significance of detail of at least four pixels."""
     table = step.table.copy()
@@ -195,8 +204,12 @@ def _largest(vector: NDArray[np.float64]) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Spectra:
+class TaperedSpectra:
+    """What two images share at a whole shift, and what it was cut with."""
+
     whole: NDArray[np.float64]
+    block: NDArray[np.intp]
+    shape: tuple[int, ...]  # of the transform
     spectra: tuple[NDArray[np.complex64], NDArray[np.complex64]]
     freqs: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
     even: bool
@@ -214,7 +227,7 @@ def _tapered_spectra(
     whole: NDArray[np.float64],
     exponent: float,
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
-) -> _Spectra | None:
+) -> TaperedSpectra | None:
     """Cut, taper and transform what the two images share at `shift`."""
     sizes = np.array(reference.shape), np.array(moving.shape)
     *starts, block = overlap_block(*sizes, whole.astype(np.intp))
@@ -246,8 +259,10 @@ def _tapered_spectra(
     share = windows.squares**2 / windows.fourths / math.prod(shape)
     edges = rings_of(shape, tuple(block.tolist()), share)
     widths = np.array([taper_width(size) for size in block.tolist()])
-    return _Spectra(
+    return TaperedSpectra(
         whole=whole,
+        block=block,
+        shape=shape,
         spectra=spectra,
         freqs=freqs,
         even=even,
@@ -277,7 +292,7 @@ class _NewtonStep:
 
 
 def _newton_step(
-    blocks: _Spectra,
+    blocks: TaperedSpectra,
     shift: NDArray[np.float64],
     active: NDArray[np.bool_],
     exponent: float,

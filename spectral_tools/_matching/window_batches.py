@@ -26,8 +26,7 @@ from .._spectral.tapers import (
     taper_block,
     taper_width,
 )
-from .phase_correlate import ALONE, CERTAIN, RIVALS, SPARSE
-from .search import chance_of_places, place_side
+from .search import ALONE, CERTAIN, RIVALS, chance_of_places, place_side
 from .shift_fit import (
     FARTHEST,
     NEWTON_STEPS,
@@ -173,9 +172,9 @@ def rank_peaks(surfaces: Volume) -> Floats:
 
     Columns are its shift (3), the smaller of the two that each axis allows; its height
     and that of the next peak in deviations of chance; the probability that
-    chance alone is as high, for both; and the number of maxima.
+    chance alone is as high, for both.
     """
-    told = np.zeros((len(surfaces), 8))
+    told = np.zeros((len(surfaces), 7))
     told[:, 5:7] = 1.0
     n0, n1, n2 = surfaces.shape[1:]
     period = np.array([n0, n1, n2])
@@ -220,7 +219,6 @@ def rank_peaks(surfaces: Volume) -> Floats:
         told[w, 4] = second / sigma
         told[w, 5] = alarm
         told[w, 6] = chance_level(np.float64(second), height[far], trials)[0]
-        told[w, 7] = len(height)
     return told
 
 
@@ -350,7 +348,6 @@ class PeakRanks(NamedTuple):
     second: Floats
     alarm: Floats  # probability that chance alone is as high
     second_alarm: Floats
-    maxima: Floats  # their number
 
 
 class WindowPeaks(NamedTuple):
@@ -392,7 +389,7 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Wind
     bound = np.where(np.array(shape) > 1, np.minimum(reach, shape - reach), 1)
     sure &= (np.abs(shift) < bound).all(axis=1)
     alarm = told.alarm
-    few = np.flatnonzero(sure & (told.maxima < SPARSE * math.prod(block.tolist())))
+    few = np.flatnonzero(sure)
     if len(few):
         alarm[few] = np.maximum(
             alarm[few],

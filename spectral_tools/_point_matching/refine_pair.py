@@ -195,7 +195,7 @@ def _refine(
         offset = starts[0] - starts[1]
         found = correlate_images(
             (windows[0], windows[1]), (None, None), first - second - offset,
-            sides / 2, WINDOW_OVERLAP, whitening, 1,
+            sides / 2, WINDOW_OVERLAP, whitening, 1, parts=False,
         )  # fmt: skip
         # A later step that loses the match must not undo an earlier one.
         if (

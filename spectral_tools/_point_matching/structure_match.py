@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._matching.phase_correlate import AMBIGUOUS, BELIEVED, LOOKS_ALIKE
+from .._matching.local_agreement import LOOKS_ALIKE
+from .._matching.phase_correlate import AMBIGUOUS, BELIEVED
 from .._sampling.splines import bspline_weights
 from .._shared.arrays import Floats, Ints, Plane
 from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack

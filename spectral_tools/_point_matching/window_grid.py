@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._matching.phase_correlate import COHERENT, ShiftEstimate, correlate_images
-from .._matching.shift_fit import FIT_ROUNDS, fit_shift
+from .._matching.phase_correlate import ShiftEstimate, correlate_images
+from .._matching.shift_fit import COHERENT, FIT_ROUNDS, fit_shift
 from .._matching.window_batches import (
     count_pixels,
     fit_windows,
@@ -359,8 +359,9 @@ def _match_one(sides: Floats, whitening: float | None, job: Job) -> Found:
     if job.search:
         valid = (None, None) if job.valid is None else job.valid
         found = correlate_images(
-            job.images, valid, np.zeros(ndim), sides / 2, WINDOW_OVERLAP, whitening, 1
-        )
+            job.images, valid, np.zeros(ndim), sides / 2, WINDOW_OVERLAP, whitening, 1,
+            parts=False,
+        )  # fmt: skip
         sure = found.outcome == Outcome.MATCHED
         spread = found.covariance if sure else nothing
         return Found(found.shift, spread, found.correlation, found)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._matching.phase_correlate import mend_holes
+from .._matching.image_area import mend_holes
 from .._shared.arrays import Floats, Image, Ints, Volume, as_array, unstacked
 from .._shared.checks import (
     as_image,

@@ -16,6 +16,7 @@ __all__ = [
     "ROUNDING",
     "ROUNDS",
     "TOO_SMALL",
+    "UNLIKELY",
     "OutlierTest",
     "cauchy_weights",
     "chi_square_limit",
@@ -35,6 +36,10 @@ __all__ = [
 # Chance that a link with an honest covariance is not believed: about two of the
 # two million links of a grid of a million tiles are lost for nothing.
 FALSE_REJECTION = 1e-6
+# Residuals that honest covariances explain with less than this probability say
+# themselves how large errors are; links that agree by chance with less are believed
+# (test_links_that_agree_about_nothing_are_not_believed).
+UNLIKELY = 1e-3
 # Standard deviation of a normal distribution over its median absolute deviation.
 MAD = 1.4826
 # Where Cauchy's function halves a weight, in standard deviations.

@@ -14,6 +14,7 @@ from scipy.special import gammaincc
 from .._shared.arrays import Floats
 from .._shared.checks import as_coordinates, as_points, check_count, check_same_shape
 from .._shared.link_arguments import as_link_weights
+from .._shared.statistics import UNLIKELY
 from .ac_ransac import agreeing_pairs, evidence_of
 from .point_maps import (
     PointMap,
@@ -44,9 +45,6 @@ ROUNDING = 1e-9
 FLATS = {2: "a line", 3: "a plane"}
 
 
-# Residuals that honest covariances explain with less than this probability say
-# themselves how large errors are.
-UNLIKELY = 1e-3
 # Pairs up to which each is left out with a fit of its own. Of more, each changes the
 # fit so little that one step tells the same.
 FITTED_AGAIN = 100

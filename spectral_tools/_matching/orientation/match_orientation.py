@@ -12,7 +12,8 @@ from ..._shared.arrays import Floats
 from ..._shared.checks import as_finite, as_image, as_valid, check_fraction
 from ..._shared.results import Outcome, result
 from ..ambiguity import periodic_copies
-from ..phase_correlate import AMBIGUOUS, BELIEVED, LOOKS_ALIKE
+from ..local_agreement import LOOKS_ALIKE
+from ..phase_correlate import AMBIGUOUS, BELIEVED
 from .pose_fit import PoseFit, fit_pose, pose_flow, travel
 from .pose_images import (
     Sketch,

@@ -26,7 +26,7 @@ from ..._shared.fft import fast_shape, forward
 from ..._shared.ndimage import distance_transform_edt
 from ..._spectral.ring_kernels import whiten_images
 from ..._spectral.tapers import TAPER_FRACTION, TAPER_WIDTH, edge_taper
-from ..phase_correlate import prepare_image
+from ..image_area import prepare_image
 
 __all__ = [
     "RAYS",

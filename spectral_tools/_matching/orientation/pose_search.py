@@ -343,10 +343,8 @@ def _chance_of_few_places(frame: _TurnedThumb, lag: Floats) -> float:
         shifts=shift[np.newaxis],
         scores=np.ones(1),
         false_alarm=0.0,
-        chance=0.0,
         at_bound=False,
         period=np.zeros(3, np.intp),
-        chances=0,
     )
     return chance_of_few_places(first, second, found, search)
 

@@ -7,15 +7,10 @@ import numpy as np
 
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.sparse import bridges, connected_groups
-from ..._shared.statistics import ROUNDING, TOO_SMALL
+from ..._shared.statistics import ROUNDING, TOO_SMALL, UNLIKELY
 from .translations import Network, link_residuals, squares
 
 __all__ = ["Consensus", "weigh_consensus"]
-
-
-# Chance that links at random are believed to agree
-# (test_links_that_agree_about_nothing_are_not_believed).
-BY_CHANCE = 1e-3
 
 
 class Consensus(NamedTuple):
@@ -81,10 +76,10 @@ def weigh_consensus(
     gain = _agreement(network, blocks, positions, chosen)
     gain -= _choice(network, odds, blocks, believed, chosen)
     if afloat:
-        sound = (blocks.loops > 0) & (gain > -np.log(BY_CHANCE))
+        sound = (blocks.loops > 0) & (gain > -np.log(UNLIKELY))
     else:
         gain += _agreement_with_prior(network, blocks, nodes, positions, chosen)
-        sound = np.full(len(gain), gain.sum() > -np.log(BY_CHANCE))
+        sound = np.full(len(gain), gain.sum() > -np.log(UNLIKELY))
     supported = np.zeros(len(ends), np.bool_)
     supported[blocks.rows] = sound[blocks.number[ends[blocks.rows, 0]]]
     evidence = float(gain[sound].sum())

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..._matching.phase_correlate import LOOKS_ALIKE, ShiftEstimate
+from ..._matching.local_agreement import LOOKS_ALIKE
+from ..._matching.phase_correlate import ShiftEstimate
 from ..._matching.shift_fit import NEWTON_STEPS
 from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume

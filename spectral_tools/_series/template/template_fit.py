@@ -7,13 +7,12 @@ import numpy as np
 
 from ..._matching.phase_correlate import (
     BELIEVED,
-    CERTAIN,
-    COHERENT,
     ShiftEstimate,
     correlate_images,
     no_match,
 )
-from ..._matching.shift_fit import fit_shift
+from ..._matching.search import CERTAIN
+from ..._matching.shift_fit import COHERENT, fit_shift
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.results import Outcome
 from .image_fit import FrameFit, ImageModel, fit_frame, prepare_model
@@ -380,7 +379,7 @@ def match_masked(
     least = LEAST * images[1].size / min(images[0].size, images[1].size)
     found = correlate_images(
         (images[0], images[1]), (masks[0], masks[1]), (middle - origin)[axes],
-        reach[axes], least, None, RIVALS,
+        reach[axes], least, None, RIVALS, parts=False,
     )  # fmt: skip
     places, covariance = np.zeros((len(found.alternatives), 3)), np.zeros((3, 3))
     places[:, axes] = found.alternatives + origin[axes]

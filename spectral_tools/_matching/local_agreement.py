@@ -1,0 +1,325 @@
+"""Whether a match repeats itself in the parts of an overlap.
+
+One bright object, one edge or one bar of text may carry a correlation that the rest of
+the overlap knows nothing of. So the overlap is cut into cells, and each is asked by
+itself: among the shifts around the one that was found, how high does its own correlation
+rank there? Ranks are bounded: no cell says more than that it agrees. How many agree by
+chance is binomial, whatever the images show, at the level that the data choose (Berk &
+Jones 1979, :doi:`10.1007/BF00533250`); where all agree a little, the sum of their
+normal scores tells it (van der Waerden 1952).
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.special import betainc, ndtr, ndtri
+
+from .._sampling.boxes import overlap_block
+from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
+from .._shared.fft import (
+    fast_shape,
+    forward_stack,
+    frequencies,
+    inverse,
+    inverse_stack,
+)
+from .._spectral.ring_kernels import ring_gains
+from .shift_fit import ShiftFit, TaperedSpectra
+
+__all__ = [
+    "LOOKS_ALIKE",
+    "SHORTEST",
+    "Cells",
+    "LocalAgreement",
+    "cut_cells",
+    "leave_out",
+    "local_agreement",
+    "repeats_without",
+    "worst_rest",
+]
+
+# Cells that an overlap is cut into, about (match_robustness: dense, 26 px wide, -10 dB).
+CELLS = 36
+# The shortest side of a cell, in pixels (test_small_images_are_matched).
+SHORTEST = 8
+# Shifts that a cell is asked about, about (test_stars_in_common_are_matched).
+LAGS = 1089
+# Beyond this correlation two images may be a lattice, which chance brings together, and
+# are looked at for periods; shifts at which the scene is as much like itself say nothing
+# of chance (test_a_lattice_is_never_matched_a_period_off,
+# test_a_defect_in_a_lattice_decides).
+LOOKS_ALIKE = 0.5
+# A cell is at least so many times as wide as what the scene is like itself over, or its
+# neighbours tell the same (test_unrelated_images_are_not_believed: nuclei).
+EXTENT = 4.0
+
+Masks = tuple[Flags, Flags]
+
+
+class Cells(NamedTuple):
+    """Cells of an overlap, side by side."""
+
+    place: Ints  # (n, 3), index along each axis
+    low: Ints  # (2, n, 3), first pixel in both images
+    corner: Ints  # (2, 3), that of the overlap
+    block: Ints  # (3,), pixels of the overlap
+    number: Ints  # (3,), of cells along each axis
+    size: Ints  # (3,), pixels of a cell
+    share: Floats  # (n,), of the pixels that count in both images
+
+
+class LocalAgreement(NamedTuple):
+    """What cells of an overlap say of one shift."""
+
+    chance: Floats  # (n,), that a cell agrees as well by chance
+    share: Floats  # (n,), of the shifts that are better
+    power: Floats  # (n,), of what it shows
+    least: float  # the share where no other shift is as good
+    cells: Cells  # of which less than half counts are left out
+
+
+def cut_cells(
+    images: tuple[Volume, Volume],
+    fit: ShiftFit,
+    number: float,
+    least: float,
+    valid: Masks | None,
+) -> Cells:
+    """Cut an overlap into about `number` cells, with sides of at least `least` pixels."""
+    block = fit.blocks.block
+    axes = int((block > 1).sum())
+    side = math.exp(np.log(block[block > 1] / number ** (1 / axes)).mean())
+    count = np.maximum(np.rint(block / max(side, least)), 1).astype(np.intp)
+    size = block // count
+    place = np.array(list(np.ndindex(*count)))
+    sizes = np.array(images[0].shape), np.array(images[1].shape)
+    starts = overlap_block(*sizes, fit.blocks.whole.astype(np.intp))[:2]
+    low = np.array([start + place * size for start in starts])
+    share = np.ones(len(place))
+    if valid is not None:
+        for n, corners in enumerate(low.transpose(1, 0, 2)):
+            one, other = (
+                mask[tuple(map(slice, corner, corner + size))]
+                for mask, corner in zip(valid, corners, strict=True)
+            )
+            share[n] = float((one & other).mean())
+    kept = share >= 0.5
+    corner = np.array(starts)
+    return Cells(place[kept], low[:, kept], corner, block, count, size, share[kept])
+
+
+def local_agreement(
+    images: tuple[Volume, Volume], fit: ShiftFit, valid: Masks | None
+) -> LocalAgreement:
+    """Ask the cells of an overlap about the shift that was fitted to the whole of it."""
+    blocks = fit.blocks
+    axes = int((blocks.block > 1).sum())
+    sizes = tuple(blocks.block.tolist())
+    # The weights are those of the search: weights of the fit favour the shift it found.
+    edges, gain, _ = ring_gains(list(blocks.spectra), blocks.shape, (sizes, sizes))
+    alike = _likeness(blocks, gain, edges)
+    extent = EXTENT * float((alike.astype(np.float64) ** 2).sum()) ** (1 / axes)
+    cells = cut_cells(images, fit, CELLS, max(SHORTEST, extent), valid)
+    reach = np.where(blocks.block > 1, round(0.5 * (LAGS ** (1 / axes) - 1)), 0)
+    # Windows that overlap by more than half would tell the same.
+    reach = np.minimum(reach, cells.size // 2)
+    lags = (np.arange(-r, r + 1) % n for r, n in zip(reach, alike.shape, strict=True))
+    null = alike[np.ix_(*lags)] < LOOKS_ALIKE
+    surfaces, power = _cell_correlations(images, fit, (gain, edges), cells, reach)
+    share, chance = _rank(surfaces, null, reach)
+    return LocalAgreement(chance, share, power, 1 / max(int(null.sum()), 1), cells)
+
+
+def repeats_without(agreement: LocalAgreement, believed: float, known: float) -> float:
+    """Return the probability that chance makes the rest agree, whatever part is left out.
+
+    A part is a quarter of the overlap along one axis, wherever it lies, or both
+    ends of the axis. What is left and fades out in windows is to have a third of the
+    evidence of the whole, if chance would make it correlate as well at this shift with a
+    probability that is `known`, and half of what perfect agreement would tell, where
+    there are few cells. What comes back is scaled so that this is `believed`; it
+    is zero where nothing can be told.
+    """
+    perfect = np.full(len(agreement.chance), agreement.least)
+    best = worst_rest(agreement._replace(chance=2 * perfect, share=perfect))
+    level = max(believed, math.sqrt(best), known ** (1 / 3))
+    return worst_rest(agreement) * believed / level if level < 1 else 0.0
+
+
+def worst_rest(agreement: LocalAgreement) -> float:
+    """Return the chance of what agrees without the part without which least does."""
+    worst = _combined(agreement, np.ones(len(agreement.chance), np.bool_))
+    for places in agreement.cells.place.T:
+        lines, at = np.unique(places, return_inverse=True)
+        number = len(lines)
+        if number < 2:
+            continue
+        wide = max(round(number / 4), 1)
+        # What fills them reaches half a cell into the windows of its neighbours.
+        strip = min(wide + 1, number // 2)
+        for start in range(number - strip + 1):
+            rest = (at < start) | (at >= start + strip)
+            worst = max(worst, _combined(agreement, rest))
+        if number > 2 * wide:
+            rest = (at >= wide) & (at < number - wide)
+            worst = max(worst, _combined(agreement, rest))
+    return worst
+
+
+def leave_out(
+    agreement: LocalAgreement, images: tuple[Volume, Volume], valid: Masks | None
+) -> Masks:
+    """Return masks of both images without the cells that agree."""
+    chance, cells = np.sort(agreement.chance), agreement.cells
+    level = chance[int(np.argmin(_binomial_tails(chance)))] if len(chance) else 0.0
+    masks = []
+    for side, image in enumerate(images):
+        mask = np.ones(image.shape, np.bool_) if valid is None else valid[side].copy()
+        agree = agreement.chance <= level
+        for low, place in zip(cells.low[side][agree], cells.place[agree], strict=True):
+            # The last cells are left out up to the end of the overlap.
+            last = place == cells.number - 1
+            end = np.where(last, cells.corner[side] + cells.block, low + cells.size)
+            mask[tuple(map(slice, low, end))] = False
+        masks.append(mask)
+    return masks[0], masks[1]
+
+
+def _combined(agreement: LocalAgreement, chosen: Flags) -> float:
+    """Return the chance that some cells agree so well: a few of them, or all a little.
+
+    Cells count by the amplitude of what they see (weighted p-values, Genovese et al.
+    2006, :doi:`10.1093/biomet/93.3.509`): those of mere noise neither help nor harm.
+    """
+    seen = np.sqrt(agreement.power[chosen])
+    if not seen.any():
+        return 1.0
+    few = _berk_jones(agreement.chance[chosen] * seen.mean() / np.maximum(seen, 1e-300))
+    shares = agreement.share[chosen]
+    scores = -ndtri(np.minimum(shares, 1 - shares.min(initial=0.5)))
+    total = (seen * scores).sum() / math.sqrt(float((seen**2).sum()))
+    return min(2 * min(few, float(ndtr(-total))), 1.0)
+
+
+def _berk_jones(chance: Floats) -> float:
+    """Return the probability that some of independent tests are as improbable together.
+
+    One alone is none.
+    """
+    tails = _binomial_tails(np.sort(np.minimum(chance, 1.0)))
+    # Numbers that double: of all numbers, neighbours tell the same.
+    levels = tails[2 ** np.arange(1, len(tails).bit_length()) - 1]
+    return min(max(len(levels), 1) * float(levels.min(initial=1.0)), 1.0)
+
+
+def _binomial_tails(chance: Floats) -> Floats:
+    """Return the probability that so many tests are below each of sorted chances."""
+    number = np.arange(1, len(chance) + 1)
+    return np.asarray(betainc(number, len(chance) + 1 - number, chance), np.float64)
+
+
+def _likeness(blocks: TaperedSpectra, gain: Floats, edges: Floats) -> Volume:
+    """Return how alike the scene is to itself at each offset, as it is weighted; 1 at 0."""
+    spectrum = np.abs(blocks.spectra[0])
+    spectrum *= np.abs(blocks.spectra[1])
+    spectrum *= _on_modes(gain[0] * gain[1], edges, blocks.freqs)
+    alike = inverse(spectrum.astype(np.complex64), blocks.shape)
+    alike /= max(float(alike[0, 0, 0]), 1e-30)
+    return alike
+
+
+def _on_modes(
+    values: Floats, edges: Floats, freqs: tuple[Floats, Floats, Floats]
+) -> Volume:
+    """Return the value of the ring that each mode of a transform lies in."""
+    squares = freqs[0][:, None, None] ** 2 + freqs[1][:, None] ** 2 + freqs[2] ** 2
+    rings = np.minimum(np.searchsorted(edges, squares), len(edges) - 1)
+    return np.take(values, rings).astype(np.float32)
+
+
+def _cell_correlations(
+    images: tuple[Volume, Volume],
+    fit: ShiftFit,
+    whitening: tuple[Floats, Floats],
+    cells: Cells,
+    reach: Ints,
+) -> tuple[Volume, Floats]:
+    """Return the correlation of each cell at each lag, and the power of what it shows.
+
+    Lags are counted from the fitted shift. Cells fade out over the reach around them.
+    """
+    blocks, size = fit.blocks, cells.size
+    shape = fast_shape(tuple((size + 2 * reach).tolist()))
+    tapers = [np.hanning(n + 2)[1:-1] if n > 1 else np.ones(1) for n in shape]
+    taper = tapers[0][:, None, None] * tapers[1][:, None] * tapers[2]
+    taper = taper.astype(np.float32)
+    ones = np.ones(blocks.block, np.float32)
+    inside = taper * _windows_of(ones, cells, shape)
+    stack = np.empty((2, *inside.shape), np.float32)
+    for image, corner, windows in zip(images, cells.corner, stack, strict=True):
+        block = image[tuple(map(slice, corner, corner + blocks.block))]
+        faded = taper * _windows_of(block, cells, shape)
+        mean = faded.sum(axis=(1, 2, 3)) / inside.sum(axis=(1, 2, 3))
+        np.subtract(faded, mean[:, None, None, None] * inside, out=windows)
+    freqs = frequencies(shape)
+    gain = [_on_modes(each, whitening[1], freqs) for each in whitening[0]]
+    first, second = forward_stack(stack)
+    power = np.sqrt(_weighted_power(first, gain[0]) * _weighted_power(second, gain[1]))
+    back = [
+        np.exp(-2j * np.pi * freq * x)
+        for freq, x in zip(freqs, fit.shift - blocks.whole, strict=True)
+    ]
+    turn = back[0][:, None, None] * back[1][:, None] * back[2]
+    second *= (gain[0] * gain[1] * turn).astype(np.complex64)
+    second *= np.conj(first, out=first)
+    surfaces = inverse_stack(second, shape)
+    # Fewer pixels meet at longer lags: chance is as high there once that is made up for.
+    for axis, (weights, r) in enumerate(zip(tapers, reach, strict=True)):
+        lag = np.arange(-r, r + 1)
+        meet = np.correlate(weights**2, weights**2, "full")[len(weights) - 1 + lag]
+        at = np.expand_dims(np.sqrt(meet), tuple({0, 1, 2} - {axis}))
+        surfaces = np.take(surfaces, lag % shape[axis], axis + 1) / at
+    return surfaces, power
+
+
+def _windows_of(block: Volume, cells: Cells, shape: tuple[int, ...]) -> Volume:
+    """Return windows of a shape round the cells of a block, with zeros outside of it."""
+    before = (np.array(shape) - cells.size) // 2
+    after = np.maximum(
+        (cells.number - 1) * cells.size + shape - before - block.shape, 0
+    )
+    padded = np.pad(block, list(zip(before.tolist(), after.tolist(), strict=True)))
+    views = sliding_window_view(padded, shape)
+    windows: Volume = views[tuple((cells.place * cells.size).T)]
+    return windows
+
+
+def _weighted_power(spectra: Spectrum, gain: Volume) -> Floats:
+    """Return the power of each spectrum of a stack, filtered by a gain."""
+    pairs = spectra.view(np.float32).reshape(len(spectra), *gain.shape, 2)
+    power: Floats = np.einsum("nprcz,nprcz,prc->n", pairs, pairs, gain**2).astype(
+        np.float64
+    )
+    return power
+
+
+def _rank(surfaces: Volume, null: Flags, reach: Ints) -> tuple[Floats, Floats]:
+    """Return the share of shifts that are as good, and the chance of it, for each cell.
+
+    The shift that was found, or the best within a pixel of it, is held against the
+    others of `null`.
+    """
+    shares = []
+    for steps in (0 * reach, np.minimum(1, reach)):
+        sides = zip((reach - steps).tolist(), (reach + steps + 1).tolist(), strict=True)
+        near = tuple(slice(*side) for side in sides)
+        top = surfaces[(slice(None), *near)].max(axis=(1, 2, 3))
+        far = null.copy()
+        far[near] = False
+        over = (surfaces[:, far] >= top[:, None]).sum(axis=1)
+        area = float((2 * steps + 1).prod())
+        share = area * (over + 1) / (far.sum() + 1)
+        shares.append(np.where(top > 0, share, 1.0) if steps.any() else share)
+    return shares[0], np.minimum(2 * np.minimum(*shares), 1.0)
