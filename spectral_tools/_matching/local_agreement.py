@@ -25,7 +25,7 @@ from .._shared.fft import (
     inverse,
     inverse_stack,
 )
-from .._spectral.ring_kernels import ring_gains
+from .._spectral.ring_kernels import Whitening
 from .shift_fit import ShiftFit, TaperedSpectra
 
 __all__ = [
@@ -111,15 +111,18 @@ def cut_cells(
 
 
 def local_agreement(
-    images: tuple[Volume, Volume], fit: ShiftFit, valid: Masks | None
+    images: tuple[Volume, Volume],
+    fit: ShiftFit,
+    valid: Masks | None,
+    whitening: Whitening,
 ) -> LocalAgreement:
-    """Ask the cells of an overlap about the shift that was fitted to the whole of it."""
+    """Ask the cells of an overlap about the shift that was fitted to the whole of it.
+
+    The whitening is that of the search: weights of the fit favour the shift it found.
+    """
     blocks = fit.blocks
     axes = int((blocks.block > 1).sum())
-    sizes = tuple(blocks.block.tolist())
-    # The weights are those of the search: weights of the fit favour the shift it found.
-    edges, gain, _ = ring_gains(list(blocks.spectra), blocks.shape, (sizes, sizes))
-    alike = _likeness(blocks, gain, edges)
+    alike = _likeness(blocks, whitening)
     extent = EXTENT * float((alike.astype(np.float64) ** 2).sum()) ** (1 / axes)
     cells = cut_cells(images, fit, CELLS, max(SHORTEST, extent), valid)
     reach = np.where(blocks.block > 1, round(0.5 * (LAGS ** (1 / axes) - 1)), 0)
@@ -127,7 +130,7 @@ def local_agreement(
     reach = np.minimum(reach, cells.size // 2)
     lags = (np.arange(-r, r + 1) % n for r, n in zip(reach, alike.shape, strict=True))
     null = alike[np.ix_(*lags)] < LOOKS_ALIKE
-    surfaces, power = _cell_correlations(images, fit, (gain, edges), cells, reach)
+    surfaces, power = _cell_correlations(images, fit, whitening, cells, reach)
     share, chance = _rank(surfaces, null, reach)
     return LocalAgreement(chance, share, power, 1 / max(int(null.sum()), 1), cells)
 
@@ -220,11 +223,11 @@ def _binomial_tails(chance: Floats) -> Floats:
     return np.asarray(betainc(number, len(chance) + 1 - number, chance), np.float64)
 
 
-def _likeness(blocks: TaperedSpectra, gain: Floats, edges: Floats) -> Volume:
+def _likeness(blocks: TaperedSpectra, whitening: Whitening) -> Volume:
     """Return how alike the scene is to itself at each offset, as it is weighted; 1 at 0."""
     spectrum = np.abs(blocks.spectra[0])
     spectrum *= np.abs(blocks.spectra[1])
-    spectrum *= _on_modes(gain[0] * gain[1], edges, blocks.freqs)
+    spectrum *= _on_modes(whitening.gain.prod(axis=0), whitening.edges, blocks.freqs)
     alike = inverse(spectrum.astype(np.complex64), blocks.shape)
     alike /= max(float(alike[0, 0, 0]), 1e-30)
     return alike
@@ -242,7 +245,7 @@ def _on_modes(
 def _cell_correlations(
     images: tuple[Volume, Volume],
     fit: ShiftFit,
-    whitening: tuple[Floats, Floats],
+    whitening: Whitening,
     cells: Cells,
     reach: Ints,
 ) -> tuple[Volume, Floats]:
@@ -264,7 +267,7 @@ def _cell_correlations(
         mean = faded.sum(axis=(1, 2, 3)) / inside.sum(axis=(1, 2, 3))
         np.subtract(faded, mean[:, None, None, None] * inside, out=windows)
     freqs = frequencies(shape)
-    gain = [_on_modes(each, whitening[1], freqs) for each in whitening[0]]
+    gain = [_on_modes(each, whitening.edges, freqs) for each in whitening.gain]
     first, second = forward_stack(stack)
     power = np.sqrt(_weighted_power(first, gain[0]) * _weighted_power(second, gain[1]))
     back = [

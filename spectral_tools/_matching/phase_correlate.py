@@ -261,7 +261,7 @@ def _search_whole(
         fit = _fit(*images, found, search, valid)
     if found is None:
         return None
-    few = chance_of_few_places(*images, found, search)
+    few = chance_of_few_places(*images, found.shifts[0], search)
     if few >= BELIEVED > found.false_alarm and not (
         fit and show_the_same(*images, fit.shift, fit.correlation)
     ):
@@ -284,7 +284,7 @@ def _with_evidence(
     """
     if found.false_alarm >= BELIEVED:
         return _Match(found, fit, None, images, valid)
-    agreement = local_agreement(images, fit, valid)
+    agreement = local_agreement(images, fit, valid, found.whitening)
     if whole:
         known = found.false_alarm / float((search.high - search.low + 1).prod())
         alarm = repeats_without(agreement, BELIEVED, known)

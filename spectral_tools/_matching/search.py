@@ -27,7 +27,12 @@ from .._spectral.peaks import (
     separate_peaks,
     wrap_lags,
 )
-from .._spectral.ring_kernels import tapered_spectra, whiten_images, whiten_spectra
+from .._spectral.ring_kernels import (
+    Whitening,
+    tapered_spectra,
+    whiten_images,
+    whiten_spectra,
+)
 from .shift_fit import COHERENT, FIT_ROUNDS, ShiftFit, fit_shift
 
 __all__ = [
@@ -82,6 +87,7 @@ class Candidates:
     false_alarm: float
     at_bound: bool
     period: Ints  # of a circular search, else 0
+    whitening: Whitening  # that was measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,9 +116,10 @@ def exact_search(
     # No lag from low to high may meet its own wrap.
     need = np.maximum(np.maximum(sizes[0] - low, sizes[1] + high), np.maximum(*sizes))
     shape = fast_shape(tuple(np.where(np.maximum(*sizes) == 1, 1, need)))
-    canvas = whiten_images(reference, moving, shape, search.exponent, valid)
-    if canvas is None:
+    whitened = whiten_images(reference, moving, shape, search.exponent, valid)
+    if whitened is None:
         return None
+    canvas, whitening = whitened
     pair = forward_pair(canvas)
     spectra = pair[0], pair[1]
     first = canvas[0][tuple(map(slice, sizes[0]))]
@@ -138,7 +145,7 @@ def exact_search(
     surfaces = Surfaces(
         scores=scores, null=null, likeness=_autocorrelation(spectra, shape), low=low
     )
-    return _rank_lags(surfaces, sizes, search)
+    return _rank_lags(surfaces, sizes, search, whitening)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,7 +159,7 @@ class Surfaces:
 
 
 def chance_of_few_places(
-    first: Volume, second: Volume, found: Candidates, search: Search
+    first: Volume, second: Volume, shift: Floats, search: Search
 ) -> float:
     """Return the probability that chance matches as many places somewhere.
 
@@ -161,7 +168,7 @@ def chance_of_few_places(
     meets another by accident is one place, however bright.
     """
     sizes = np.array(first.shape), np.array(second.shape)
-    lag = np.rint(found.shifts[0]).astype(np.intp)
+    lag = np.rint(shift).astype(np.intp)
     start0, start1, block = overlap_block(*sizes, lag)
     a = first[tuple(map(slice, start0, start0 + block))]
     b = second[tuple(map(slice, start1, start1 + block))]
@@ -224,7 +231,10 @@ def _autocorrelation(
 
 
 def _rank_lags(
-    surfaces: Surfaces, sizes: tuple[Ints, Ints], search: Search
+    surfaces: Surfaces,
+    sizes: tuple[Ints, Ints],
+    search: Search,
+    whitening: Whitening,
 ) -> Candidates | None:
     """Rank the lags that are allowed, and hold the best against chance."""
     scores, likeness = surfaces.scores, surfaces.likeness
@@ -253,6 +263,7 @@ def _rank_lags(
         false_alarm=alarm,
         at_bound=bool(inner.any()),
         period=np.zeros(3, np.intp),
+        whitening=whitening,
     )
 
 
@@ -265,7 +276,8 @@ def circular_search(
     """
     shape = fast_shape(tuple(np.maximum(reference.shape, moving.shape)))
     spectra = tapered_spectra((reference, moving), shape)
-    whiten_spectra(spectra, spectra, shape, (shape, shape), search.exponent)
+    sizes = shape, shape
+    whitening = whiten_spectra(spectra, spectra, shape, sizes, search.exponent)
     surface = inverse(spectra[0] * np.conj(spectra[1], out=spectra[1]), shape)
     lags, height = list_peaks(surface, 2.0, periodic=True)
     if len(height) < 8:
@@ -284,6 +296,7 @@ def circular_search(
         false_alarm=alarm,
         at_bound=False,
         period=period,
+        whitening=whitening,
     )
 
 
@@ -331,7 +344,19 @@ def _coarse(
     # What was seen must be seen again where it belongs.
     if fit is None or fit.coarse < max(COHERENT, start.significance / 2):
         return None, None
-    return replace(found, shifts=2 * found.shifts, period=2 * found.period), fit
+    shifts, period = 2 * found.shifts, 2 * found.period
+    whitening = _of_whole(found.whitening)
+    return replace(found, shifts=shifts, period=period, whitening=whitening), fit
+
+
+def _of_whole(half: Whitening) -> Whitening:
+    """Return the whitening of images that was measured at half their resolution."""
+    beyond = np.zeros((2, 1))
+    return Whitening(
+        np.append(half.edges / 4, np.inf),
+        np.hstack([half.gain, beyond]),
+        np.hstack([half.limit, beyond]),
+    )
 
 
 def _mean_square(image: NDArray[np.float32]) -> float:

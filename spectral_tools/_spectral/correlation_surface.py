@@ -254,8 +254,8 @@ def _whitened_pair(
 ) -> NDArray[np.float32]:
     """Return both volumes whitened on zeros of the given shape; zero if constant."""
     measured = -1.0 if exponent is None else float(exponent)
-    pair = whiten_images(first, second, shape, measured, None)
-    return np.zeros((2, *shape), np.float32) if pair is None else pair
+    found = whiten_images(first, second, shape, measured, None)
+    return np.zeros((2, *shape), np.float32) if found is None else found[0]
 
 
 def _score(

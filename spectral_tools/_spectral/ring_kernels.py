@@ -9,6 +9,7 @@ assigned to takes longer to compile than the loop, and the first user waits for 
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = [
     "RING_MODES",
     "RING_SHARE",
     "WHITENING_MODES",
+    "Whitening",
     "extend_periodic",
     "flatten_modes",
     "mark_runs",
@@ -355,14 +357,22 @@ def extend_periodic(image: AnyArray, out: AnyArray) -> None:
                 out[p, r, c] = first + fade * (second - first)
 
 
+class Whitening(NamedTuple):
+    """What whitens two images in each ring of frequencies."""
+
+    edges: Floats  # (rings,), of squared frequencies
+    gain: Floats  # (2, rings), of amplitudes
+    limit: Floats  # (2, rings), beyond which an amplitude is a line
+
+
 def whiten_images(
     reference: Volume,
     moving: Volume,
     shape: tuple[int, ...],
     exponent: float,
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
-) -> NDArray[np.float32] | None:
-    """Return both images prewhitened, on zeros of the given shape."""
+) -> tuple[NDArray[np.float32], Whitening] | None:
+    """Return both images prewhitened, on zeros of the given shape, and by what."""
     canvas = np.zeros((2, *shape), np.float32)
     images = reference, moving
     for image, out in zip(images, canvas, strict=True):
@@ -370,7 +380,8 @@ def whiten_images(
     spectra = list(forward_pair(canvas))
     # What lies beyond the ends is made up: it is filtered, but tells no power.
     samples = tapered_spectra(images, shape)
-    whiten_spectra(spectra, samples, shape, (reference.shape, moving.shape), exponent)
+    sizes = reference.shape, moving.shape
+    measured = whiten_spectra(spectra, samples, shape, sizes, exponent)
     for i, (image, spectrum) in enumerate(zip(images, spectra, strict=True)):
         inside = tuple(slice(0, n) for n in image.shape)
         filtered = inverse(spectrum, shape)[inside]
@@ -381,7 +392,7 @@ def whiten_images(
             return None
         canvas[i] = 0
         canvas[i][inside] = (filtered - filtered.mean(dtype=np.float64)) / spread
-    return canvas
+    return canvas, measured
 
 
 def whiten_spectra(
@@ -390,27 +401,29 @@ def whiten_spectra(
     shape: tuple[int, ...],
     sizes: tuple[tuple[int, ...], tuple[int, ...]],
     exponent: float,
-) -> None:
+) -> Whitening:
     """Filter both spectra in place so that their product is weighted to detect.
 
-    The powers are those of `samples`, spectra of the same images.
+    The powers are those of `samples`, spectra of the same images. What they measure comes
+    back, also where an exponent is asked for.
     """
-    if exponent >= 0:
-        for spectrum in spectra:
-            flatten_modes(spectrum, exponent)
-        return
-    edges, gain, limit = ring_gains(samples, shape, sizes)
+    measured = ring_gains(samples, shape, sizes)
     freqs = frequencies(shape)
     for index, spectrum in enumerate(spectra):
-        whiten_modes(spectrum, *freqs, edges, gain[index], limit[index])
+        if exponent >= 0:
+            flatten_modes(spectrum, exponent)
+        else:
+            gain, limit = measured.gain[index], measured.limit[index]
+            whiten_modes(spectrum, *freqs, measured.edges, gain, limit)
+    return measured
 
 
 def ring_gains(
     samples: list[NDArray[np.complex64]],
     shape: tuple[int, ...],
     sizes: tuple[tuple[int, ...], tuple[int, ...]],
-) -> tuple[Floats, Floats, Floats]:
-    """Return rings, what whitens each of two images there, and how much stands out.
+) -> Whitening:
+    """Return what whitens each of two images in rings of frequencies.
 
     `samples` are transforms of the given shape, of images of the given sizes.
     """
@@ -419,7 +432,7 @@ def ring_gains(
     shares = [math.prod(size) / math.prod(shape) for size in sizes]
     edges = ring_edges(np.array(shape), width, min(shares), WHITENING_MODES, RING_SHARE)
     gain, limit = ring_whitening(samples[0], samples[1], *freqs, edges, *shares)
-    return edges, gain, limit
+    return Whitening(edges, gain, limit)
 
 
 def tapered_spectra(

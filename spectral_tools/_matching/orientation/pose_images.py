@@ -299,8 +299,8 @@ def _whiten(pixels: Plane, valid: NDArray[np.bool_] | None) -> Plane | None:
         fade = np.square(np.sin(0.5 * np.pi * np.maximum(depth, 0))).astype(np.float32)
         masks = (valid[np.newaxis], valid[np.newaxis])
     volume = (pixels * fade)[np.newaxis]
-    pair = whiten_images(volume, volume, shape, -1.0, masks)
-    return None if pair is None else pair[0, 0, :rows, :cols] * fade
+    found = whiten_images(volume, volume, shape, -1.0, masks)
+    return None if found is None else found[0][0, 0, :rows, :cols] * fade
 
 
 @compiled

@@ -15,7 +15,7 @@ from ..._spectral.peaks import (
     parabola_tops,
     separate_peaks,
 )
-from ..search import Candidates, Search, chance_of_few_places
+from ..search import Search, chance_of_few_places
 from .pose_images import RAYS, STEP, Sketch, sample_turned
 
 __all__ = [
@@ -339,14 +339,7 @@ def _chance_of_few_places(frame: _TurnedThumb, lag: Floats) -> float:
     first, second, shift = _thumb_volumes(frame, lag)
     reach = (np.array(first.shape) + second.shape) // 2 * [0, 1, 1]
     search = Search(low=-reach, high=reach, least=0.0, count=1, exponent=-1.0)
-    found = Candidates(
-        shifts=shift[np.newaxis],
-        scores=np.ones(1),
-        false_alarm=0.0,
-        at_bound=False,
-        period=np.zeros(3, np.intp),
-    )
-    return chance_of_few_places(first, second, found, search)
+    return chance_of_few_places(first, second, shift, search)
 
 
 def _thumb_volumes(frame: _TurnedThumb, lag: Floats) -> tuple[Plane, Plane, Floats]:

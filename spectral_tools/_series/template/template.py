@@ -94,7 +94,7 @@ def split_pattern(
     if pattern is None:
         pattern = np.mean(frames, axis=0)
     gain = _step_gain(frames[0].shape[1:], shifts)
-    rest = math.inf
+    rest, last = math.inf, pattern
     for _ in range(SPLITS):
         canvas = MeanCanvas(frames[0].shape)
         for frame, shift in zip(frames, shifts, strict=True):
@@ -109,6 +109,10 @@ def split_pattern(
         step = np.mean(left, axis=0)
         powers = [np.square(each - step).mean() for each in left]
         before, rest = rest, float(np.mean(powers))
+        # A step that went too far explains less than what was there before it.
+        if rest > before:
+            return before, last
+        last = pattern
         pattern = pattern + np.stack(
             [inverse(forward(one) * gain, one.shape) for one in step]
         )
