@@ -256,12 +256,14 @@ def _search_whole(
 ) -> _Match | None:
     """Return what the whole of the overlap says, however it is spread over it."""
     found, fit = quick_search(*images, search) if valid is None else (None, None)
-    if found is None:
+    if found is not None:
+        few = chance_of_few_places(*images, found.shifts[0], search)
+    else:
         found = exact_search(*images, search, valid=valid)
         fit = _fit(*images, found, search, valid)
+        few = 1.0 if found is None else found.few_places
     if found is None:
         return None
-    few = chance_of_few_places(*images, found.shifts[0], search)
     if few >= BELIEVED > found.false_alarm and not (
         fit and show_the_same(*images, fit.shift, fit.correlation)
     ):

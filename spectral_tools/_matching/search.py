@@ -76,6 +76,9 @@ PLACE = 2.5
 # Two images show the same beyond this correlation, and this share of their power where
 # they lie on each other (test_a_bead_alone_is_matched).
 WHOLE = 0.99
+# A scene repeats itself where its autocorrelation is this share of the match; peaks of
+# other places tell chance in full (test_few_frames_under_dust_are_not_believed).
+REPEATS = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,6 +88,7 @@ class Candidates:
     shifts: NDArray[np.float64]  # (n, 3), to about 0.1 px
     scores: NDArray[np.float64]  # (n,), Fisher z in its own standard deviations
     false_alarm: float
+    few_places: float  # probability that chance matches as many, of an exact search
     at_bound: bool
     period: Ints  # of a circular search, else 0
     whitening: Whitening  # that was measured
@@ -145,7 +149,11 @@ def exact_search(
     surfaces = Surfaces(
         scores=scores, null=null, likeness=_autocorrelation(spectra, shape), low=low
     )
-    return _rank_lags(surfaces, sizes, search, whitening)
+    found = _rank_lags(surfaces, sizes, search, whitening)
+    if found is None:
+        return None
+    few = chance_of_few_places(first, second, found.shifts[0], search)
+    return replace(found, few_places=few)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -251,7 +259,7 @@ def _rank_lags(
     offset = tuple((lags[far] - best).T % np.array(likeness.shape)[:, None])
     match = math.tanh(top[0] / math.sqrt(float(overlap_block(*sizes, best)[2].prod())))
     alike = likeness[offset] / match
-    rest = height[far] - top[0] * np.clip(alike, 0, 1)
+    rest = height[far] - top[0] * np.where(alike > REPEATS, np.minimum(alike, 1), 0)
     chance = np.concatenate([list_peaks(surfaces.null).heights, rest[rest > 0]])
     alarm, sigma = chance_level(top[0], chance, int(allowed.sum()))
     chosen = separate_peaks(ranked, search.count + 1)
@@ -261,6 +269,7 @@ def _rank_lags(
         shifts=ranked[chosen] + tops,
         scores=top[chosen] / sigma,
         false_alarm=alarm,
+        few_places=1.0,
         at_bound=bool(inner.any()),
         period=np.zeros(3, np.intp),
         whitening=whitening,
@@ -294,6 +303,7 @@ def circular_search(
         shifts=ranked[chosen] + parabola_tops(surface, lags[chosen], True),
         scores=height[chosen].astype(np.float64) / sigma,
         false_alarm=alarm,
+        few_places=1.0,
         at_bound=False,
         period=period,
         whitening=whitening,
