@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .._sampling.boxes import overlap_block
 from .._shared.fft import fast_shape, forward_pair, frequencies
+from .._spectral.peaks import SEPARATION
 from .._spectral.phase_fit_kernels import fit_step, name_step, ring_sums
 from .._spectral.ring_kernels import flatten_modes, rings_of
 from .._spectral.tapers import (
@@ -26,7 +27,6 @@ from .._spectral.tapers import (
 
 __all__ = [
     "COHERENT",
-    "FARTHEST",
     "FIT_ROUNDS",
     "NEWTON_STEPS",
     "REMAINDER",
@@ -49,9 +49,6 @@ COHERENT = 8.0
 FIT_ROUNDS = 10
 # Newton steps in each, at most (test_fit_finds_its_way_from_a_pixel_and_a_half).
 NEWTON_STEPS = 3
-# A fit that goes further than this, in pixels, has lost its peak: a guard, which no test
-# of searches tells from none.
-FARTHEST = 4.0
 # A whole shift is kept up to this distance from it, in pixels; half a pixel would let
 # fits change sides for ever (test_fit_ends_where_it_ends_however_it_starts).
 HALF = 0.6
@@ -118,7 +115,8 @@ def fit_shift(
         if blocks is None:
             return None
         step = _newton_fit(blocks, shift, active, exponent, rough)
-        if step is None or _largest(step.shift - start) > FARTHEST:
+        # What goes as far as to another peak has lost its own.
+        if step is None or _largest(step.shift - start) > SEPARATION + 1:
             return None
         move = step.shift - shift
         taken = _largest(move)

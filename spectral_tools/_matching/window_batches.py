@@ -28,7 +28,6 @@ from .._spectral.tapers import (
 )
 from .search import ALONE, CERTAIN, RIVALS, chance_of_places, place_side
 from .shift_fit import (
-    FARTHEST,
     NEWTON_STEPS,
     REMAINDER,
     SLOW,
@@ -456,7 +455,7 @@ def fit_windows(
         known = np.isfinite(moved[rows])
         share = np.where(known, np.minimum(taken / moved[rows], SLOWEST), REMAINDER)
         left = share / (1 - share)
-        near = np.abs(goal - start[rows]).max(axis=1) <= FARTHEST
+        near = np.abs(goal - start[rows]).max(axis=1) <= SEPARATION + 1
         shift[rows] = goal
         table[rows, STEP.fitted] *= near
         moved[rows] = taken

@@ -23,7 +23,7 @@ __all__ = [
 
 
 # Links around loops that miss by more than so many px are seams that are seen, if error
-# bars do not explain them (test_tiles_that_do_not_fit_together_are_warned_of).
+# bars do not explain them (test_tiles_that_do_not_fit_together_are_doubted).
 SEEN = 1.0
 # Rows of a table, and labels in a row, that are still read.
 ROWS = 5
