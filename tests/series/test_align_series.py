@@ -543,6 +543,17 @@ def test_what_stays_in_place_does_not_pin_the_frames(kind):
     assert seen > 0.99
 
 
+@pytest.mark.parametrize("number", range(1, 5))
+def test_five_frames_under_dust_are_told_from_it(number):
+    """What moves little is told from what stays slowly, and nothing runs away."""
+    truth = np.random.default_rng(number).normal(scale=3, size=(5, 2))
+    rng = np.random.default_rng(50 + number)
+    dust = ndimage.gaussian_filter(rng.normal(size=(96, 112)), 1.5)
+    frames = movie(truth, rng=number).frames + dust / dust.std()
+    found = spt.align_series(frames)
+    assert np.abs(error_of(found.shifts, truth)).max() < 0.7
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_few_frames_under_dust_are_not_believed(count):
     """What stays in place may be the scene: few frames cannot tell."""
