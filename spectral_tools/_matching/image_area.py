@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._sampling.boxes import cut_mask
-from .._shared.arrays import AnyArray, Flags
+from .._sampling.boxes import cut_mask, overlap_block
+from .._shared.arrays import AnyArray, Flags, Ints, Volume
 from .._shared.ndimage import (
     binary_dilation,
     distance_transform_edt,
     gaussian_filter,
     label,
+    median_filter,
 )
 
 __all__ = [
     "bounding_box",
     "find_padding",
     "image_in",
+    "mend_defects",
     "mend_holes",
     "prepare_image",
 ]
@@ -202,3 +204,35 @@ def mend_holes(
     known = small & (share > 1e-3)
     volume[known] = (around[known] / share[known]).astype(volume.dtype)
     return volume, mask | known
+
+
+def mend_defects(
+    images: tuple[Volume, Volume], at_rest: Ints
+) -> tuple[Volume, Volume] | None:
+    """Fill the pixels that stand out in both images where they lie at rest.
+
+    Those are pixels, rows and columns of a camera, or the finest detail of a scene, of which
+    enough is left. They stand out of the median around them beyond what chance does among
+    so many (Donoho & Johnstone 1994, :doi:`10.1093/biomet/81.3.425`). None if none do.
+    """
+    sizes = np.array(images[0].shape), np.array(images[1].shape)
+    *starts, block = overlap_block(*sizes, at_rest)
+    near = [3 if size > 1 else 1 for size in block.tolist()]
+    most = math.sqrt(2 * math.log(max(int(block.prod()), 2)))
+    signs = []
+    for image, start in zip(images, starts, strict=True):
+        part = image[tuple(map(slice, start, start + block))]
+        away = part - median_filter(part, near)
+        spread = 1.4826 * float(np.median(np.abs(away))) if away.size else 0.0
+        # Most of a plain ground is its own median: nothing tells what stands out.
+        out = np.abs(away) > most * spread if spread > 0 else np.zeros_like(part, bool)
+        signs.append(np.sign(away) * out)
+    defects = signs[0] * signs[1] > 0
+    if not defects.any():
+        return None
+    mended = []
+    for image, start in zip(images, starts, strict=True):
+        good = np.ones(image.shape, np.bool_)
+        good[tuple(map(slice, start, start + block))] = ~defects
+        mended.append(mend_holes(image.copy(), good)[0])
+    return mended[0], mended[1]

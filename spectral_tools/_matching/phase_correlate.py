@@ -22,7 +22,7 @@ from .._shared.checks import (
 from .._shared.results import Outcome, result
 from .._spectral.peaks import SEPARATION
 from .ambiguity import repeats_itself
-from .image_area import image_in, prepare_image
+from .image_area import image_in, mend_defects, prepare_image
 from .local_agreement import (
     LOOKS_ALIKE,
     LocalAgreement,
@@ -147,6 +147,11 @@ def correlate_images(
     if parts:
         at_rest = -as_three(origin)
         match = _search(first, second, search, valid, at_rest)
+        if match is None or not _is_told_from_rest(match, at_rest):
+            # What stands still may be the camera, and hide what does not.
+            mended = mend_defects((first, second), at_rest)
+            if mended is not None:
+                match = _search(*mended, search, valid, at_rest)
     else:
         match = _search_whole((first, second), search, valid)
     if match is None:
@@ -232,6 +237,11 @@ def _search(
             break
         first, second, valid = rest0, rest1, (valid0, valid1)
     return best
+
+
+def _is_told_from_rest(match: _Match, at_rest: NDArray[np.intp]) -> bool:
+    believed = match.found.false_alarm < BELIEVED
+    return believed and not _near(match.found.shifts[0], at_rest)
 
 
 def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:
