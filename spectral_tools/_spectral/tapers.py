@@ -226,10 +226,13 @@ def fade_masked(
         if depth is not None:
             fade = np.sin(0.5 * np.pi * np.clip(depth / TAPER_WIDTH, 0, 1)) ** 2
             window = window * shift_image(fade, side * fraction, order=1) * common
-        total = max(float(window.sum()), 1e-30)
+        # What fades out is taken off, or it would tell the outline of the mask.
+        rim = window * (1 - window / max(float(window.max()), 1e-30))
+        rim = window if not rim.any() else rim
         cut = image[part]
+        level = float((cut * rim).sum() / max(float(rim.sum()), 1e-30))
         even = _even(block, side * gain)
-        out[inside] = (cut - float((cut * window).sum()) / total) * window * even
+        out[inside] = (cut - level) * window * even
         windows.append(window)
     product = windows[0] * windows[1]
     return WindowSums(
