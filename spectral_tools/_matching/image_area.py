@@ -26,9 +26,9 @@ __all__ = [
     "bounding_box",
     "find_padding",
     "image_in",
-    "mend_defects",
     "mend_holes",
     "prepare_image",
+    "without_camera",
 ]
 
 # Holes that are no deeper than this, in pixels, are filled
@@ -206,33 +206,37 @@ def mend_holes(
     return volume, mask | known
 
 
-def mend_defects(
-    images: tuple[Volume, Volume], at_rest: Ints
-) -> tuple[Volume, Volume] | None:
-    """Fill the pixels that stand out in both images where they lie at rest.
+def without_camera(
+    images: tuple[Volume, Volume], valid: tuple[Flags, Flags] | None, at_rest: Ints
+) -> tuple[Volume, Volume]:
+    """Return two images without what a camera may add to both.
 
-    Those are pixels, rows and columns of a camera, or the finest detail of a scene, of which
-    enough is left. They stand out of the median around them beyond what chance does among
-    so many (Donoho & Johnstone 1994, :doi:`10.1093/biomet/81.3.425`). None if none do.
+    Pixels that stand out in both where they lie at rest are filled, be they of the
+    camera or the finest detail of a scene, of which enough is left. They stand out of the
+    median around them beyond what chance does among so many (Donoho & Johnstone 1994,
+    :doi:`10.1093/biomet/81.3.425`). Then the median of each row and column is taken off.
     """
     sizes = np.array(images[0].shape), np.array(images[1].shape)
     *starts, block = overlap_block(*sizes, at_rest)
     near = [3 if size > 1 else 1 for size in block.tolist()]
     most = math.sqrt(2 * math.log(max(int(block.prod()), 2)))
+    parts = [tuple(map(slice, start, start + block)) for start in starts]
     signs = []
-    for image, start in zip(images, starts, strict=True):
-        part = image[tuple(map(slice, start, start + block))]
-        away = part - median_filter(part, near)
-        spread = 1.4826 * float(np.median(np.abs(away))) if away.size else 0.0
-        # Most of a plain ground is its own median: nothing tells what stands out.
-        out = np.abs(away) > most * spread if spread > 0 else np.zeros_like(part, bool)
-        signs.append(np.sign(away) * out)
+    for image, part in zip(images, parts, strict=True):
+        away = image[part] - median_filter(image[part], near)
+        # Many pixels are their own median, those of a plain ground all.
+        some = np.abs(away[away != 0])
+        level = 1.4826 * most * float(np.median(some)) if some.size else math.inf
+        signs.append(np.sign(away) * (np.abs(away) > level))
     defects = signs[0] * signs[1] > 0
-    if not defects.any():
-        return None
     mended = []
-    for image, start in zip(images, starts, strict=True):
+    for image, part in zip(images, parts, strict=True):
         good = np.ones(image.shape, np.bool_)
-        good[tuple(map(slice, start, start + block))] = ~defects
-        mended.append(mend_holes(image.copy(), good)[0])
+        good[part] = ~defects
+        one = mend_holes(image.copy(), good)[0]
+        for axis, size in enumerate(one.shape):
+            if size > 1 and valid is None:
+                # Means would spread what a bar shows over all of the image.
+                one -= np.median(one, axis=axis, keepdims=True)
+        mended.append(one.astype(np.float32, copy=False))
     return mended[0], mended[1]

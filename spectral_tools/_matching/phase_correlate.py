@@ -22,7 +22,7 @@ from .._shared.checks import (
 from .._shared.results import Outcome, result
 from .._spectral.peaks import SEPARATION
 from .ambiguity import repeats_itself
-from .image_area import image_in, mend_defects, prepare_image
+from .image_area import image_in, prepare_image, without_camera
 from .local_agreement import (
     LOOKS_ALIKE,
     LocalAgreement,
@@ -147,11 +147,10 @@ def correlate_images(
     if parts:
         at_rest = -as_three(origin)
         match = _search(first, second, search, valid, at_rest)
-        if match is None or not _is_told_from_rest(match, at_rest):
-            # What stands still may be the camera, and hide what does not.
-            mended = mend_defects((first, second), at_rest)
-            if mended is not None:
-                match = _search(*mended, search, valid, at_rest)
+        if not _is_believed(match) or _stands_still(match, at_rest):
+            match = _search_behind_camera(
+                (first, second), search, valid, at_rest, match
+            )
     else:
         match = _search_whole((first, second), search, valid)
     if match is None:
@@ -239,9 +238,39 @@ def _search(
     return best
 
 
-def _is_told_from_rest(match: _Match, at_rest: NDArray[np.intp]) -> bool:
-    believed = match.found.false_alarm < BELIEVED
-    return believed and not _near(match.found.shifts[0], at_rest)
+def _search_behind_camera(
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    search: Search,
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    at_rest: NDArray[np.intp],
+    match: _Match | None,
+) -> _Match | None:
+    """Return what images show without what a camera may add to both.
+
+    That stands still, and may hide what does not. A match of the images as they are that
+    holds without it is kept, but none that stands still is found in what is left.
+    """
+    rest = without_camera(images, valid, at_rest)
+    if match is not None and match.fit is not None and _is_believed(match):
+        again = _with_evidence(rest, match.found, match.fit, search, valid, whole=True)
+        if _is_believed(again):
+            return match
+        match = again
+    other = _search(*rest, search, valid, at_rest)
+    told = _is_believed(other) and not _stands_still(other, at_rest)
+    return other if told else match
+
+
+def _is_believed(match: _Match | None) -> bool:
+    return match is not None and match.found.false_alarm < BELIEVED
+
+
+def _stands_still(match: _Match | None, at_rest: NDArray[np.intp]) -> bool:
+    """Return whether a match is at rest along an axis, as rows and columns are."""
+    if match is None or match.fit is None:
+        return False
+    long = match.fit.blocks.block > 1
+    return bool(np.abs(match.fit.shift - at_rest)[long].min() <= 0.5)
 
 
 def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:

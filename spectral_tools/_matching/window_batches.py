@@ -13,7 +13,6 @@ from .._spectral.peaks import SEPARATION, chance_level, circular_peaks, parabola
 from .._spectral.phase_fit_kernels import STEP, fit_step, name_step, ring_sums
 from .._spectral.ring_kernels import (
     WHITENING_MODES,
-    axis_widths,
     ring_whitening,
     rings_of,
     whiten_modes,
@@ -152,21 +151,14 @@ def taper_windows(
 
 @compiled
 def whiten_windows(
-    spectra: Spectrum,
-    freq0: Floats,
-    freq1: Floats,
-    freq2: Floats,
-    edges: Floats,
-    widths: Floats,
+    spectra: Spectrum, freq0: Floats, freq1: Floats, freq2: Floats, edges: Floats
 ) -> None:
     """Turn the first of each two spectra into their prewhitened cross-spectrum."""
     for w in range(len(spectra)):
         one, other = spectra[w, 0], spectra[w, 1]
         gain, limit = ring_whitening(one, other, freq0, freq1, freq2, edges, 1.0, 1.0)
         for i in range(2):
-            whiten_modes(
-                spectra[w, i], freq0, freq1, freq2, edges, gain[i], limit[i], widths
-            )
+            whiten_modes(spectra[w, i], freq0, freq1, freq2, edges, gain[i], limit[i])
         for p in range(one.shape[0]):
             for r in range(one.shape[1]):
                 for c in range(one.shape[2]):
@@ -387,8 +379,7 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Wind
         sure &= taper_windows(image, low, block, tapers[0], tapers[1], tapers[2], out)
     spectra = forward_stack(canvas)
     edges = rings_of(shape, shape, 1.0, WHITENING_MODES)
-    widths = axis_widths(tuple(block.tolist()))
-    whiten_windows(spectra, *frequencies(shape), edges, widths)
+    whiten_windows(spectra, *frequencies(shape), edges)
     table = rank_peaks(inverse_stack(spectra[:, 0], shape))
     shift, told = table[:, :3], PeakRanks(*table[:, 3:].T)
     sure &= (told.alarm <= CERTAIN) & (told.second <= ALONE * told.first)

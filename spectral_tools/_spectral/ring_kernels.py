@@ -25,7 +25,6 @@ __all__ = [
     "RING_SHARE",
     "WHITENING_MODES",
     "Whitening",
-    "axis_widths",
     "extend_periodic",
     "flatten_modes",
     "mark_runs",
@@ -279,13 +278,8 @@ def whiten_modes(
     edges: Floats,
     gain: Floats,
     limit: Floats,
-    widths: Floats,
 ) -> None:
-    """Filter a spectrum in place by a gain for each ring, and limit what sticks out.
-
-    Modes along an axis, up to a width in frequency beside it, stick out no further than the
-    ring: rows and columns of a sensor that differ from their neighbours lie there.
-    """
+    """Filter a spectrum in place by a gain for each ring, and limit what sticks out."""
     columns = spectrum.shape[2]
     pitch = freq2[1] if columns > 1 else 1.0
     factor = np.empty(columns, np.float32)
@@ -301,15 +295,11 @@ def whiten_modes(
                     factor[c] = gain[ring]
                     most[c] = limit[ring]
                 start = stops[ring]
-            flat = np.abs(freq0[p]) < widths[0] or np.abs(freq1[r]) < widths[1]
             for c in range(columns):
                 value = line[c]
                 square = value.real * value.real + value.imag * value.imag
-                top = most[c]
-                if flat or freq2[c] < widths[2]:
-                    top = top / LINE_LIMIT
-                size = max(np.sqrt(square), top)
-                line[c] = value * (factor[c] * (top / size))
+                size = max(np.sqrt(square), most[c])
+                line[c] = value * (factor[c] * (most[c] / size))
 
 
 @compiled
@@ -424,14 +414,8 @@ def whiten_spectra(
             flatten_modes(spectrum, exponent)
         else:
             gain, limit = measured.gain[index], measured.limit[index]
-            widths = axis_widths(sizes[index])
-            whiten_modes(spectrum, *freqs, measured.edges, gain, limit, widths)
+            whiten_modes(spectrum, *freqs, measured.edges, gain, limit)
     return measured
-
-
-def axis_widths(size: tuple[int, ...]) -> Floats:
-    """Return how far, in frequency, windows of a size blur what lies on an axis."""
-    return np.array([1.01 / n if n > 1 else 0.0 for n in size])
 
 
 def ring_gains(

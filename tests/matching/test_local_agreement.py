@@ -85,6 +85,55 @@ def test_an_object_that_moved_by_itself_is_no_match():
         assert found.outcome == "matched"
 
 
+def camera_defects(rng, images, kind):
+    """Give images the same dead rows and columns, hot pixels or uneven columns."""
+    size = images[0].shape[0]
+    if kind == "columns":
+        uneven = rng.normal(0, 12, size)
+        return [image + uneven for image in images]
+    if kind == "dead":
+        rows, cols = rng.integers(0, size, 3), rng.integers(0, size, 3)
+        for image in images:
+            image[rows] = image[:, cols] = 0
+    else:
+        hot = rng.random((size, size)) < 1e-3
+        for image in images:
+            image[hot] = 400
+    return images
+
+
+@pytest.mark.parametrize("kind", ["dead", "hot", "columns"])
+def test_a_camera_that_stands_still_is_no_match(kind):
+    rng = np.random.default_rng(12)
+    for shift in ((120, 11), (9, 125), (100, 60)):
+        pair = two_views(rng, shift, margin=130)
+        found = spt.phase_correlate(*camera_defects(rng, pair, kind))
+        assert found.outcome in ("matched", "ambiguous")
+        np.testing.assert_allclose(found.shift, shift, atol=1)
+        pair = [two_views(rng, (0, 0))[0] for _ in "ab"]
+        found = spt.phase_correlate(*camera_defects(rng, pair, kind))
+        assert found.outcome != "matched"
+
+
+@pytest.mark.parametrize("kind", ["dead", "hot"])
+def test_a_camera_with_defects_sees_a_scene_that_stands_still(kind):
+    rng = np.random.default_rng(13)
+    pair = two_views(rng, (0, 0))
+    found = spt.phase_correlate(*camera_defects(rng, pair, kind))
+    assert found.outcome == "matched"
+    np.testing.assert_allclose(found.shift, 0, atol=0.05)
+    # Stars are as small as defects, and all that there is.
+    rows, cols = np.indices((200, 200))
+    places, light = rng.uniform(0, 200, (40, 2)), rng.exponential(300, 40) + 60
+    sky = sum(
+        each * np.exp(-((rows - r) ** 2 + (cols - c) ** 2) / 2)
+        for (r, c), each in zip(places, light, strict=True)
+    )
+    found = spt.phase_correlate(*(sky + rng.normal(0, 2, sky.shape) for _ in "ab"))
+    assert found.outcome == "matched"
+    np.testing.assert_allclose(found.shift, 0, atol=0.02)
+
+
 def test_a_shift_of_zero_is_matched_where_all_of_the_overlap_says_so():
     rng = np.random.default_rng(6)
     scene = micrograph(rng, (200, 200))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 import spectral_tools as spt
 
@@ -588,6 +589,25 @@ def test_scattered_dead_pixels_do_no_harm(share):
     assert found.outcome == "matched"
     error = np.abs(found.shift - made.shift)
     assert (error < 5 * sigmas(found)).all(), error
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_masks_that_follow_objects_do_not_pin_them(number):
+    rng = np.random.default_rng(60 + number)
+    points = np.moveaxis(np.indices((44, 44, 44)).astype(float), 0, -1)
+    spots = np.array([(18, 25, 20), (26, 18, 25), (20, 22, 30.0)])
+    move = rng.uniform(-4, 4, 3)
+    pair = [
+        sum(np.exp(-((points - spot - by) ** 2).sum(axis=-1) / 16) for spot in spots)
+        for by in (np.zeros(3), move)
+    ]
+    masks = [ndimage.binary_dilation(each > 0.3, iterations=7) for each in pair]
+    noisy = [each + rng.normal(0, 0.003, each.shape) for each in pair]
+    found = spt.phase_correlate(*noisy, reference_valid=masks[0], moving_valid=masks[1])
+    error, sigma = found.shift + move, np.sqrt(np.diag(found.covariance))
+    assert found.outcome == "matched"
+    assert (np.abs(error) < 4 * sigma + 0.02).all()
+    assert np.abs(error).max() < 0.25
 
 
 def test_masks_work_in_volumes():

@@ -350,9 +350,9 @@ def _weigh_coherence(
         return None
     noise = np.maximum(1 - coherence**2, np.minimum(np.sqrt(faint.prod()) / middle, 1))
     gain = np.sqrt(coherence / noise)
-    unlimited, nowhere = np.full(len(edges), 1e30), np.zeros(3)
+    unlimited = np.full(len(edges), 1e30)
     for spectrum, each in zip(spectra, level.T, strict=True):
-        whiten_modes(spectrum, *freqs, edges, gain / np.sqrt(each), unlimited, nowhere)
+        whiten_modes(spectrum, *freqs, edges, gain / np.sqrt(each), unlimited)
     significance = math.sqrt(float((modes * share * coherence**2).sum()))
     square = table[:, OWN].sum(axis=1) / np.maximum(powers.sum(axis=1) / 2, 1e-30)
     weight = coherence / noise

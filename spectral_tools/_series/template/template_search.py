@@ -17,7 +17,7 @@ from ..._spectral.peaks import (
     parabola_tops,
     wrap_lags,
 )
-from ..._spectral.ring_kernels import axis_widths, ring_gains, whiten_modes
+from ..._spectral.ring_kernels import ring_gains, whiten_modes
 from ..._spectral.tapers import block_tapers, taper_block
 from .mean_image import PlacedImage
 
@@ -111,9 +111,8 @@ def prepare_search(
     for channel, frame in zip(shrink_frame(middle, factor), small, strict=True):
         one, two = (_tapered_spectrum(template, image) for image in (channel, frame))
         rings, gain, limit = ring_gains([one, two], shape, (ends, ends))
-        whiten_modes(one, *freqs, rings, gain[0], limit[0], axis_widths(ends))
-        unlimited = np.full(len(rings), 1e30)
-        whiten_modes(one, *freqs, rings, gain[1], unlimited, np.zeros(3))
+        whiten_modes(one, *freqs, rings, gain[0], limit[0])
+        whiten_modes(one, *freqs, rings, gain[1], np.full(len(rings), 1e30))
         template.probes.append(np.conj(one))
     return template
 
