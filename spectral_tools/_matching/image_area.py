@@ -7,7 +7,7 @@ it, and fade into it.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from .._shared.ndimage import (
 )
 
 __all__ = [
+    "ImageArea",
     "bounding_box",
     "find_padding",
     "image_in",
@@ -118,12 +119,27 @@ def bounding_box(valid: Flags) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def image_in(
-    image: NDArray[Any], mask: NDArray[np.bool_] | None, part: tuple[slice, ...]
-) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None, NDArray[np.intp]]:
-    """Return what of a part of an image is image, and where its first pixel lies.
+class ImageArea(NamedTuple):
+    """What of a part of an image is image, as `prepare_image` returns it."""
 
-    Padding, and all that lies beyond the pixels that count, is cut off.
+    volume: Volume | None
+    valid: Flags | None
+    corner: Ints  # of the whole image, (ndim,), where it begins
+    share: float  # of the part that it fills
+    padding: float  # share of the part that is padding
+
+
+def image_in(
+    image: NDArray[Any],
+    mask: NDArray[np.bool_] | None,
+    part: tuple[slice, ...],
+    *,
+    padding: bool = True,
+) -> ImageArea:
+    """Return what of a part of an image is image.
+
+    Padding, if it is to be found, and all that lies beyond the pixels that count, is cut
+    off.
     """
     image, mask = image[part], cut_mask(mask, part)
     whole = image.shape
@@ -132,17 +148,19 @@ def image_in(
     if not math.isfinite(float(image.sum())):
         finite = np.isfinite(image)
         mask = finite if mask is None else mask & finite
-    padding = find_padding(image.reshape(shape))
-    if padding is not None or mask is not None:
+    border = find_padding(image.reshape(shape)) if padding else None
+    share = 0.0 if border is None else float(border.mean())
+    if border is not None or mask is not None:
         valid = np.ones(shape, np.bool_) if mask is None else mask.reshape(shape)
-        valid = valid if padding is None else valid & ~padding
+        valid = valid if border is None else valid & ~border
         if not valid.any():
-            return None, None, corner
+            return ImageArea(None, None, corner, 0.0, share)
         box = bounding_box(valid)[3 - image.ndim :]
         corner = corner + [each.start or 0 for each in box]
         image = image[box]
         mask = valid.reshape(whole)[box]
-    return *prepare_image(image, mask), corner
+    volume, counts = prepare_image(image, mask)
+    return ImageArea(volume, counts, corner, image.size / math.prod(whole), share)
 
 
 def prepare_image(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,6 +55,12 @@ class TileMatches:
         Reference points that may be right for the same moving point, best first.
     outcome : ndarray of shape (n,)
         An `Outcome` for each link.
+    misfit : ndarray of shape (n,)
+        Root mean square by which parts of the overlap differ from one shift, in their own
+        standard errors: 1 by chance. Where it is more, `covariance` holds their scatter.
+        NaN where it was not measured.
+    padding : ndarray of shape (n, 2)
+        Share of what was looked at of either tile that was taken for padding, 0 to 1.
     """
 
     links: NDArray[Any]
@@ -65,6 +71,8 @@ class TileMatches:
     false_alarm: NDArray[np.float64]
     alternatives: NDArray[np.float64]
     outcome: NDArray[np.object_]
+    misfit: NDArray[np.float64]
+    padding: NDArray[np.float64]
 
 
 def match_tiles(
@@ -75,6 +83,7 @@ def match_tiles(
     max_shift: ArrayLike | None = None,
     min_overlap: float = 0.02,
     valid: ArrayLike | Sequence[ArrayLike] | None = None,
+    padding: bool = True,
     whitening: float | None = None,
     peaks: int = 3,
     pattern: ArrayLike | None = None,
@@ -108,6 +117,8 @@ def match_tiles(
         Smallest overlap considered, as a fraction of the smaller tile.
     valid : array_like of bool, or sequence of them, optional
         True where a pixel counts: one mask for all tiles, or one for each.
+    padding : bool, optional
+        Find borders of one value that surround a tile, and do not count them.
     whitening : float, optional
         By default the weights are measured from each pair. A number is the
         classical exponent: 0 cross-correlation, 1 phase correlation.
@@ -178,7 +189,8 @@ def match_tiles(
 
     def match(jobs: list[Job]) -> list[ShiftEstimate]:
         pairs = [_tile_pair(images, shapes, masks, reach, job) for job in jobs]
-        function = partial(_match_pair, reach, (min_overlap, whitening, peaks))
+        options = _Options(reach, min_overlap, padding, whitening, peaks)
+        function = partial(_match_pair, options)
         found = spread(
             function, pairs, workers=workers, progress=progress, title="match tiles",
             together=max(1, len(pairs) // MOST_TASKS),
@@ -237,11 +249,15 @@ def _part_in_memory(tile: Any, part: tuple[slice, ...]) -> Any:
     return tile[part] if isinstance(tile, np.ndarray) else tile
 
 
-def _match_pair(
-    reach: NDArray[np.float64] | None,
-    options: tuple[float, float | None, int],
-    pair: TilePair,
-) -> ShiftEstimate:
+class _Options(NamedTuple):
+    reach: NDArray[np.float64] | None
+    min_overlap: float
+    padding: bool
+    whitening: float | None
+    peaks: int
+
+
+def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate:
     """Read what two tiles can share, and correlate it."""
     i, j, guess, camera = pair.job
     cuts = []
@@ -254,14 +270,16 @@ def _match_pair(
     origin = np.array([a.start - b.start for a, b in zip(*pair.parts, strict=True)])
     # The overlap that is asked for is a share of the whole tiles.
     whole = min(np.prod(shape) for shape in pair.shapes)
-    least = options[0] * whole / min(cuts[0].size, cuts[1].size)
+    least = options.min_overlap * whole / min(cuts[0].size, cuts[1].size)
     found = correlate_images(
         (cuts[0], cuts[1]),
         pair.masks,
         guess - origin,
-        reach,
+        options.reach,
         least,
-        *options[1:],
+        options.whitening,
+        options.peaks,
+        padding=options.padding,
     )
     return _of_whole_tiles(found, origin, *pair.shapes)
 
@@ -383,4 +401,6 @@ def _gather(
         false_alarm=np.array([e.false_alarm for e in estimates], np.float64),
         alternatives=alternatives + (centre - shift)[:, None],
         outcome=outcome,
+        misfit=np.array([e.misfit for e in estimates], np.float64),
+        padding=np.array([e.padding for e in estimates]).reshape(count, 2),
     )

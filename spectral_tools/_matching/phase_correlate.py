@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +90,9 @@ class ShiftEstimate:
         Root mean square by which parts of the overlap differ from one shift, in their own
         standard errors: 1 by chance. Where it is more, `covariance` holds their scatter.
         NaN where it was not measured.
+    padding : ndarray of shape (2,)
+        Share of what was looked at of the reference and of the moving image that was
+        taken for padding and not counted, 0 to 1.
     """
 
     shift: NDArray[np.float64]
@@ -100,6 +103,7 @@ class ShiftEstimate:
     alternatives: NDArray[np.float64]
     outcome: Outcome
     misfit: float = math.nan
+    padding: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
 
 
 def correlate_images(
@@ -111,6 +115,7 @@ def correlate_images(
     whitening: float | None,
     peaks: int,
     *,
+    padding: bool = True,
     parts: bool = True,
 ) -> ShiftEstimate:
     """Do the work of `phase_correlate` on arguments that are known to be good.
@@ -123,40 +128,34 @@ def correlate_images(
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     # Only what the two images can share at a shift that is allowed is looked at.
     shared = reachable_parts(images[0].shape, images[1].shape, low, high)
-    first, valid0, corner0 = image_in(images[0], masks[0], shared[0])
-    second, valid1, corner1 = image_in(images[1], masks[1], shared[1])
-    if first is None or second is None:
+    areas = [
+        image_in(image, mask, part, padding=padding)
+        for image, mask, part in zip(images, masks, shared, strict=True)
+    ]
+    if areas[0].volume is None or areas[1].volume is None:
         return no_match(len(guess), Outcome.NO_TEXTURE, guess, peaks)
-    origin = corner0 - corner1
+    first, second = areas[0].volume, areas[1].volume
+    origin = areas[0].corner - areas[1].corner
+    sizes = (image.size * area.share for image, area in zip(images, areas, strict=True))
     search = Search(
         low=as_three(low - origin),
         high=as_three(high - origin),
-        least=min_overlap * min(first.size, second.size),
+        least=min_overlap * min(sizes),
         count=peaks,
         exponent=-1.0 if whitening is None else float(whitening),
     )
     # What is cut off may be all that could have met.
     if (search.low >= first.shape).any() or (-search.high >= second.shape).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
-    valid = None
-    if valid0 is not None or valid1 is not None:
-        valid = (
-            np.ones(first.shape, np.bool_) if valid0 is None else valid0,
-            np.ones(second.shape, np.bool_) if valid1 is None else valid1,
-        )
-    if parts:
-        at_rest = -as_three(origin)
-        match = _search(first, second, search, valid, at_rest)
-        if not _is_believed(match) or _stands_still(match, at_rest):
-            match = _search_behind_camera(
-                (first, second), search, valid, at_rest, match
-            )
-    else:
-        match = _search_whole((first, second), search, valid)
+    valid = _both(first, second, (areas[0].valid, areas[1].valid))
+    match = _search_parts(
+        (first, second), search, valid, -as_three(origin), parts=parts
+    )
     if match is None:
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     found, fit = match.found, match.fit
     estimate = _estimate(found, fit, images, origin, (low, high), peaks)
+    estimate = replace(estimate, padding=np.array([area.padding for area in areas]))
     # A lattice meets itself everywhere, and sets the level of chance by itself.
     alike = estimate.outcome == Outcome.NOT_FOUND and estimate.correlation > LOOKS_ALIKE
     # A peak that stands alone has no copies.
@@ -176,12 +175,43 @@ def correlate_images(
     return replace(estimate, covariance=covariance, misfit=misfit.sigmas)
 
 
+def _both(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    valid: tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None],
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Return the masks of two images if one of them has any."""
+    if valid[0] is None and valid[1] is None:
+        return None
+    return (
+        np.ones(first.shape, np.bool_) if valid[0] is None else valid[0],
+        np.ones(second.shape, np.bool_) if valid[1] is None else valid[1],
+    )
+
+
 class _Match(NamedTuple):
     found: Candidates
     fit: ShiftFit | None
     agreement: LocalAgreement | None  # of the parts of the overlap
     images: tuple[NDArray[np.float32], NDArray[np.float32]]
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
+
+
+def _search_parts(
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    search: Search,
+    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    at_rest: NDArray[np.intp],
+    *,
+    parts: bool,
+) -> _Match | None:
+    """Return what was found in two images, or in what the camera leaves of them."""
+    if not parts:
+        return _search_whole(images, search, valid)
+    match = _search(*images, search, valid, at_rest)
+    if _is_believed(match) and not _stands_still(match, at_rest):
+        return match
+    return _search_behind_camera(images, search, valid, at_rest, match)
 
 
 def _search(
@@ -435,6 +465,7 @@ def phase_correlate(
     min_overlap: float = 0.02,
     reference_valid: ArrayLike | None = None,
     moving_valid: ArrayLike | None = None,
+    padding: bool = True,
     whitening: float | None = None,
     peaks: int = 3,
 ) -> ShiftEstimate:
@@ -460,6 +491,8 @@ def phase_correlate(
         Smallest overlap that is considered, as a fraction of the smaller image.
     reference_valid, moving_valid : array_like of bool, optional
         True where a pixel counts.
+    padding : bool, optional
+        Find borders of one value that surround an image, and do not count them.
     whitening : float, optional
         By default the weights are measured from the pair. A number is the
         classical exponent: 0 cross-correlation, 1 phase correlation.
@@ -487,7 +520,7 @@ def phase_correlate(
     Notes
     -----
     Borders of one value that surround an image, straight, round or turned, are taken
-    for padding and cut off.
+    for padding and cut off; ``padding`` of the result says how much that is.
 
     A match has to repeat itself: cells of the overlap are asked one by one, and whatever
     quarter is left out, the rest must agree by more than chance. What one edge, one bar of
@@ -540,4 +573,6 @@ def phase_correlate(
     check_fraction(min_overlap, "min_overlap")
     check_whitening(whitening)
     check_count(peaks, "peaks")
-    return correlate_images(images, masks, centre, reach, min_overlap, whitening, peaks)
+    return correlate_images(
+        images, masks, centre, reach, min_overlap, whitening, peaks, padding=padding
+    )

@@ -226,6 +226,7 @@ def place_tiles(
     max_shift: ArrayLike | None = None,
     min_overlap: float = 0.02,
     valid: ArrayLike | Sequence[ArrayLike] | None = None,
+    padding: bool = True,
     whitening: float | None = None,
     pattern: ArrayLike | None = None,
     workers: Workers = 1,
@@ -262,6 +263,8 @@ def place_tiles(
         Smallest overlap considered, as a fraction of the smaller tile.
     valid : array_like of bool, or sequence of them, optional
         True where a pixel counts: one mask for all tiles, or one for each.
+    padding : bool, optional
+        Find borders of one value that surround a tile, and do not count them.
     whitening : float, optional
         By default the weights are measured from each pair; a number is the
         classical exponent.
@@ -322,7 +325,8 @@ def place_tiles(
     )
     match = partial(
         _match_links, tiles, layout, min_overlap=min_overlap, valid=valid,
-        whitening=whitening, pattern=pattern, workers=workers, progress=progress,
+        padding=padding, whitening=whitening, pattern=pattern, workers=workers,
+        progress=progress,
     )  # fmt: skip
     everything = np.ones(len(layout.links), np.bool_)
     matches = match(everything, layout.nominal, layout.reach)
@@ -382,6 +386,8 @@ def _match_links(
         false_alarm=np.ones(len(wanted)),
         alternatives=np.zeros((len(wanted), peaks, ndim)),
         outcome=outcome,
+        misfit=np.full(len(wanted), np.nan),
+        padding=np.zeros((len(wanted), 2)),
     )
     return _replace_rows(nothing, wanted, found, slice(None))
 

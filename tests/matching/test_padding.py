@@ -138,3 +138,27 @@ def test_padding_in_volumes_is_found():
     found = find_padding(volume)
     assert found is not None
     assert not found[3:-3, 7:-8, 6:-6].any()
+
+
+def test_padding_is_told_and_may_be_counted():
+    scene = texture(5, (230, 250))
+    pair = [scene[:180, :200].copy(), scene[20:200, 31:231].copy()]
+    frame = FRAMES["border"]
+    for image in pair:
+        image[frame] = 0
+    found = spt.phase_correlate(*pair)
+    assert found.outcome == "matched"
+    np.testing.assert_allclose(found.shift, (20, 31), atol=0.05)
+    # Up to the pixels that may be a mixture on the edge.
+    assert (found.padding >= frame.mean()).all()
+    assert (found.padding < frame.mean() + 0.05).all()
+    kept = spt.phase_correlate(*pair, padding=False)
+    np.testing.assert_array_equal(kept.padding, 0)
+    tiles = spt.match_tiles(pair, [(0, 1)], positions=[(0, 0), (18, 33)], max_shift=9)
+    assert tiles.padding.shape == (1, 2)
+    assert (tiles.padding > 0.05).all()
+    assert tiles.misfit[0] < 2
+    tiles = spt.match_tiles(pair, [(0, 1)], padding=False)
+    np.testing.assert_array_equal(tiles.padding, 0)
+    placed = spt.place_tiles(pair, positions=[(0, 0), (18, 33)], padding=False)
+    np.testing.assert_array_equal(placed.matches.padding, 0)
