@@ -19,7 +19,6 @@ from .._shared.ndimage import (
     distance_transform_edt,
     gaussian_filter,
     label,
-    median_filter,
 )
 
 __all__ = [
@@ -29,7 +28,8 @@ __all__ = [
     "image_in",
     "mend_holes",
     "prepare_image",
-    "without_camera",
+    "without_defects",
+    "without_lines",
 ]
 
 # Holes that are no deeper than this, in pixels, are filled
@@ -224,37 +224,57 @@ def mend_holes(
     return volume, mask | known
 
 
-def without_camera(
-    images: tuple[Volume, Volume], valid: tuple[Flags, Flags] | None, at_rest: Ints
-) -> tuple[Volume, Volume]:
-    """Return two images without what a camera may add to both.
+def without_defects(
+    images: tuple[Volume, Volume], at_rest: Ints
+) -> tuple[Volume, Volume] | None:
+    """Fill pixels and lines that stand out in both images where they lie at rest.
 
-    Pixels that stand out in both where they lie at rest are filled, be they of the
-    camera or the finest detail of a scene, of which enough is left. They stand out of the
-    median around them beyond what chance does among so many (Donoho & Johnstone 1994,
-    :doi:`10.1093/biomet/81.3.425`). Then the median of each row and column is taken off.
+    They are those of the camera, or the finest detail of a scene, of which enough is left.
+    They stand out of their two neighbours along an axis beyond what chance does among so
+    many (Donoho & Johnstone 1994, :doi:`10.1093/biomet/81.3.425`), and become the
+    nearer of them. None if nothing does.
     """
     sizes = np.array(images[0].shape), np.array(images[1].shape)
     *starts, block = overlap_block(*sizes, at_rest)
-    near = [3 if size > 1 else 1 for size in block.tolist()]
-    most = math.sqrt(2 * math.log(max(int(block.prod()), 2)))
     parts = [tuple(map(slice, start, start + block)) for start in starts]
-    signs = []
-    for image, part in zip(images, parts, strict=True):
-        away = image[part] - median_filter(image[part], near)
-        # Many pixels are their own median, those of a plain ground all.
-        some = np.abs(away[away != 0])
-        level = 1.4826 * most * float(np.median(some)) if some.size else math.inf
-        signs.append(np.sign(away) * (np.abs(away) > level))
-    defects = signs[0] * signs[1] > 0
-    mended = []
-    for image, part in zip(images, parts, strict=True):
-        good = np.ones(image.shape, np.bool_)
-        good[part] = ~defects
-        one = mend_holes(image.copy(), good)[0]
-        for axis, size in enumerate(one.shape):
-            if size > 1 and valid is None:
-                # Means would spread what a bar shows over all of the image.
-                one -= np.median(one, axis=axis, keepdims=True)
-        mended.append(one.astype(np.float32, copy=False))
-    return mended[0], mended[1]
+    most = math.sqrt(2 * math.log(max(int(block.prod()), 2)))
+    filled = images
+    for axis in np.flatnonzero(block > 2).tolist():
+        away = [
+            _beyond_neighbours(image[part], axis)
+            for image, part in zip(filled, parts, strict=True)
+        ]
+        defects = away[0] * away[1] > 0
+        for each in away:
+            # Most pixels lie between their neighbours, those of a plain ground all.
+            some = np.abs(each[each != 0][:: 1 + each.size // 65536])
+            level = most * float(np.median(some)) / 0.6745 if some.size else math.inf
+            defects &= np.abs(each) > level
+        if not defects.any():
+            continue
+        if filled is images:
+            filled = images[0].copy(), images[1].copy()
+        for image, part, each in zip(filled, parts, away, strict=True):
+            image[part] -= np.where(defects, each, 0)
+    return None if filled is images else filled
+
+
+def _beyond_neighbours(image: Volume, axis: int) -> Volume:
+    """Return by how much each pixel exceeds both its neighbours, or falls below."""
+    lines = np.moveaxis(image, axis, 0)
+    low = np.minimum(lines[:-2], lines[2:])
+    high = np.maximum(lines[:-2], lines[2:])
+    away = np.zeros_like(lines)
+    np.subtract(lines[1:-1], np.clip(lines[1:-1], low, high), out=away[1:-1])
+    return np.moveaxis(away, 0, axis)
+
+
+def without_lines(image: Volume) -> Volume:
+    """Return an image less the median of each line along each axis.
+
+    Means would spread what a bar shows over all of the image.
+    """
+    for axis, size in enumerate(image.shape):
+        if size > 1:
+            image = image - np.median(image, axis=axis, keepdims=True)
+    return image.astype(np.float32, copy=False)

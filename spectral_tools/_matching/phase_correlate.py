@@ -22,7 +22,7 @@ from .._shared.checks import (
 from .._shared.results import Outcome, result
 from .._spectral.peaks import SEPARATION
 from .ambiguity import repeats_itself
-from .image_area import image_in, prepare_image, without_camera
+from .image_area import image_in, prepare_image, without_defects, without_lines
 from .local_agreement import (
     LOOKS_ALIKE,
     LocalAgreement,
@@ -209,9 +209,22 @@ def _search_parts(
     if not parts:
         return _search_whole(images, search, valid)
     match = _search(*images, search, valid, at_rest)
-    if _is_believed(match) and not _stands_still(match, at_rest):
+    if match is None or match.fit is None or not _is_believed(match):
+        # Defects of a camera hide what does not stand still.
+        rest = without_defects(images, at_rest)
+    elif valid is not None or not _stands_still(match, at_rest):
         return match
-    return _search_behind_camera(images, search, valid, at_rest, match)
+    else:
+        # What stands still has to be more than pixels and lines of a camera.
+        filled = without_defects(images, at_rest) or images
+        rest = without_lines(filled[0]), without_lines(filled[1])
+        again = _with_evidence(rest, match.found, match.fit, search, None, whole=True)
+        if _is_believed(again):
+            return match
+        match = again
+    other = None if rest is None else _search(*rest, search, valid, at_rest)
+    told = _is_believed(other) and not _stands_still(other, at_rest)
+    return other if told else match
 
 
 def _search(
@@ -266,29 +279,6 @@ def _search(
             break
         first, second, valid = rest0, rest1, (valid0, valid1)
     return best
-
-
-def _search_behind_camera(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
-    search: Search,
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
-    at_rest: NDArray[np.intp],
-    match: _Match | None,
-) -> _Match | None:
-    """Return what images show without what a camera may add to both.
-
-    That stands still, and may hide what does not. A match of the images as they are that
-    holds without it is kept, but none that stands still is found in what is left.
-    """
-    rest = without_camera(images, valid, at_rest)
-    if match is not None and match.fit is not None and _is_believed(match):
-        again = _with_evidence(rest, match.found, match.fit, search, valid, whole=True)
-        if _is_believed(again):
-            return match
-        match = again
-    other = _search(*rest, search, valid, at_rest)
-    told = _is_believed(other) and not _stands_still(other, at_rest)
-    return other if told else match
 
 
 def _is_believed(match: _Match | None) -> bool:

@@ -13,7 +13,6 @@ __all__ = [
     "gaussian_filter",
     "label",
     "map_coordinates",
-    "median_filter",
     "shift_image",
     "spline_filter",
 ]
@@ -33,6 +32,5 @@ distance_transform_edt = _at_first_use("distance_transform_edt")
 gaussian_filter = _at_first_use("gaussian_filter")
 label = _at_first_use("label")
 map_coordinates = _at_first_use("map_coordinates")
-median_filter = _at_first_use("median_filter")
 shift_image = _at_first_use("shift")
 spline_filter = _at_first_use("spline_filter")
