@@ -43,13 +43,16 @@ def measure_misfit(
     """
     axes = np.flatnonzero(fit.blocks.block > 1)
     plain = Misfit(math.nan, fit.covariance)
+    # Cells were cut for a whole shift; from half a pixel on they would be cut for the next.
+    whole = fit.blocks.whole
+    start = np.clip(fit.shift, whole - 0.49, whole + 0.49)
     for number in PARTS:
         cells = cut_cells(images, fit, number, 2 * SHORTEST, valid)
         parts = fit_windows(
             images,
             cells.low[0],
             cells.size,
-            np.tile(fit.shift, (len(cells.place), 1)),
+            np.tile(start, (len(cells.place), 1)),
             rough=2,
             rounds=FIT_ROUNDS,
         )
@@ -80,9 +83,9 @@ def measure_misfit(
         min((1 + r) / max(1 - r, 1 / count), float(count))
         for r, count in zip(alike, cells.number, strict=True)
     )
-    whole = fit.covariance.copy()
-    whole[np.ix_(axes, axes)] += covariance
-    return Misfit(sigmas, whole)
+    total = fit.covariance.copy()
+    total[np.ix_(axes, axes)] += covariance
+    return Misfit(sigmas, total)
 
 
 def _weighted_mean(shifts: Floats, errors: Floats) -> tuple[Floats, Floats]:

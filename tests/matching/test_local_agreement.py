@@ -1,10 +1,16 @@
 """A match is one that parts of the overlap repeat, each by itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 import spectral_tools as spt
+from spectral_tools._matching import misfit
+from spectral_tools._matching.misfit import measure_misfit
+from spectral_tools._matching.shift_fit import fit_shift
+from spectral_tools._matching.window_batches import fit_windows
 
 
 def micrograph(rng, shape, cutoff=0.25):
@@ -201,6 +207,33 @@ def bent_pair(rng, bend, noise=1.5):
     moved = ndimage.map_coordinates(scene, [rows, cols + 9 + curve], order=5)
     pair = scene[:420, :100], moved
     return *(each + rng.normal(0, noise, each.shape) for each in pair), curve
+
+
+def test_all_parts_are_compared_half_a_pixel_off(monkeypatch):
+    """Fits keep a whole shift a little beyond half a pixel, and cells with it."""
+    seen = []
+
+    def watched(*arguments, **options):
+        parts = fit_windows(*arguments, **options)
+        seen.append(parts.found.all())
+        return parts
+
+    monkeypatch.setattr(misfit, "fit_windows", watched)
+    scene = spt.gaussian_texture((260, 220), cutoff=0.2, rng=31)
+    first = scene[20:220, 10:70]
+    for fraction in (0.45, 0.5, 0.55):
+        moved = ndimage.shift(scene, (0.1, fraction), order=5)[20:220, 30:90]
+        pair = [each[np.newaxis].astype(np.float32) for each in (first, moved)]
+        start = np.array([0.0, -0.1, 20 - fraction])
+        fit = fit_shift(*pair, start)
+        for whole in (19.0, 20.0):
+            kept = fit.blocks.whole * [1, 1, 0] + [0, 0, whole]
+            blocks = replace(
+                fit.blocks, whole=kept, block=np.array([1, 200, 60 - int(whole)])
+            )
+            measure_misfit(pair, replace(fit, blocks=blocks), None, 1e-3)
+    assert len(seen) >= 6
+    assert all(seen)
 
 
 def test_bent_overlaps_state_what_they_are_wrong_by():
