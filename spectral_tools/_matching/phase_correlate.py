@@ -515,7 +515,9 @@ def phase_correlate(
     A match has to repeat itself: cells of the overlap are asked one by one, and whatever
     quarter is left out, the rest must agree by more than chance. What one edge, one bar of
     text or one object carries alone is left out, and what the rest shows is searched
-    again; if that tells nothing the pair is "not found".
+    again; if that tells nothing the pair is "not found". A match that does not
+    move along an axis has to hold without the pixels, rows and columns that stand out in
+    both images, as those of a camera do.
 
     Each part of the overlap is also fitted by itself. If parts contradict one shift, as
     they do where optics bend, the covariance holds their scatter, and ``misfit`` tells by
