@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import betainc, ndtr, ndtri
 
 from .._sampling.boxes import overlap_block
+from .._sampling.downsample import block_means
 from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
 from .._shared.fft import (
     fast_shape,
@@ -125,12 +126,21 @@ def local_agreement(
     alike = _likeness(blocks, whitening)
     extent = EXTENT * float((alike.astype(np.float64) ** 2).sum()) ** (1 / axes)
     cells = cut_cells(images, fit, CELLS, max(SHORTEST, extent), valid)
+    # What was found in coarse detail is asked for in it.
+    steps = np.where(blocks.block > 1, whitening.step, 1)
+    coarse = list(images)
+    if whitening.step > 1:
+        coarse = [block_means(image, steps.tolist()) for image in images]
     reach = np.where(blocks.block > 1, round(0.5 * (LAGS ** (1 / axes) - 1)), 0)
     # Windows that overlap by more than half would tell the same.
-    reach = np.minimum(reach, cells.size // 2)
-    lags = (np.arange(-r, r + 1) % n for r, n in zip(reach, alike.shape, strict=True))
+    reach = np.minimum(reach, cells.size // steps // 2)
+    lags = (
+        step * np.arange(-r, r + 1) % n
+        for step, r, n in zip(steps, reach, alike.shape, strict=True)
+    )
     null = alike[np.ix_(*lags)] < LOOKS_ALIKE
-    surfaces, power = _cell_correlations(images, fit, whitening, cells, reach)
+    views = _cell_views(coarse, fit, cells, steps)
+    surfaces, power = _cell_correlations(views, whitening, cells.place, reach)
     share, chance = _rank(surfaces, null, reach)
     return LocalAgreement(chance, share, power, 1 / max(int(null.sum()), 1), cells)
 
@@ -242,37 +252,61 @@ def _on_modes(
     return np.take(values, rings).astype(np.float32)
 
 
+class _CellViews(NamedTuple):
+    """The overlap as its cells see it, in steps of some pixels."""
+
+    blocks: list[Volume]  # of both images
+    size: Ints  # (3,), of a cell
+    number: Ints  # (3,), of cells
+    rest: Floats  # (3,), what the fitted shift is beyond that of the blocks
+    step: int
+
+
+def _cell_views(
+    images: list[Volume], fit: ShiftFit, cells: Cells, steps: Ints
+) -> _CellViews:
+    corners = -(-cells.corner // steps)
+    shapes = np.array([image.shape for image in images])
+    block = np.minimum(cells.block // steps, (shapes - corners).min(axis=0))
+    return _CellViews(
+        blocks=[
+            image[tuple(map(slice, corner, corner + block))]
+            for image, corner in zip(images, corners, strict=True)
+        ],
+        size=cells.size // steps,
+        number=cells.number,
+        rest=fit.shift / steps - (corners[0] - corners[1]),
+        step=int(steps.max()),
+    )
+
+
 def _cell_correlations(
-    images: tuple[Volume, Volume],
-    fit: ShiftFit,
-    whitening: Whitening,
-    cells: Cells,
-    reach: Ints,
+    views: _CellViews, whitening: Whitening, place: Ints, reach: Ints
 ) -> tuple[Volume, Floats]:
     """Return the correlation of each cell at each lag, and the power of what it shows.
 
     Lags are counted from the fitted shift. Cells fade out over the reach around them.
     """
-    blocks, size = fit.blocks, cells.size
+    size = views.size
     shape = fast_shape(tuple((size + 2 * reach).tolist()))
     tapers = [np.hanning(n + 2)[1:-1] if n > 1 else np.ones(1) for n in shape]
     taper = tapers[0][:, None, None] * tapers[1][:, None] * tapers[2]
     taper = taper.astype(np.float32)
-    ones = np.ones(blocks.block, np.float32)
-    inside = taper * _windows_of(ones, cells, shape)
+    ones = np.ones(views.blocks[0].shape, np.float32)
+    inside = taper * _windows_of(ones, views, place, shape)
     stack = np.empty((2, *inside.shape), np.float32)
-    for image, corner, windows in zip(images, cells.corner, stack, strict=True):
-        block = image[tuple(map(slice, corner, corner + blocks.block))]
-        faded = taper * _windows_of(block, cells, shape)
+    for block, windows in zip(views.blocks, stack, strict=True):
+        faded = taper * _windows_of(block, views, place, shape)
         mean = faded.sum(axis=(1, 2, 3)) / inside.sum(axis=(1, 2, 3))
         np.subtract(faded, mean[:, None, None, None] * inside, out=windows)
     freqs = frequencies(shape)
-    gain = [_on_modes(each, whitening.edges, freqs) for each in whitening.gain]
+    edges = whitening.edges * views.step**2
+    gain = [_on_modes(each, edges, freqs) for each in whitening.gain]
     first, second = forward_stack(stack)
     power = np.sqrt(_weighted_power(first, gain[0]) * _weighted_power(second, gain[1]))
     back = [
         np.exp(-2j * np.pi * freq * x)
-        for freq, x in zip(freqs, fit.shift - blocks.whole, strict=True)
+        for freq, x in zip(freqs, views.rest, strict=True)
     ]
     turn = back[0][:, None, None] * back[1][:, None] * back[2]
     second *= (gain[0] * gain[1] * turn).astype(np.complex64)
@@ -287,7 +321,9 @@ def _cell_correlations(
     return surfaces, power
 
 
-def _windows_of(block: Volume, cells: Cells, shape: tuple[int, ...]) -> Volume:
+def _windows_of(
+    block: Volume, cells: _CellViews, place: Ints, shape: tuple[int, ...]
+) -> Volume:
     """Return windows of a shape round the cells of a block, with zeros outside of it."""
     before = (np.array(shape) - cells.size) // 2
     after = np.maximum(
@@ -295,7 +331,7 @@ def _windows_of(block: Volume, cells: Cells, shape: tuple[int, ...]) -> Volume:
     )
     padded = np.pad(block, list(zip(before.tolist(), after.tolist(), strict=True)))
     views = sliding_window_view(padded, shape)
-    windows: Volume = views[tuple((cells.place * cells.size).T)]
+    windows: Volume = views[tuple((place * cells.size).T)]
     return windows
 
 

@@ -366,6 +366,7 @@ def _of_whole(half: Whitening) -> Whitening:
         np.append(half.edges / 4, np.inf),
         np.hstack([half.gain, beyond]),
         np.hstack([half.limit, beyond]),
+        step=2,
     )
 
 

@@ -363,6 +363,7 @@ class Whitening(NamedTuple):
     edges: Floats  # (rings,), of squared frequencies
     gain: Floats  # (2, rings), of amplitudes
     limit: Floats  # (2, rings), beyond which an amplitude is a line
+    step: int = 1  # pixels, in which it was measured
 
 
 def whiten_images(

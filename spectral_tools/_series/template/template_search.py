@@ -110,7 +110,7 @@ def prepare_search(
     freqs, ends = frequencies(shape), tuple(size.tolist())
     for channel, frame in zip(shrink_frame(middle, factor), small, strict=True):
         one, two = (_tapered_spectrum(template, image) for image in (channel, frame))
-        rings, gain, limit = ring_gains([one, two], shape, (ends, ends))
+        rings, gain, limit, _ = ring_gains([one, two], shape, (ends, ends))
         whiten_modes(one, *freqs, rings, gain[0], limit[0])
         whiten_modes(one, *freqs, rings, gain[1], np.full(len(rings), 1e30))
         template.probes.append(np.conj(one))
