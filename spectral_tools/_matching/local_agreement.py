@@ -265,6 +265,7 @@ class _CellViews(NamedTuple):
 def _cell_views(
     images: list[Volume], fit: ShiftFit, cells: Cells, steps: Ints
 ) -> _CellViews:
+    """Return what cells see of images that are given in steps of some pixels."""
     corners = -(-cells.corner // steps)
     shapes = np.array([image.shape for image in images])
     block = np.minimum(cells.block // steps, (shapes - corners).min(axis=0))

@@ -248,7 +248,7 @@ def _search(
         if found is not None and fit is not None:
             images = first, second
             quick = _with_evidence(images, found, fit, search, None, whole=True)
-            if quick.found.false_alarm < BELIEVED:
+            if _is_believed(quick):
                 return quick
     counting, alarm = math.inf, 1.0
     # Each round counts fewer pixels than the one before.
@@ -267,7 +267,7 @@ def _search(
                     best = quick
                 return best._replace(found=replace(best.found, false_alarm=alarm))
         match = _with_evidence(images, found, fit, search, valid, whole=best is None)
-        believed = match.found.false_alarm < BELIEVED
+        believed = _is_believed(match)
         if best is None or believed:
             best, alarm = match, found.false_alarm
         if believed or match.agreement is None:
@@ -315,14 +315,12 @@ def _search_whole(
 ) -> _Match | None:
     """Return what the whole of the overlap says, however it is spread over it."""
     found, fit = quick_search(*images, search) if valid is None else (None, None)
-    if found is not None:
-        few = chance_of_few_places(*images, found.shifts[0], search)
-    else:
+    if found is None:
         found = exact_search(*images, search, valid=valid)
         fit = _fit(*images, found, search, valid)
-        few = 1.0 if found is None else found.few_places
     if found is None:
         return None
+    few = chance_of_few_places(*(found.seen or images), found.shifts[0], search)
     if few >= BELIEVED > found.false_alarm and not (
         fit and show_the_same(*images, fit.shift, fit.correlation)
     ):

@@ -88,7 +88,7 @@ class Candidates:
     shifts: NDArray[np.float64]  # (n, 3), to about 0.1 px
     scores: NDArray[np.float64]  # (n,), Fisher z in its own standard deviations
     false_alarm: float
-    few_places: float  # probability that chance matches as many, of an exact search
+    seen: tuple[Volume, Volume] | None  # whitened images of an exact search
     at_bound: bool
     period: Ints  # of a circular search, else 0
     whitening: Whitening  # that was measured
@@ -150,10 +150,7 @@ def exact_search(
         scores=scores, null=null, likeness=_autocorrelation(spectra, shape), low=low
     )
     found = _rank_lags(surfaces, sizes, search, whitening)
-    if found is None:
-        return None
-    few = chance_of_few_places(first, second, found.shifts[0], search)
-    return replace(found, few_places=few)
+    return None if found is None else replace(found, seen=(first, second))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -269,7 +266,7 @@ def _rank_lags(
         shifts=ranked[chosen] + tops,
         scores=top[chosen] / sigma,
         false_alarm=alarm,
-        few_places=1.0,
+        seen=None,
         at_bound=bool(inner.any()),
         period=np.zeros(3, np.intp),
         whitening=whitening,
@@ -303,7 +300,7 @@ def circular_search(
         shifts=ranked[chosen] + parabola_tops(surface, lags[chosen], True),
         scores=height[chosen].astype(np.float64) / sigma,
         false_alarm=alarm,
-        few_places=1.0,
+        seen=None,
         at_bound=False,
         period=period,
         whitening=whitening,

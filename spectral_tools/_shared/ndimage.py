@@ -8,7 +8,6 @@ import scipy
 __all__ = [
     "affine_transform",
     "binary_dilation",
-    "binary_erosion",
     "distance_transform_edt",
     "gaussian_filter",
     "label",
@@ -27,7 +26,6 @@ def _at_first_use(name: str) -> Callable[..., Any]:
 
 affine_transform = _at_first_use("affine_transform")
 binary_dilation = _at_first_use("binary_dilation")
-binary_erosion = _at_first_use("binary_erosion")
 distance_transform_edt = _at_first_use("distance_transform_edt")
 gaussian_filter = _at_first_use("gaussian_filter")
 label = _at_first_use("label")
