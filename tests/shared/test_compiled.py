@@ -1,5 +1,6 @@
 import cProfile
 import importlib
+import json
 import os
 import pickle
 import pkgutil
@@ -78,22 +79,86 @@ def rewrite(path, old, new):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def run(package, code=CALL, **settings):
-    """Return what a new process prints that has no cache but in this folder."""
+#: A process that has numba, which takes longer to come up than a package to compile;
+#: each line that it reads is code for a child, which has met no package and no cache.
+NURSERY = """
+import json, os, sys, tempfile
+import numba
+numba.njit(lambda value: value + 1)(1.5)
+for line in sys.stdin:
+    code, environment, folder = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.environ.clear()
+        os.environ.update(environment)
+        tempfile.tempdir = None
+        numba.config.reload_config()
+        sys.path.insert(0, folder)
+        exec(code, {"__name__": "__main__"})
+        sys.stdout.flush()
+        os._exit(0)
+    print("left with", os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def environment_of(package):
+    """Return an environment without cache but in the folder of a package."""
     given = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
-    given |= {
+    return given | {
         "NUMBA_CACHE_DIR": str(package.parent / "cache"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": str(package.parent),
     }
+
+
+def run_alone(package, code=CALL, **settings):
+    """Return what a process prints that starts with nothing."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        env=given | settings,
+        env=environment_of(package) | settings,
         check=True,
         capture_output=True,
         text=True,
     )
     return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    if not hasattr(os, "fork"):
+        yield None
+        return
+    environment = environment_of(tmp_path_factory.mktemp("nursery"))
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", NURSERY],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def run(nursery):
+    """Return what tells what a new process prints."""
+    if nursery is None:
+        return run_alone
+
+    def born(package, code=CALL, **settings):
+        environment = environment_of(package) | settings
+        asked = json.dumps([code, environment, str(package.parent)])
+        print(asked, file=nursery.stdin, flush=True)
+        words = []
+        for line in nursery.stdout:
+            if line.startswith("left with"):
+                assert line == "left with 0\n"
+                return words
+            words += line.split()
+        pytest.fail("the process that others are born of has ended")
+
+    return born
 
 
 def kept(folder):
@@ -131,7 +196,7 @@ def test_numba_is_imported_at_the_first_call(package):
         "import sys; from house.caller import twice_scaled; print('numba' in sys.modules)"
         "; print(twice_scaled(1.5)); print('numba' in sys.modules)"
     )
-    assert run(package, code) == ["False", "6.0", "True"]
+    assert run_alone(package, code) == ["False", "6.0", "True"]
 
 
 @pytest.mark.usefixtures("cache")
@@ -164,7 +229,7 @@ def test_threads_that_call_at_once_compile_once():
 # Never stale
 
 
-def test_a_caller_follows_what_it_calls_and_what_that_reads(package):
+def test_a_caller_follows_what_it_calls_and_what_that_reads(package, run):
     assert run(package) == ["6.0", "0"]
     assert run(package) == ["6.0", "1"]
     rewrite(package / "callee.py", "+ 0.0", "+ 1.0")
@@ -176,7 +241,7 @@ def test_a_caller_follows_what_it_calls_and_what_that_reads(package):
     assert run(package) == ["6.0", "1"]
 
 
-def test_what_is_said_about_a_kernel_does_not_change_its_code(package):
+def test_what_is_said_about_a_kernel_does_not_change_its_code(package, run):
     run(package)
     caller = package / "caller.py"
     text = caller.read_text().replace("a value that was", "what will have been")
@@ -186,10 +251,11 @@ def test_what_is_said_about_a_kernel_does_not_change_its_code(package):
 
 
 def test_checkouts_share_their_code(package, tmp_path):
-    run(package)
+    run_alone(package)
     other = tmp_path / "other" / "house"
     shutil.copytree(package, other)
-    assert run(other, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["6.0", "1"]
+    # Alone, so that sets come in another order too.
+    assert run_alone(other, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["6.0", "1"]
 
 
 def test_code_that_checks_bounds_is_not_that_which_does_not(cache, monkeypatch):
@@ -303,7 +369,7 @@ def test_damaged_code_is_compiled_again(cache, damage):
     assert (hits(second), hits(third)) == (0, 1)
 
 
-def test_without_a_folder_every_process_compiles_for_itself(package, tmp_path):
+def test_without_a_folder_every_process_compiles_for_itself(package, run, tmp_path):
     taken = tmp_path / "taken"
     taken.touch()  # a file, where nobody can make folders
     nowhere = {"HOME": "/nonexistent", "NUMBA_CACHE_DIR": str(taken)}
@@ -392,7 +458,7 @@ def test_no_code_comes_from_a_folder_of_another_user(tmp_path):
 
 
 @NEEDS_USERS
-def test_what_root_keeps_others_read_and_do_not_write(package):
+def test_what_root_keeps_others_read_and_do_not_write(package, run):
     """As in a container that was warmed up when it was made."""
     with tempfile.TemporaryDirectory() as shared:
         Path(shared).chmod(0o755)
@@ -433,7 +499,7 @@ def test_what_is_used_stays_young(cache):
 
 
 @pytest.mark.parametrize("missing", ["_reduce", "_rebuild"])
-def test_a_numba_with_other_inner_names_compiles_without_a_cache(package, missing):
+def test_a_numba_with_other_inner_names_compiles_without_a_cache(package, run, missing):
     code = f"""
 from numba.core.compiler import CompileResult
 del CompileResult.{missing}
@@ -444,4 +510,4 @@ del CompileResult.{missing}
 
 def test_compiling_can_be_switched_off(package):
     code = CALL.replace(", sum(twice_scaled.dispatcher.stats.cache_hits.values())", "")
-    assert run(package, code, NUMBA_DISABLE_JIT="1") == ["6.0"]
+    assert run_alone(package, code, NUMBA_DISABLE_JIT="1") == ["6.0"]
