@@ -214,8 +214,9 @@ def slope_tables(plain: Volume, filtered: Volume, known: Flags, lead: Ints) -> F
     value, slope = np.zeros((2, 3, 3), np.float32)
     for axis in range(3):
         if lead[axis] > 0:
-            value[axis] = (1 / 6, 2 / 3, 1 / 6)
-            slope[axis] = (-0.5, 0.0, 0.5)
+            value[axis, 0] = value[axis, 2] = 1 / 6
+            value[axis, 1] = 2 / 3
+            slope[axis, 0], slope[axis, 2] = -0.5, 0.5
         else:
             value[axis, 1] = 1
     wide = 1 if lead[2] > 0 else 0
@@ -224,7 +225,7 @@ def slope_tables(plain: Volume, filtered: Volume, known: Flags, lead: Ints) -> F
     slopes = np.zeros((2, 3, cols), np.float32)
     for plane in range(planes):
         for row in range(rows):
-            lines[:] = 0
+            lines.fill(0)
             for p in range(3):
                 for r in range(3):
                     a = value[0, p] * value[1, r]
@@ -249,7 +250,8 @@ def slope_tables(plain: Volume, filtered: Volume, known: Flags, lead: Ints) -> F
                     taps = slope[2] if axis == 2 else value[2]
                     line, out = lines[n, axis], slopes[n, axis]
                     if wide == 0:
-                        out[:] = taps[1] * line[:cols]
+                        for k in range(cols):
+                            out[k] = taps[1] * line[k]
                         continue
                     for k in range(cols):
                         out[k] = (
@@ -274,5 +276,9 @@ def slope_tables(plain: Volume, filtered: Volume, known: Flags, lead: Ints) -> F
                                 + slopes[0, j, k] * slopes[1, i, k]
                             )
                         to[k + 1] = above[k + 1] + total
-        tables[:, plane + 1] += tables[:, plane]
+        for index in range(6):
+            for row in range(1, rows + 1):
+                above, to = tables[index, plane, row], tables[index, plane + 1, row]
+                for k in range(1, cols + 1):
+                    to[k] += above[k]
     return tables
