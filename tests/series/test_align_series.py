@@ -46,32 +46,37 @@ def chi2(error, covariance):
 
 TRUTH = walk(24)
 SERIES = movie(TRUTH)
-FOUND = spt.align_series(SERIES.frames)
+
+
+@pytest.fixture(scope="module")
+def aligned():
+    """What the movie is found to be: not before a test asks for it."""
+    return spt.align_series(SERIES.frames)
 
 
 # Shifts
 
 
-def test_shifts_are_right_to_their_error_bars():
-    error = error_of(FOUND.shifts, TRUTH)
+def test_shifts_are_right_to_their_error_bars(aligned):
+    error = error_of(aligned.shifts, TRUTH)
     # 0.02 px is the bound of one such frame; the largest of 48 is 3 of them.
     assert np.abs(error).max() < 0.06
-    assert 0.6 < chi2(error, FOUND.covariance) < 1.5  # 48 numbers: 1 +- 0.2
+    assert 0.6 < chi2(error, aligned.covariance) < 1.5  # 48 numbers: 1 +- 0.2
 
 
-def test_error_is_at_the_bound_of_a_perfect_template():
+def test_error_is_at_the_bound_of_a_perfect_template(aligned):
     """The bound: the Fisher information of one frame against the scene itself."""
     scene = spt.gaussian_texture((156, 172), rng=0)[30:-30, 30:-30]
     slopes = np.gradient(scene)
     # Gradients of neighbours lose the highest frequencies, which errs to the lax side.
     fisher = [(slope**2).sum() / 0.3**2 for slope in slopes]
     bound = np.sqrt(np.mean(1 / np.array(fisher)))
-    rms = np.sqrt((error_of(FOUND.shifts, TRUTH) ** 2).mean())
+    rms = np.sqrt((error_of(aligned.shifts, TRUTH) ** 2).mean())
     assert rms < 1.3 * bound
 
 
-def test_mean_shift_is_zero():
-    assert_allclose(FOUND.shifts.mean(axis=0), 0, atol=1e-12)
+def test_mean_shift_is_zero(aligned):
+    assert_allclose(aligned.shifts.mean(axis=0), 0, atol=1e-12)
 
 
 @pytest.mark.parametrize("reference", ["first", 5])
@@ -577,8 +582,8 @@ def test_few_frames_without_dust_are_believed(count):
         assert {str(outcome) for outcome in found.outcome} == {"matched"}
 
 
-def test_pattern_is_none_where_nothing_stays_in_place():
-    assert not FOUND.pattern.any()
+def test_pattern_is_none_where_nothing_stays_in_place(aligned):
+    assert not aligned.pattern.any()
 
 
 def test_still_scene_does_not_move():
@@ -587,11 +592,11 @@ def test_still_scene_does_not_move():
     assert set(found.outcome) == {spt.Outcome.MATCHED}
 
 
-def test_given_pattern_is_taken_off():
+def test_given_pattern_is_taken_off(aligned):
     pattern = 3 * spt.gaussian_texture((96, 112), cutoff=0.4, rng=7)
     frames = movie(TRUTH, pattern=pattern).frames
     found = spt.align_series(frames, pattern=pattern)
-    assert_allclose(found.shifts, FOUND.shifts, rtol=0, atol=0.02)
+    assert_allclose(found.shifts, aligned.shifts, rtol=0, atol=0.02)
 
 
 # Bad frames
@@ -623,20 +628,20 @@ def test_bad_frames_are_bridged_and_cost_no_other(kwargs):
         assert np.trace(found.covariance[bad]) > 10 * np.trace(found.covariance[0])
 
 
-def test_dead_pixels_do_not_count():
+def test_dead_pixels_do_not_count(aligned):
     frames = SERIES.frames.copy()
     frames[:, 20:23, 30:60] = np.nan
     found = spt.align_series(frames)
-    assert_allclose(found.shifts, FOUND.shifts, rtol=0, atol=0.08)
+    assert_allclose(found.shifts, aligned.shifts, rtol=0, atol=0.08)
 
 
-def test_pixels_that_are_not_valid_do_not_count():
+def test_pixels_that_are_not_valid_do_not_count(aligned):
     valid = np.ones(SERIES.frames.shape[1:], bool)
     valid[:, :30] = False
     frames = SERIES.frames.copy()
     frames[:, ~valid] = 30
     found = spt.align_series(frames, valid=valid)
-    assert_allclose(found.shifts, FOUND.shifts, rtol=0, atol=0.12)
+    assert_allclose(found.shifts, aligned.shifts, rtol=0, atol=0.12)
 
 
 def test_series_without_any_content_is_not_believed():
@@ -663,14 +668,14 @@ def test_shift_beyond_the_largest_is_not_believed():
 # How frames come in
 
 
-def test_iterators_and_stores_give_what_arrays_give(tmp_path):
+def test_iterators_and_stores_give_what_arrays_give(tmp_path, aligned):
     with h5py.File(tmp_path / "movie.h5", "w") as file:
         file["movie"] = SERIES.frames
         stored = spt.align_series(file["movie"])
     listed = spt.align_series(list(SERIES.frames))
     read = spt.align_series(frame for frame in SERIES.frames)
     for found in (stored, listed, read):
-        assert_array_equal(found.shifts, FOUND.shifts)
+        assert_array_equal(found.shifts, aligned.shifts)
 
 
 def test_long_series_are_read_frame_by_frame():
@@ -716,18 +721,18 @@ def test_memory_does_not_grow_with_the_frames():
     assert peaks[1] - peaks[0] < 1900 * 2000
 
 
-def test_workers_change_nothing():
+def test_workers_change_nothing(aligned):
     found = spt.align_series(SERIES.frames, workers=3)
-    assert_array_equal(found.shifts, FOUND.shifts)
-    assert_array_equal(found.covariance, FOUND.covariance)
+    assert_array_equal(found.shifts, aligned.shifts)
+    assert_array_equal(found.covariance, aligned.covariance)
 
 
-def test_integers_are_welcome_and_inputs_stay():
+def test_integers_are_welcome_and_inputs_stay(aligned):
     frames = (1000 + 200 * SERIES.frames).astype(np.uint16)
     before = frames.copy()
     found = spt.align_series(frames)
     assert_array_equal(frames, before)
-    assert_allclose(found.shifts, FOUND.shifts, rtol=0, atol=0.005)
+    assert_allclose(found.shifts, aligned.shifts, rtol=0, atol=0.005)
 
 
 def test_template_is_the_scene():
