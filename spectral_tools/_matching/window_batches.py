@@ -174,7 +174,8 @@ def rank_peaks(surfaces: Volume) -> Floats:
     chance alone is as high, for both.
     """
     told = np.zeros((len(surfaces), 7))
-    told[:, 5:7] = 1.0
+    told[:, 5].fill(1.0)
+    told[:, 6].fill(1.0)
     n0, n1, n2 = surfaces.shape[1:]
     period = np.array([n0, n1, n2])
     for w in range(len(surfaces)):
@@ -210,10 +211,11 @@ def rank_peaks(surfaces: Volume) -> Floats:
                 trials *= 2
         first = np.float64(height.max())
         alarm, sigma = chance_level(first, height[far], trials)
-        told[w, :3] = parabola_tops(surface, at, True)[0]
+        tops = parabola_tops(surface, at, True)
         for axis in range(3):
             half = period[axis] // 2
-            told[w, axis] += (at[0, axis] + half) % period[axis] - half
+            lag = (at[0, axis] + half) % period[axis] - half
+            told[w, axis] = tops[0, axis] + lag
         told[w, 3] = first / sigma
         told[w, 4] = second / sigma
         told[w, 5] = alarm
@@ -328,9 +330,11 @@ def fit_fractions(
                 moved = max(moved, abs(shift[axis] - before[w, axis]))
             enough = max(STEP_FLOOR, STEP_SIGMAS * math.sqrt(least))
             told[w, STEP.tolerance] = enough
-            told[w, STEP.covariance : STEP.fitted] = step[STEP.covariance : STEP.fitted]
-            beyond = step[STEP.beyond : STEP.tolerance]
-            told[w, :3] = before[w] + (shift - before[w]) * beyond
+            for column in range(STEP.covariance, STEP.fitted):
+                told[w, column] = step[column]
+            for axis in range(3):
+                away = shift[axis] - before[w, axis]
+                told[w, axis] = before[w, axis] + away * step[STEP.beyond + axis]
             # What the next tapers will change again need not be fitted.
             if REMAINDER * taken < max(enough, 0.05 * moved) and rough < 2:
                 break

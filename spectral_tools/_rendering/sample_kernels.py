@@ -194,14 +194,17 @@ def add_warped(
     values = np.empty((channels, wide), source.dtype)
     weights, share = np.empty(wide, source.dtype), np.ones(wide, source.dtype)
     taps = np.zeros((3, order + 1, wide if order > 1 else 0), source.dtype)
-    origin, step = np.empty(3), linear[:, 2].copy()
+    origin, step = np.empty(3), np.empty(3)
+    for axis in range(3):
+        step[axis] = linear[axis, 2]
     # Counted once: turning an integer into a float in a loop keeps it scalar.
     ramp = np.arange(wide).astype(np.float64)
     steps = ramp.astype(source.dtype)
     fluent = flows(step, shape[0]) and moves.size == 0 and flags.size == 0
     for lies in range(mean.shape[1] * height):
         plane, row = lies // height, lies % height
-        first, stop = 0, columns
+        # As a plain 0, it would have all that it is given to compiled a second time.
+        first, stop = np.intp(0), columns
         for axis in range(3):
             origin[axis] = start[axis] + linear[axis, 0] * plane + linear[axis, 1] * row
             if moves.size == 0:
@@ -285,9 +288,11 @@ def _limits(
     shape: tuple[int, int, int], centre: Floats, half: Floats, order: int
 ) -> tuple[Floats, Floats]:
     """Return the lowest and highest coordinates that the tile covers."""
-    low, high = centre - half - SLACK, centre + half + SLACK
+    low, high = np.empty(3), np.empty(3)
     reach = order // 2
     for axis in range(3):
+        low[axis] = centre[axis] - half[axis] - SLACK
+        high[axis] = centre[axis] + half[axis] + SLACK
         if half[axis] < np.inf:  # never read outside the source
             low[axis] = max(low[axis], reach)
             high[axis] = min(high[axis], shape[axis] - 1.5 - GUARD - reach)

@@ -189,16 +189,18 @@ def distances(
 ) -> None:
     """Write the distance to the border of the tile, in pixels of the tile."""
     # A weight needs no more precision than the image has, a coordinate does.
-    dtype = weights.dtype
-    plane_at, row_at, col_at = (origin - centre).astype(dtype)
-    plane_step, row_step, col_step = step.astype(dtype)
-    plane_half, row_half, col_half = half.astype(dtype)
-    least = dtype.type(LEAST)
+    real = weights.dtype.type
+    row_at, col_at = real(origin[1] - centre[1]), real(origin[2] - centre[2])
+    row_step, col_step = real(step[1]), real(step[2])
+    row_half, col_half = real(half[1]), real(half[2])
+    least = real(LEAST)
     for k in range(size):
         row = row_half - abs(row_at + ramp[k] * row_step)
         col = col_half - abs(col_at + ramp[k] * col_step)
         weights[k] = max(min(row, col), least)
-    if plane_half < np.inf:
+    if half[0] < np.inf:
+        plane_at, plane_step = real(origin[0] - centre[0]), real(step[0])
+        plane_half = real(half[0])
         for k in range(size):
             plane = plane_half - abs(plane_at + ramp[k] * plane_step)
             weights[k] = np.minimum(weights[k], max(plane, least))

@@ -478,9 +478,14 @@ def pose_sums(
             part[1, 2] = v * a0 + 0.5 * b1
             part[1, 3] = 0.5 * v * b0 + c1
             part[2, 2], part[2, 3], part[3, 3] = a0, 0.5 * b0, c0
-            curvature[row // side, block] += part
+            whole = curvature[row // side, block]
+            for i in range(4):
+                for j in range(i, 4):
+                    whole[i, j] += part[i, j]
             unlike[row // side, block] += 0.5 * apart
     for row in range(curvature.shape[0]):
         for block in range(curvature.shape[1]):
             whole = curvature[row, block]
-            whole += np.triu(whole, 1).T
+            for i in range(4):
+                for j in range(i):
+                    whole[i, j] += whole[j, i]

@@ -95,8 +95,9 @@ def lay_frame(
         base[axis] = whole[axis]
         if size[axis] > 1:
             base[axis] += lead[axis] - 1
-            value[axis] = bsplines_at(part, 0)
-            slope[axis] = bsplines_at(part, 1)
+            weights, rises = bsplines_at(part, 0), bsplines_at(part, 1)
+            for k in range(4):
+                value[axis, k], slope[axis, k] = weights[k], rises[k]
         else:
             value[axis, 0] = 1
     return base, box, whole, value, slope
@@ -114,8 +115,8 @@ def remove_light(sums: Floats, active: Flags) -> tuple[Floats, Floats]:
         for j in range(i, 3):
             matrix[i + 1, j + 1] = matrix[j + 1, i + 1] = sums[7, index]
             index += 1
-    matrix[0] = sums[0, :4]
-    matrix[:, 0] = sums[0, :4]
+    for i in range(4):
+        matrix[0, i] = matrix[i, 0] = sums[0, i]
     # Rows that earlier ones explain tell nothing new and are left out.
     factor = np.zeros((4, 4))
     for i in range(4):

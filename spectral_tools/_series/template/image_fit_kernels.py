@@ -63,8 +63,6 @@ def product_sums(
     here0, here1, here2 = deep // 4, high // 4, wide // 3
     v0, v1, rise, lift = np.zeros((4, cols + 3), np.float32)
     share = np.ones(cols, np.float32)
-    even_sums, tilted = np.zeros((2, 7))
-    corner = np.zeros(11)
     flat = deep == 1 and high == 4
     a0, a1, a2, a3 = value[1]
     b0, b1, b2, b3 = slope[1]
@@ -89,10 +87,10 @@ def product_sums(
                     v1[k] = (a0 * n0[k] + a1 * n1[k]) + (a2 * n2[k] + a3 * n3[k])
                     rise[k] = (b0 * n0[k] + b1 * n1[k]) + (b2 * n2[k] + b3 * n3[k])
             else:
-                v0[:] = 0
-                v1[:] = 0
-                rise[:] = 0
-                lift[:] = 0
+                v0.fill(0)
+                v1.fill(0)
+                rise.fill(0)
+                lift.fill(0)
                 for p in range(deep):
                     for r in range(high):
                         near = plain[base[0] + plane + p, base[1] + row + r, left:]
@@ -176,18 +174,19 @@ def product_sums(
                     s15 += off * t
                     c4 += along[k] * off
             a, b = plane - half[0], row - half[1]
-            even_sums[:] = (s0, s1, s2, s3, s4, s5, s6)
-            tilted[:] = (c0, c1, c2, c3, c4, c5, c6)
+            even_sums = s0, s1, s2, s3, s4, s5, s6
+            tilted = c0, c1, c2, c3, c4, c5, c6
             for n in range(7):
                 sums[n, 0] += even_sums[n]
                 sums[n, 1] += a * even_sums[n]
                 sums[n, 2] += b * even_sums[n]
                 sums[n, 3] += tilted[n]
-            corner[:6] = (a * a * s0, a * b * s0, a * c0, b * b * s0, b * c0, 1.0 * c7)
-            sums[7] += corner
-            corner[:] = (s7, s8, s9, s10, s11, s12, s13, s14, s15, s16, s17)
-            sums[8] += corner
-            corner[:] = 0
+            corner = a * a * s0, a * b * s0, a * c0, b * b * s0, b * c0, 1.0 * c7
+            for n in range(6):
+                sums[7, n] += corner[n]
+            products = s7, s8, s9, s10, s11, s12, s13, s14, s15, s16, s17
+            for n in range(11):
+                sums[8, n] += products[n]
     return sums
 
 
