@@ -12,6 +12,7 @@ from spectral_tools._matching import match_tiles
 from spectral_tools._rendering import plan
 
 GRID, SIDE = (3, 3), 128
+FORKS = "forkserver" if hasattr(os, "fork") else "spawn"
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +133,17 @@ def test_a_region_of_tiles_in_memory_carries_what_lies_below(made, tiles):
 
 @pytest.fixture(scope="module")
 def client():
+    dask = pytest.importorskip("dask")
     distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
-    )
-    with cluster, distributed.Client(cluster) as client:
+    # Workers that are killed are replaced by forks of a process that has all imported.
+    method = {"distributed.worker.multiprocessing-method": FORKS}
+    with (
+        dask.config.set(method),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield client
 
 
