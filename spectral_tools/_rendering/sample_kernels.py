@@ -204,7 +204,7 @@ def add_warped(
     for lies in range(mean.shape[1] * height):
         plane, row = lies // height, lies % height
         # As a plain 0, it would have all that it is given to compiled a second time.
-        first, stop = np.intp(0), columns
+        first, stop = 0 * columns, columns
         for axis in range(3):
             origin[axis] = start[axis] + linear[axis, 0] * plane + linear[axis, 1] * row
             if moves.size == 0:
