@@ -16,7 +16,7 @@ from .._shared.results import result
 from .._shared.statistics import least_absolute_weights, mad_sigma
 from .grid_links import Order, grid_links, grid_positions, overlapping_links
 
-__all__ = ["CUT", "Layout", "StageModel", "fit_stage", "lay_out"]
+__all__ = ["CUT", "LINKS_BEFORE", "Layout", "StageModel", "fit_stage", "lay_out"]
 
 
 # How far a first match may be from where a tile should be, as a share of the tile:

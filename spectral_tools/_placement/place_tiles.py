@@ -13,13 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._matching.match_tiles import TileMatches, label_pairs, match_tiles
 from .._matching.phase_correlate import BELIEVED
-from .._shared.arrays import Flags, Floats, unstacked
+from .._shared.arrays import Flags, Floats, Ints, unstacked
 from .._shared.link_arguments import Links, tile_outcomes
 from .._shared.results import Outcome, result
 from .._shared.sparse import bridges, connected_groups
+from .._shared.statistics import f_tail
 from .._shared.workers import Workers
 from .grid_links import Order
-from .layout import CUT, Layout, StageModel, fit_stage, lay_out
+from .layout import CUT, LINKS_BEFORE, Layout, StageModel, fit_stage, lay_out
 from .report import PlacementWarning, doubts
 from .solve_tiles import Placement, solve_rigid
 
@@ -89,11 +90,93 @@ def place_with_stage(
         positions=expected,
         **prior,
     )
-    return (
-        _with_stage_steps(layout, matches, vouched, believed, stage, expected),
-        stage,
-        expected,
+    believed, contested = _weigh_against_stage(
+        layout, matches, believed, stage, expected
     )
+    solved = _with_stage_steps(layout, matches, vouched, believed, stage, expected)
+    solved.outcome[contested] = Outcome.CONTRADICTED
+    return solved, stage, expected
+
+
+def _weigh_against_stage(
+    layout: Layout,
+    matches: TileMatches,
+    believed: Placement,
+    stage: StageModel,
+    expected: Floats,
+) -> tuple[Placement, Flags]:
+    """Believe clear links that the stage alone contradicts, or say which tiles are in doubt.
+
+    Returns what is believed then, and of two groups that a clear link wants elsewhere than
+    the stage, where neither is sure, the tiles of the smaller.
+
+    # Strategy: between groups of tiles that believed links tie together, the solver may
+    # have given up a clear link, or chosen a lesser peak of it, because of the stage. Such
+    # a link is believed if other links let it without any stage, and if it is far less
+    # likely to be a false alarm than the stage is to err by so much.
+    """
+    links, count = layout.links, len(layout.labels)
+    clear = matches.outcome == Outcome.MATCHED
+    clear &= len(links) * matches.false_alarm < BELIEVED
+    held = believed.inlier.copy()
+    swayed = (clear & (believed.chosen > 0))[held]
+    held[held] = ~(swayed & bridges(links[held], count))
+    group = connected_groups(links[held], count)
+    ends = np.sort(group[links], axis=1)
+    asked = np.flatnonzero(clear & ~held & (ends[:, 0] != ends[:, 1]))
+    if layout.nominal is None or not len(asked):
+        return believed, np.zeros(count, np.bool_)
+    chosen = believed.chosen.copy()
+    chosen[asked] = 0
+    offsets = _offsets(matches, chosen)
+    rows = np.concatenate([asked, np.flatnonzero(held)])
+    alone = solve_rigid(
+        links[rows],
+        offsets[rows],
+        np.zeros_like(offsets[rows]),
+        covariance=matches.covariance[rows],
+    )
+    agreed = asked[alone.inlier[: len(asked)]]
+    # All links between two groups speak together.
+    pair = np.unique(ends[agreed], axis=0, return_inverse=True)[1]
+    reference, moving = links[agreed].T
+    steps = layout.nominal[moving] - layout.nominal[reference]
+    errors = offsets[agreed] - expected[moving] + expected[reference]
+    # Each tile but the first of a group has told an error of the stage.
+    freedom = count - (group.max() + 1) + LINKS_BEFORE
+    stage_errs = _stage_error_chance(stage, steps, errors, pair, freedom)
+    alarm = np.bincount(pair, np.log(len(links) * matches.false_alarm[agreed] + 1e-300))
+    held[agreed[(np.exp(alarm) < BELIEVED * stage_errs)[pair]]] = True
+
+    group = connected_groups(links[held], count)
+    apart = group[links[asked[~held[asked]]]]
+    apart = apart[apart[:, 0] != apart[:, 1]]
+    smaller = np.bincount(group)[apart].argmin(axis=1)
+    contested = np.isin(group, apart[np.arange(len(apart)), smaller])
+    return replace(believed, inlier=held, chosen=chosen), contested
+
+
+def _stage_error_chance(
+    stage: StageModel, steps: Floats, errors: Floats, pair: Ints, freedom: float
+) -> Floats:
+    """Return the chance that a stage errs by so much between each pair of groups.
+
+    It is the tail of F, which is the longer, the fewer errors, `freedom`, told how large
+    they are.
+    """
+    lever = 1 + np.einsum("na,ab,nb->n", steps, stage.leverage, steps)
+    many = np.bincount(pair)
+    square = np.zeros(len(many))
+    for error, sigma in zip(errors.T, stage.sigma, strict=True):
+        square += (np.bincount(pair, error) / many / sigma) ** 2 / 2
+    return f_tail(len(stage.sigma), freedom, square * many / np.bincount(pair, lever))
+
+
+def _offsets(matches: TileMatches, chosen: Ints) -> Floats:
+    """Return the offset of each link, with the alternative that was chosen."""
+    reference = matches.alternatives[np.arange(len(chosen)), chosen]
+    reference[chosen == 0] = matches.reference_points[chosen == 0]
+    return reference - matches.moving_points
 
 
 def _closing_links(layout: Layout, inlier: Flags, vouched: Flags) -> Flags:
@@ -118,9 +201,7 @@ def _with_stage_steps(
     """Solve the links that are believed, and steps of the stage between their groups."""
     links, usable = layout.links, usable_links(matches)
     inlier = _closing_links(layout, believed.inlier, vouched)
-    chosen = matches.alternatives[np.arange(len(links)), believed.chosen]
-    reference = np.where(believed.chosen[:, None] > 0, chosen, matches.reference_points)
-    offsets = reference - matches.moving_points
+    offsets = _offsets(matches, believed.chosen)
     group = connected_groups(links[inlier], len(layout.labels))
     gap = ~inlier & (group[links[:, 0]] != group[links[:, 1]])
     if layout.nominal is None:
@@ -291,8 +372,9 @@ def place_tiles(
     Warns
     -----
     PlacementWarning
-        If most pairs were not found, or links around loops contradict each other far
-        beyond their error bars: once a call.
+        If most pairs were not found, a clear link contradicts the stage where nothing
+        tells which is right, or links around loops contradict each other far beyond
+        their error bars: once a call.
 
     See Also
     --------
@@ -433,6 +515,9 @@ def _rematch(
         reach = window if layout.reach is None else np.minimum(window, layout.reach)
         again = match(rows, places, reach)
         better = rows & usable_links(again)
+        if window is far:
+            # The stage alone asks: what is less clear takes nothing's place.
+            better &= again.false_alarm <= matches.false_alarm
         if better.any():
             merged = _replace_rows(merged, better, again, better)
     return merged

@@ -51,7 +51,8 @@ class SeamResiduals:
 class PlacementWarning(UserWarning):
     """Tiles were placed, but the links between them do not make a mosaic.
 
-    Most pairs of tiles were not found, or links around loops contradict each other far
+    Most pairs of tiles were not found, or a clear link contradicts the stage that alone
+    holds two groups of tiles together, or links around loops contradict each other far
     beyond their error bars. Look at ``print(placement_report(placed))`` and
     ``plot.placement(placed, size)``; then check that `positions` are in pixels and in the
     order of the axes of the tiles, that tiles are in the order that `grid` says, that they
@@ -255,6 +256,12 @@ def doubts(placement: Placement) -> list[str]:
         return [f"0 of {tried} pairs were found: this is what was given, not a mosaic."]
     if 2 * found < tried:
         return [f"Only {found} of {tried} pairs were found."]
+    lost = placement.outcome == Outcome.CONTRADICTED
+    torn = np.unique(placement.links[placement.inlier & lost[placement.links[:, 0]]])
+    if len(torn):
+        names = ", ".join(_listed([placement.labels[tile] for tile in torn.tolist()]))
+        say = "hang together, but a clear link to others contradicts their positions"
+        return [f"Tiles {names} {say}."]
     around = ~bridges(placement.links[placement.inlier], len(placement.labels))
     seams = seam_residuals(placement)
     sigma = seams.sigma[placement.inlier][around]

@@ -208,8 +208,9 @@ class Outcome(StrEnum):
     PRIOR_ONLY
         Tile: no usable link; it stays at the position that was given for it.
     CONTRADICTED
-        Tile: it has links, but the solution believes none of them. Point of a
-        grid: it was found, but does not fit to those around it.
+        Tile: it has links, but the solution believes none of them; or it hangs
+        together with others, and a clear link contradicts the stage about where they
+        all are. Point of a grid: it was found, but does not fit to those around it.
     ISOLATED
         Tile: no usable link and no given position; where it lies is unknown.
 

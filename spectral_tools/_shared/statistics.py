@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy.special import fdtri, gammainccinv
+from scipy.special import fdtrc, fdtri, gammainccinv
 
 from .arrays import Flags, Floats
 
@@ -21,6 +21,7 @@ __all__ = [
     "cauchy_weights",
     "chi_square_limit",
     "f_limit",
+    "f_tail",
     "find_consensus",
     "first_limit",
     "fit_loop_mixture",
@@ -93,6 +94,11 @@ def f_limit(axes: int, freedom: float, chance: float = FALSE_REJECTION) -> float
     the limit, `axes` times a quantile of Fisher's F, wide.
     """
     return axes * float(fdtri(axes, freedom, 1 - chance))
+
+
+def f_tail(axes: int, freedom: float, squares: Floats) -> Floats:
+    """Return the chance of squared residuals so large, in estimated variances."""
+    return np.asarray(fdtrc(axes, freedom, squares / axes))
 
 
 def mad_sigma(residuals: Floats, axis: int | None = None) -> Any:

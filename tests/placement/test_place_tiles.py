@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 import spectral_tools as spt
-from spectral_tools._placement.layout import fit_stage
-from spectral_tools._placement.place_tiles import vouched_links
+from spectral_tools._placement.layout import fit_stage, lay_out
+from spectral_tools._placement.place_tiles import place_with_stage, vouched_links
 from spectral_tools._placement.report import doubts
 
 # Strips of 24 px at 20 dB are known to a hundredth or two of a pixel, and stage errors
@@ -17,14 +17,15 @@ from spectral_tools._placement.report import doubts
 RIGHT = 0.15
 
 
-def acquired(grid=(3, 4), *, overlap=0.25, sigma=3.0, number=1, **options):
+def acquired(grid=(3, 4), *, overlap=0.25, sigma=3.0, number=1, width=96, **options):
     """Tiles of a texture with everything that `simulate_tiles` offers."""
-    size = [int(96 * n * (1 - overlap) + 96) for n in grid]
+    size = [int(width * n * (1 - overlap) + width) for n in grid]
     scene = spt.gaussian_texture(size, rng=number)
     options = {"noise_sigma": 0.1, **options}
     return spt.simulate_tiles(
-        scene, grid, (96, 96), overlap=overlap, stage_sigma=sigma, rng=number, **options
-    )
+        scene, grid, (width, width), overlap=overlap, stage_sigma=sigma, rng=number,
+        **options,
+    )  # fmt: skip
 
 
 def errors(placed, truth, rows=None):
@@ -122,6 +123,64 @@ def test_two_halves_are_held_together_by_the_stage():
     assert len(np.unique(placed.group[full])) == 2
     # Two steps by three rows, each wrong by 2.8 px.
     assert errors(placed, made.positions, full)[full].max() < 8
+
+
+def halves(number, **options):
+    """Tiles of which one link joins the left half and the right; who is in the right."""
+    made = acquired((3, 4), sigma=2.0, number=number, **options)
+    links, right = spt.grid_links((3, 4)), np.arange(12) % 4 > 1
+    kept = (right[links[:, 0]] == right[links[:, 1]]) | (links == (5, 6)).all(axis=1)
+    return made, links[kept], right
+
+
+@pytest.mark.parametrize("jump", [(-14, 17), (20, 0), (6, 9)])
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_one_clear_link_holds_two_halves_against_the_stage(number, jump):
+    made, links, right = halves(number, width=150)
+    stage = made.stage + right[:, np.newaxis] * jump
+    placed = spt.place_tiles(made.tiles, positions=stage, links=links, max_shift=40)
+    assert placed.inlier.all()
+    assert errors(placed, made.positions).max() < RIGHT
+
+
+@pytest.mark.parametrize("rival", [False, True])
+@pytest.mark.parametrize(
+    ("alarm", "outcome", "believed"),
+    [
+        (5e-4, "matched", "stage"),
+        (1e-15, "ambiguous", "stage"),
+        (1e-8, "matched", "neither"),
+        (1e-15, "matched", "link"),
+    ],
+)
+def test_a_false_link_against_a_stage_counts_what_it_tells(
+    alarm, outcome, believed, rival
+):
+    """The link misses by 27 px what the stage knows to 2 px; a lesser peak may fit."""
+    made, links, right = halves(5)
+    matches = spt.match_tiles(made.tiles, links, positions=made.stage, max_shift=40)
+    changed = {
+        name: getattr(matches, name).copy()
+        for name in ("reference_points", "alternatives", "false_alarm", "outcome")
+    }
+    row = np.flatnonzero((links == (5, 6)).all(axis=1))
+    if rival:
+        changed["alternatives"][row, 1] = matches.reference_points[row]
+    changed["reference_points"][row] += (22, -16)
+    changed["alternatives"][row, 0] = changed["reference_points"][row]
+    changed["false_alarm"][row] = alarm
+    changed["outcome"][row] = spt.Outcome(outcome)
+    layout = lay_out(made.tiles, made.stage, None, "rows", 0.1, links, 40, 0.02)
+    placed = place_with_stage(layout, replace(matches, **changed))[0]
+    assert (placed.inlier & (placed.chosen == 0))[row] == (believed == "link")
+    # Of two halves that are as large it is the first.
+    lost = ~right & (believed == "neither")
+    assert (placed.outcome[lost] == "contradicted").all()
+    assert (placed.outcome[~lost] == "matched").all()
+    assert any("a clear link" in doubt for doubt in doubts(placed)) == lost.any()
+    # Each half is off by 11 px; where the stage holds them, by what it errs.
+    error = errors(placed, made.positions).max()
+    assert error > 10 if believed == "link" else error < 4
 
 
 def test_error_bars_across_a_gap_are_honest():
