@@ -105,10 +105,10 @@ def _weigh_against_stage(
     stage: StageModel,
     expected: Floats,
 ) -> tuple[Placement, Flags]:
-    """Believe clear links that the stage alone contradicts, or say which tiles are in doubt.
+    """Believe clear links that the stage alone contradicts, or tell whom it concerns.
 
-    Returns what is believed then, and of two groups that a clear link wants elsewhere than
-    the stage, where neither is sure, the tiles of the smaller.
+    Returns what is believed then, and which tiles neither is sure about: of two groups
+    those of the smaller.
 
     # Strategy: between groups of tiles that believed links tie together, the solver may
     # have given up a clear link, or chosen a lesser peak of it, because of the stage. Such
@@ -137,16 +137,19 @@ def _weigh_against_stage(
         covariance=matches.covariance[rows],
     )
     agreed = asked[alone.inlier[: len(asked)]]
-    # All links between two groups speak together.
-    pair = np.unique(ends[agreed], axis=0, return_inverse=True)[1]
     reference, moving = links[agreed].T
     steps = layout.nominal[moving] - layout.nominal[reference]
     errors = offsets[agreed] - expected[moving] + expected[reference]
-    # Each tile but the first of a group has told an error of the stage.
-    freedom = count - (group.max() + 1) + LINKS_BEFORE
-    stage_errs = _stage_error_chance(stage, steps, errors, pair, freedom)
+    spread = np.diagonal(_step_covariance(stage, steps), axis1=1, axis2=2)
+    # All links between two groups speak together.
+    pair = np.unique(ends[agreed], axis=0, return_inverse=True)[1]
     alarm = np.bincount(pair, np.log(len(links) * matches.false_alarm[agreed] + 1e-300))
-    held[agreed[(np.exp(alarm) < BELIEVED * stage_errs)[pair]]] = True
+    square = np.bincount(pair, (errors**2 / spread).sum(axis=1)) / np.bincount(pair)
+    # Tails are longer, the fewer errors of the stage told how large they are: one a
+    # tile, but for the first of a group.
+    freedom = count - (group.max() + 1) + LINKS_BEFORE
+    likely = np.exp(alarm) < BELIEVED * f_tail(len(stage.sigma), freedom, square)
+    held[agreed[likely[pair]]] = True
 
     group = connected_groups(links[held], count)
     apart = group[links[asked[~held[asked]]]]
@@ -154,22 +157,6 @@ def _weigh_against_stage(
     smaller = np.bincount(group)[apart].argmin(axis=1)
     contested = np.isin(group, apart[np.arange(len(apart)), smaller])
     return replace(believed, inlier=held, chosen=chosen), contested
-
-
-def _stage_error_chance(
-    stage: StageModel, steps: Floats, errors: Floats, pair: Ints, freedom: float
-) -> Floats:
-    """Return the chance that a stage errs by so much between each pair of groups.
-
-    It is the tail of F, which is the longer, the fewer errors, `freedom`, told how large
-    they are.
-    """
-    lever = 1 + np.einsum("na,ab,nb->n", steps, stage.leverage, steps)
-    many = np.bincount(pair)
-    square = np.zeros(len(many))
-    for error, sigma in zip(errors.T, stage.sigma, strict=True):
-        square += (np.bincount(pair, error) / many / sigma) ** 2 / 2
-    return f_tail(len(stage.sigma), freedom, square * many / np.bincount(pair, lever))
 
 
 def _offsets(matches: TileMatches, chosen: Ints) -> Floats:
@@ -317,8 +304,10 @@ def place_tiles(
 
     Links are matched and solved; the good ones tell how the stage moves. Those
     that failed, or that contradict the others, are matched once more in a narrow window
-    about where the others put them. Tiles that no link holds, because they
-    are blank or missing, are placed beside their neighbours by one step of the stage.
+    about where the others put them. A clear link between groups of tiles outweighs the
+    stage; where neither is sure, the smaller group is contradicted. Tiles that no link
+    holds, because they are blank or missing, are placed beside their neighbours by one
+    step of the stage.
 
     Parameters
     ----------

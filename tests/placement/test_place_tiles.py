@@ -9,7 +9,11 @@ from scipy import ndimage
 
 import spectral_tools as spt
 from spectral_tools._placement.layout import fit_stage, lay_out
-from spectral_tools._placement.place_tiles import place_with_stage, vouched_links
+from spectral_tools._placement.place_tiles import (
+    _rematch,
+    place_with_stage,
+    vouched_links,
+)
 from spectral_tools._placement.report import doubts
 
 # Strips of 24 px at 20 dB are known to a hundredth or two of a pixel, and stage errors
@@ -143,12 +147,30 @@ def test_one_clear_link_holds_two_halves_against_the_stage(number, jump):
     assert errors(placed, made.positions).max() < RIGHT
 
 
+def test_where_neither_link_nor_stage_is_sure_the_smaller_part_is_in_doubt():
+    made, links, right = halves(1)
+    lost = made.stage + right[:, np.newaxis] * (20, 0)
+    with pytest.warns(spt.PlacementWarning, match="but a clear link to others"):
+        placed = spt.place_tiles(made.tiles, positions=lost, links=links, max_shift=40)
+    assert (placed.outcome[right] == "matched").all()
+    assert (placed.outcome[~right] == "contradicted").all()
+    # Its match stays, unless a clearer one is found where the stage wants it.
+    layout = lay_out(made.tiles, lost, None, "rows", 0.1, links, 40, 0.02)
+    first, failed = placed.matches, ~placed.inlier
+    for more, stays in ((2.0, True), (0.5, False)):
+        other = replace(first, false_alarm=more * first.false_alarm)
+        found = _rematch(
+            layout, lambda *_, o=other: o, first, placed, placed.stage, failed
+        )
+        assert (found is first) == stays
+
+
 @pytest.mark.parametrize("rival", [False, True])
 @pytest.mark.parametrize(
     ("alarm", "outcome", "believed"),
     [
         (5e-4, "matched", "stage"),
-        (1e-15, "ambiguous", "stage"),
+        (1e-8, "ambiguous", "stage"),
         (1e-8, "matched", "neither"),
         (1e-15, "matched", "link"),
     ],
