@@ -8,6 +8,6 @@ match_tiles : many tiles along the links between them (public)
 misfit : how far the parts of an overlap contradict one shift
 phase_correlate : search and fit of one pair (public)
 search : the whole-pixel shift, exact or circular, and how likely chance is
-shift_fit : the fraction of a pixel, by spectral maximum likelihood
-window_batches : search and fit of many windows of one shape at once
+shift_fit : the fraction of a pixel, by spectral maximum likelihood, of one window or many
+window_batches : search of many windows of one shape at once
 """

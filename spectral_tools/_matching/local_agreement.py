@@ -96,7 +96,7 @@ def cut_cells(
     size = block // count
     place = np.array(list(np.ndindex(*count)))
     sizes = np.array(images[0].shape), np.array(images[1].shape)
-    starts = overlap_block(*sizes, fit.blocks.whole.astype(np.intp))[:2]
+    starts = overlap_block(*sizes, fit.blocks.whole[0].astype(np.intp))[:2]
     low = np.array([start + place * size for start in starts])
     share = np.ones(len(place))
     if valid is not None:
@@ -235,8 +235,8 @@ def _binomial_tails(chance: Floats) -> Floats:
 
 def _likeness(blocks: TaperedSpectra, whitening: Whitening) -> Volume:
     """Return how alike the scene is to itself at each offset, as it is weighted; 1 at 0."""
-    spectrum = np.abs(blocks.spectra[0])
-    spectrum *= np.abs(blocks.spectra[1])
+    spectrum = np.abs(blocks.spectra[0, 0])
+    spectrum *= np.abs(blocks.spectra[0, 1])
     spectrum *= _on_modes(whitening.gain.prod(axis=0), whitening.edges, blocks.freqs)
     alike = inverse(spectrum.astype(np.complex64), blocks.shape)
     alike /= max(float(alike[0, 0, 0]), 1e-30)

@@ -14,8 +14,7 @@ import numpy as np
 from .._shared.arrays import Flags, Floats, Ints, Volume
 from .._shared.statistics import chi_square_limit
 from .local_agreement import SHORTEST, cut_cells
-from .shift_fit import COHERENT, FIT_ROUNDS, STEP_FLOOR, ShiftFit
-from .window_batches import fit_windows
+from .shift_fit import COHERENT, STEP_FLOOR, ShiftFit, fit_windows
 
 __all__ = ["Misfit", "measure_misfit"]
 
@@ -44,7 +43,7 @@ def measure_misfit(
     axes = np.flatnonzero(fit.blocks.block > 1)
     plain = Misfit(math.nan, fit.covariance)
     # Cells were cut for a whole shift; from half a pixel on they would be cut for the next.
-    whole = fit.blocks.whole
+    whole = fit.blocks.whole[0]
     start = np.clip(fit.shift, whole - 0.49, whole + 0.49)
     for number in PARTS:
         cells = cut_cells(images, fit, number, 2 * SHORTEST, valid)
@@ -53,8 +52,6 @@ def measure_misfit(
             cells.low[0],
             cells.size,
             np.tile(start, (len(cells.place), 1)),
-            rough=2,
-            rounds=FIT_ROUNDS,
         )
         told = (cells.share == 1) & parts.found & parts.done
         told &= parts.significance >= COHERENT

@@ -33,7 +33,13 @@ from .._spectral.ring_kernels import (
     whiten_images,
     whiten_spectra,
 )
-from .shift_fit import COHERENT, FIT_ROUNDS, ShiftFit, fit_shift
+from .shift_fit import (
+    COHERENT,
+    FIT_ROUNDS,
+    ShiftFit,
+    coarse_significance,
+    fit_shift,
+)
 
 __all__ = [
     "ALONE",
@@ -349,7 +355,7 @@ def _coarse(
         return None, None
     fit = fit_shift(first, second, 2 * start.shift, exponent=search.exponent, rough=0)
     # What was seen must be seen again where it belongs.
-    if fit is None or fit.coarse < max(COHERENT, start.significance / 2):
+    if fit is None or coarse_significance(fit) < max(COHERENT, start.significance / 2):
         return None, None
     shifts, period = 2 * found.shifts, 2 * found.period
     whitening = _of_whole(found.whitening)
@@ -408,7 +414,7 @@ def _circular(
     whole = np.rint(wrap)
     if ((whole < search.low) | (whole > search.high)).any():
         return None, None
-    if best.steps == 1 and rounds > 1:
+    if best.rounds == 1 and rounds > 1:
         again = fit_shift(first, second, wrap, exponent=search.exponent)
         best = best if again is None else again
     return found, best

@@ -1,4 +1,4 @@
-"""Search and fit windows of one shape, all of a batch at once."""
+"""Search windows of one shape, all of a batch at once."""
 
 import math
 from typing import NamedTuple
@@ -8,37 +8,17 @@ import numpy as np
 from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
 from .._shared.compiled import compiled
 from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
-from .._spectral.gain_gradient import gain_slopes
 from .._spectral.peaks import SEPARATION, chance_level, circular_peaks, parabola_tops
-from .._spectral.phase_fit_kernels import STEP, fit_step, name_step, ring_sums
 from .._spectral.ring_kernels import (
     WHITENING_MODES,
     ring_whitening,
     rings_of,
     whiten_modes,
 )
-from .._spectral.tapers import (
-    edge_taper,
-    fade_blocks,
-    rim_slopes,
-    search_taper,
-    short_axes,
-    taper_block,
-    taper_width,
-)
+from .._spectral.tapers import search_taper, taper_block
 from .search import ALONE, CERTAIN, RIVALS, chance_of_places, place_side
-from .shift_fit import (
-    NEWTON_STEPS,
-    REMAINDER,
-    SLOW,
-    SLOWEST,
-    STEP_FLOOR,
-    STEP_SIGMAS,
-    nearest_whole,
-    uncertainty_factor,
-)
 
-__all__ = ["count_pixels", "fit_windows", "search_windows", "trim_windows"]
+__all__ = ["count_pixels", "search_windows", "trim_windows"]
 
 
 # A window is trimmed while it keeps this share of the pixels that count
@@ -50,9 +30,6 @@ Volumes = tuple[Volume, Volume]
 # A second peak that chance explains with less than this probability may be a copy of
 # the first (test_windows_searched_together_or_alone_say_the_same).
 BY_CHANCE = 0.05
-# A fit that moves by more than this, in pixels, is still looking
-# (test_displacements_of_tens_of_pixels_are_found).
-ROUGH = 0.05
 
 
 @compiled
@@ -266,84 +243,6 @@ def count_places(
     return places
 
 
-@compiled
-def fade_windows(
-    first: Volume,
-    second: Volume,
-    low0: Ints,
-    low1: Ints,
-    block: Ints,
-    fraction: Floats,
-    width: Floats,
-    canvas: Volume,
-) -> Floats:
-    """Write windows of both images, faded at their edges, as `fade_blocks` does."""
-    sums = np.empty((len(low0), 5))
-    for w in range(len(low0)):
-        gain = gain_slopes(first, second, low0[w], low1[w], block)
-        sums[w] = fade_blocks(
-            first, second, low0[w], low1[w], block, fraction[w], width, gain, canvas[w]
-        )
-    return sums
-
-
-@compiled
-def fit_fractions(
-    spectra: Spectrum,
-    freq0: Floats,
-    freq1: Floats,
-    freq2: Floats,
-    even: bool,
-    modes: int,
-    sums: Floats,
-    before: Floats,
-    edges: Floats,
-    width: Floats,
-    active: Flags,
-    short: Floats,
-    first_rough: Ints,
-) -> Floats:
-    """Fit the fractions of shifts for tapers that stay, from the fractions before.
-
-    The columns are those of `STEP`, with where tapers that follow would be for the step.
-    """
-    told = np.zeros((len(spectra), STEP.width))
-    for w in range(len(spectra)):
-        share = sums[w, 0] ** 2 / sums[w, 1] / modes
-        rims = rim_slopes(edges, sums[w, 2:].copy(), width)
-        shift = before[w].copy()
-        rough = first_rough[w]
-        for _ in range(NEWTON_STEPS):
-            table = ring_sums(
-                spectra[w, 0], spectra[w, 1], freq0, freq1, freq2, even, shift, edges
-            )
-            step = fit_step(table, share, rims, active, True, rough)
-            told[w, STEP.fitted] = step[STEP.fitted]
-            if not step[STEP.fitted]:
-                break
-            least, taken, moved = np.inf, 0.0, 0.0
-            for axis in range(3):
-                if active[axis]:
-                    least = min(least, step[STEP.covariance + 4 * axis] + short[axis])
-                taken = max(taken, abs(step[axis]))
-                shift[axis] += min(max(step[axis], -0.4), 0.4)
-                moved = max(moved, abs(shift[axis] - before[w, axis]))
-            enough = max(STEP_FLOOR, STEP_SIGMAS * math.sqrt(least))
-            told[w, STEP.tolerance] = enough
-            for column in range(STEP.covariance, STEP.fitted):
-                told[w, column] = step[column]
-            for axis in range(3):
-                away = shift[axis] - before[w, axis]
-                told[w, axis] = before[w, axis] + away * step[STEP.beyond + axis]
-            # What the next tapers will change again need not be fitted.
-            if REMAINDER * taken < max(enough, 0.05 * moved) and rough < 2:
-                break
-            rough = max(rough - 1, 0)
-        for axis in range(3):
-            told[w, STEP.covariance + 4 * axis] += short[axis]
-    return told
-
-
 class PeakRanks(NamedTuple):
     """What `rank_peaks` tells of each window beside the shift, in its order."""
 
@@ -359,17 +258,6 @@ class WindowPeaks(NamedTuple):
     shift: Floats  # (n, 3), to about 0.1 px
     false_alarm: Floats
     sure: Flags
-
-
-class WindowFits(NamedTuple):
-    """What fits found; a window that is not `done` has to be looked at alone."""
-
-    shift: Floats
-    covariance: Floats
-    correlation: Floats
-    significance: Floats
-    found: Flags
-    done: Flags
 
 
 def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> WindowPeaks:
@@ -410,124 +298,3 @@ def _chance_of_few_places(
     lags = np.rint(shift).astype(np.intp)
     places = count_places(*images, low, block, lags, side)
     return chance_of_places(places, side, 2 * reach + 1)
-
-
-def fit_windows(
-    images: Volumes,
-    low: Ints,
-    block: Ints,
-    start: Floats,
-    *,
-    rough: int,
-    rounds: int,
-) -> WindowFits:
-    """Refine the shifts `start` of windows, as `fit_shift` does for one.
-
-    The windows of the moving image move by whole pixels with their content, so that
-    no pixel of those of the reference is lost; one that leaves the image, or meets
-    pixels that do not count, is not done.
-    """
-    count = len(low)
-    active = np.array(images[0].shape) > 1
-    shift, moved = start.copy(), np.full(count, np.inf)
-    table, rest = np.zeros((count, STEP.width)), np.zeros((count, 3))
-    done, going = np.ones(count, np.bool_), np.ones(count, np.bool_)
-    whole = np.rint(shift)
-    for number in range(rounds):
-        whole = nearest_whole(shift, whole)
-        second = low - whole.astype(np.intp)
-        inside = _inside(images[1], second, block)
-        done &= inside | ~going
-        rows = np.flatnonzero(going & inside)
-        if not len(rows):
-            break
-        level = np.where(moved[rows] > ROUGH, 1, 0) if number else rough
-        step_rows = _newton_fit(
-            images,
-            (low[rows], second[rows]),
-            block,
-            shift[rows] - whole[rows],
-            active,
-            np.broadcast_to(level, len(rows)).astype(np.intp),
-        )
-        table[rows] = step_rows
-        step = name_step(step_rows)
-        goal = whole[rows] + step.step
-        move = goal - shift[rows]
-        taken = np.abs(move).max(axis=1)
-        # Each round leaves about the same share of the error to the next.
-        known = np.isfinite(moved[rows])
-        share = np.where(known, np.minimum(taken / moved[rows], SLOWEST), REMAINDER)
-        left = share / (1 - share)
-        near = np.abs(goal - start[rows]).max(axis=1) <= SEPARATION + 1
-        shift[rows] = goal
-        table[rows, STEP.fitted] *= near
-        moved[rows] = taken
-        rest[rows] = move * left[:, np.newaxis]
-        more = (taken * left >= step.tolerance) & step.fitted & near
-        going[:] = False
-        going[rows] = more
-        slow = more & (left > SLOW / (1 - SLOW)) & (number + 1 < rounds)
-        if slow.any():
-            # Where that share is large the rounds to come are taken at once (Aitken).
-            further = np.minimum(left, 0.3 / np.maximum(taken, 1e-12))[slow]
-            shift[rows[slow]] += move[slow] * further[:, np.newaxis]
-            moved[rows[slow]] = np.inf
-    told = name_step(table)
-    factor = np.array([uncertainty_factor(one) for one in told.significance.tolist()])
-    # What further rounds would still change is not known.
-    doubt = rest[:, :, np.newaxis] * rest[:, np.newaxis]
-    return WindowFits(
-        shift=shift,
-        covariance=told.covariance * factor[:, None, None] + doubt,
-        correlation=told.correlation,
-        significance=told.significance,
-        found=told.fitted,
-        done=done,
-    )
-
-
-def _inside(image: Volume, low: Ints, block: Ints) -> Flags:
-    """Tell which windows lie in an image and hold only pixels that count."""
-    inside: Flags = np.all((low >= 0) & (low + block <= image.shape), axis=1)
-    for row in np.flatnonzero(inside):
-        window = tuple(map(slice, low[row], low[row] + block))
-        # A sum is finite only if all that is summed is.
-        inside[row] = math.isfinite(float(image[window].sum()))
-    return inside
-
-
-def _newton_fit(
-    images: Volumes,
-    low: tuple[Ints, Ints],
-    block: Ints,
-    fraction: Floats,
-    active: Flags,
-    rough: Ints,
-) -> Floats:
-    """Fit the fractions of shifts for tapers that stay."""
-    shape = fast_shape(tuple(block.tolist()))
-    canvas = np.zeros((len(fraction), 2, *shape), np.float32)
-    width = np.array([taper_width(size) for size in block.tolist()])
-    sums = fade_windows(*images, *low, block, fraction, width, canvas)
-    modes = math.prod(shape)
-    # The rings of all windows are those of windows that lie on each other.
-    tapers = [
-        edge_taper(size, each, 0.0) for size, each in zip(block, width, strict=True)
-    ]
-    squares = math.prod(float((taper**2).sum()) for taper in tapers)
-    fourths = math.prod(float((taper**4).sum()) for taper in tapers)
-    edges = rings_of(shape, tuple(block.tolist()), squares**2 / fourths / modes)
-    return fit_fractions(
-        forward_stack(canvas),
-        *frequencies(shape),
-        shape[2] % 2 == 0,
-        modes,
-        sums,
-        fraction,
-        edges,
-        width,
-        active,
-        short_axes(block),
-        rough,
-    )

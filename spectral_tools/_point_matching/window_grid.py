@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._matching.phase_correlate import ShiftEstimate, correlate_images
-from .._matching.shift_fit import COHERENT, FIT_ROUNDS, fit_shift
+from .._matching.shift_fit import COHERENT, FIT_ROUNDS, fit_shift, fit_windows
 from .._matching.window_batches import (
     count_pixels,
-    fit_windows,
     search_windows,
     trim_windows,
 )
@@ -308,9 +307,7 @@ def _search_batch(sides: Floats, images: Images, job: Batch) -> list[Found | Non
     correlation = np.zeros(len(shift))
     rows = np.flatnonzero(sure)
     if len(rows):
-        fits = fit_windows(
-            images, job.low[rows], job.block, shift[rows], rough=2, rounds=job.rounds
-        )
+        fits = fit_windows(images, job.low[rows], job.block, shift[rows], job.rounds)
         # What does not agree clearly where it was found is looked at again.
         sure[rows] = fits.done & fits.found & (fits.significance >= COHERENT)
         shift[rows], covariance[rows] = fits.shift, fits.covariance
@@ -335,7 +332,7 @@ def _search_batch(sides: Floats, images: Images, job: Batch) -> list[Found | Non
 def _fit_batch(ndim: int, images: Images, job: Batch) -> list[Found | None]:
     """Return what is near where it was; None for windows to be looked at alone."""
     start = np.zeros(job.low.shape)
-    fits = fit_windows(images, job.low, job.block, start, rough=2, rounds=job.rounds)
+    fits = fit_windows(images, job.low, job.block, start, job.rounds)
     axes = slice(3 - ndim, 3)
     near = fits.found & (np.abs(fits.shift).max(axis=1) <= NEAR)
     nothing = Found(np.zeros(ndim), np.full((ndim, ndim), np.inf), 0.0, None)

@@ -1,7 +1,6 @@
 """Blocks of two images that fade out at their edges, with their content."""
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ __all__ = [
     "TAPER_WIDTH",
     "block_tapers",
     "edge_taper",
-    "fade",
     "fade_blocks",
     "fade_masked",
     "rim_shares",
@@ -28,6 +26,7 @@ __all__ = [
     "short_axes",
     "taper_block",
     "taper_width",
+    "taper_widths",
     "trust_rings",
 ]
 
@@ -163,15 +162,6 @@ def fade_blocks(
     return sums
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WindowSums:
-    """Sums over the product of the two windows, and how steep they are."""
-
-    squares: float
-    fourths: float
-    sides: NDArray[np.float64]
-
-
 def block_tapers(
     block: NDArray[np.intp], fraction: NDArray[np.float64], side: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -182,26 +172,6 @@ def block_tapers(
     return first, second, third
 
 
-def fade(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
-    starts: list[NDArray[np.intp]],
-    block: NDArray[np.intp],
-    fraction: NDArray[np.float64],
-    canvas: NDArray[np.float32],
-) -> WindowSums:
-    """Write both blocks, faded at their edges, on the canvas.
-
-    Overlaps lie at opposite edges of two fields of view, where light falls off in
-    opposite directions, and the brighter half of a detail would pull towards it.
-    """
-    width = np.array([taper_width(size) for size in block.tolist()])
-    gain = gain_slopes(*images, starts[0], starts[1], block)
-    sums = fade_blocks(
-        *images, starts[0], starts[1], block, fraction, width, gain, canvas
-    )
-    return WindowSums(squares=float(sums[0]), fourths=float(sums[1]), sides=sums[2:])
-
-
 def fade_masked(
     images: tuple[NDArray[np.float32], NDArray[np.float32]],
     valid: tuple[NDArray[np.bool_], NDArray[np.bool_]],
@@ -209,8 +179,8 @@ def fade_masked(
     block: NDArray[np.intp],
     fraction: NDArray[np.float64],
     canvas: NDArray[np.float32],
-) -> WindowSums:
-    """Do the same where pixels that do not count fade out too."""
+) -> Floats:
+    """Do as `fade_blocks` does, where pixels that do not count fade out too."""
     parts = [tuple(map(slice, start, start + block)) for start in starts]
     common = valid[0][parts[0]] & valid[1][parts[1]]
     nowhere = np.zeros(3, np.intp)
@@ -235,11 +205,8 @@ def fade_masked(
         out[inside] = (cut - level) * window * even
         windows.append(window)
     product = windows[0] * windows[1]
-    return WindowSums(
-        squares=float(product.sum()),
-        fourths=float((product * product).sum()),
-        sides=np.array([_steepness(windows[0], axis) for axis in range(3)]),
-    )
+    sides = [_steepness(windows[0], axis) for axis in range(3)]
+    return np.array([product.sum(), (product * product).sum(), *sides])
 
 
 def _even(block: NDArray[np.intp], slopes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -254,6 +221,11 @@ def _even(block: NDArray[np.intp], slopes: NDArray[np.float64]) -> NDArray[np.fl
 def taper_width(size: int, least: float = TAPER_WIDTH, most: float = 0.5) -> float:
     """Return how wide the taper of a side is, in pixels; at most a share of the side."""
     return min(max(TAPER_FRACTION * size, least), most * size)
+
+
+def taper_widths(block: Ints) -> Floats:
+    """Return how wide the tapers of a block are along each axis, in pixels."""
+    return np.array([taper_width(size) for size in block.tolist()])
 
 
 def search_taper(size: int) -> Floats:

@@ -9,8 +9,7 @@ from scipy import ndimage
 import spectral_tools as spt
 from spectral_tools._matching import misfit
 from spectral_tools._matching.misfit import measure_misfit
-from spectral_tools._matching.shift_fit import fit_shift
-from spectral_tools._matching.window_batches import fit_windows
+from spectral_tools._matching.shift_fit import fit_shift, fit_windows
 
 
 def micrograph(rng, shape, cutoff=0.25):
@@ -227,7 +226,7 @@ def test_all_parts_are_compared_half_a_pixel_off(monkeypatch):
         start = np.array([0.0, -0.1, 20 - fraction])
         fit = fit_shift(*pair, start)
         for whole in (19.0, 20.0):
-            kept = fit.blocks.whole * [1, 1, 0] + [0, 0, whole]
+            kept = fit.blocks.whole * [1, 1, 0] + [[0, 0, whole]]
             blocks = replace(
                 fit.blocks, whole=kept, block=np.array([1, 200, 60 - int(whole)])
             )

@@ -7,9 +7,8 @@ from scipy import ndimage
 
 import spectral_tools as spt
 from spectral_tools._matching.search import Search, circular_search
-from spectral_tools._matching.shift_fit import fit_shift
+from spectral_tools._matching.shift_fit import fit_shift, fit_windows
 from spectral_tools._matching.window_batches import (
-    fit_windows,
     search_windows,
     trim_windows,
 )
@@ -256,7 +255,7 @@ def test_windows_searched_together_or_alone_say_the_same(moved):
 def test_windows_fitted_together_or_alone_say_the_same(moved):
     images, low, block = moved
     start = np.tile((0.0, -2, 6), (4, 1))
-    fits = fit_windows(images, low, block, start, rough=2, rounds=10)
+    fits = fit_windows(images, low, block, start)
     for row, first in enumerate(low):
         # The same pixels: those of the moving image lie where their content is.
         one, other = (
