@@ -163,7 +163,7 @@ def repeats_without(agreement: LocalAgreement, believed: float, known: float) ->
 
 def worst_rest(agreement: LocalAgreement) -> float:
     """Return the chance of what agrees without the part without which least does."""
-    worst = _combined(agreement, np.ones(len(agreement.chance), np.bool_))
+    rests = [np.ones(len(agreement.chance), np.bool_)]
     for places in agreement.cells.place.T:
         lines, at = np.unique(places, return_inverse=True)
         number = len(lines)
@@ -172,13 +172,12 @@ def worst_rest(agreement: LocalAgreement) -> float:
         wide = max(round(number / 4), 1)
         # What fills them reaches half a cell into the windows of its neighbours.
         strip = min(wide + 1, number // 2)
-        for start in range(number - strip + 1):
-            rest = (at < start) | (at >= start + strip)
-            worst = max(worst, _combined(agreement, rest))
+        rests += [
+            (at < start) | (at >= start + strip) for start in range(number - strip + 1)
+        ]
         if number > 2 * wide:
-            rest = (at >= wide) & (at < number - wide)
-            worst = max(worst, _combined(agreement, rest))
-    return worst
+            rests.append((at >= wide) & (at < number - wide))
+    return float(_combined(agreement, np.array(rests)).max())
 
 
 def leave_out(
@@ -200,31 +199,39 @@ def leave_out(
     return masks[0], masks[1]
 
 
-def _combined(agreement: LocalAgreement, chosen: Flags) -> float:
-    """Return the chance that some cells agree so well: a few of them, or all a little.
+def _combined(agreement: LocalAgreement, chosen: Flags) -> Floats:
+    """Return the chance that cells agree so well, a few of them or all a little.
 
-    Cells count by the amplitude of what they see (weighted p-values, Genovese et al.
-    2006, :doi:`10.1093/biomet/93.3.509`): those of mere noise neither help nor harm.
+    Each row of `chosen` is a choice of cells. They count by the amplitude of what they see
+    (weighted p-values, Genovese et al. 2006, :doi:`10.1093/biomet/93.3.509`): those of
+    mere noise neither help nor harm.
     """
-    seen = np.sqrt(agreement.power[chosen])
-    if not seen.any():
-        return 1.0
-    few = _berk_jones(agreement.chance[chosen] * seen.mean() / np.maximum(seen, 1e-300))
-    shares = agreement.share[chosen]
-    scores = -ndtri(np.minimum(shares, 1 - shares.min(initial=0.5)))
-    total = (seen * scores).sum() / math.sqrt(float((seen**2).sum()))
-    return min(2 * min(few, float(ndtr(-total))), 1.0)
+    seen = chosen * np.sqrt(agreement.power)
+    total = np.sqrt((seen**2).sum(axis=1))
+    mean = seen.sum(axis=1, keepdims=True) / np.maximum(chosen.sum(axis=1), 1)[:, None]
+    few = _berk_jones(agreement.chance * mean / np.maximum(seen, 1e-300), chosen)
+    shares = np.where(chosen, agreement.share, 0.5)
+    most = 1 - shares.min(axis=1, initial=0.5)
+    scores = -ndtri(np.minimum(shares, most[:, None]))
+    all_of_them = ndtr(-(seen * scores).sum(axis=1) / np.maximum(total, 1e-300))
+    either = np.minimum(2 * np.minimum(few, all_of_them), 1.0)
+    return np.where(total > 0, either, 1.0)
 
 
-def _berk_jones(chance: Floats) -> float:
+def _berk_jones(chance: Floats, chosen: Flags) -> Floats:
     """Return the probability that some of independent tests are as improbable together.
 
-    One alone is none.
+    One alone is none. Each row of `chosen` is a choice of tests.
     """
-    tails = _binomial_tails(np.sort(np.minimum(chance, 1.0)))
+    number = chosen.sum(axis=1)
+    ranked = np.sort(np.where(chosen, np.minimum(chance, 1.0), np.inf), axis=1)
     # Numbers that double: of all numbers, neighbours tell the same.
-    levels = tails[2 ** np.arange(1, len(tails).bit_length()) - 1]
-    return min(max(len(levels), 1) * float(levels.min(initial=1.0)), 1.0)
+    counts = 2 ** np.arange(1, chosen.shape[1].bit_length())
+    enough = counts <= number[:, None]
+    beyond = np.where(enough, number[:, None] + 1 - counts, 1)
+    levels = betainc(counts, beyond, np.where(enough, ranked[:, counts - 1], 1.0))
+    least = levels.min(axis=1, initial=1.0)
+    return np.minimum(np.maximum(enough.sum(axis=1), 1) * least, 1.0)
 
 
 def _binomial_tails(chance: Floats) -> Floats:
