@@ -9,5 +9,6 @@ misfit : how far the parts of an overlap contradict one shift
 phase_correlate : search and fit of one pair (public)
 search : the whole-pixel shift, exact or circular, and how likely chance is
 shift_fit : the fraction of a pixel, by spectral maximum likelihood, of one window or many
+smooth_scenes : what two images share as they are, where no detail tells
 window_batches : search of many windows of one shape at once
 """

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._sampling.boxes import overlap_block
+from .._shared.arrays import Volume
 from .._shared.fft import forward, inverse
 from .._spectral.peaks import LEAST_OVERLAP, list_peaks
 
@@ -23,15 +24,13 @@ PERIODIC = 0.6
 COPY = 0.95
 
 
-def repeats_itself(
-    first: NDArray[np.float32], second: NDArray[np.float32], shift: NDArray[np.float64]
-) -> bool:
+def repeats_itself(first: Volume, second: Volume, shift: NDArray[np.float64]) -> bool:
     """Tell whether two images agree as well one period away from a shift."""
     return len(periodic_copies(first, second, shift)) > 0
 
 
 def periodic_copies(
-    first: NDArray[np.float32], second: NDArray[np.float32], shift: NDArray[np.float64]
+    first: Volume, second: Volume, shift: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the shifts one period away at which two images agree as well."""
     steps = [sign * period for period in _periods(first) for sign in (1, -1)]
@@ -46,7 +45,7 @@ def periodic_copies(
     return np.array(copies).reshape(-1, 3)
 
 
-def _periods(image: NDArray[np.float32]) -> NDArray[np.intp]:
+def _periods(image: Volume) -> NDArray[np.intp]:
     """Return up to three offsets at which the middle of an image is like itself."""
     inside = tuple(
         slice((size - min(size, SIDE)) // 2, (size + min(size, SIDE)) // 2)
@@ -79,9 +78,7 @@ def _periods(image: NDArray[np.float32]) -> NDArray[np.intp]:
     return lags[kept][:3].astype(np.intp)
 
 
-def _likeness(
-    first: NDArray[np.float32], second: NDArray[np.float32], whole: NDArray[np.intp]
-) -> float:
+def _likeness(first: Volume, second: Volume, whole: NDArray[np.intp]) -> float:
     """Return the correlation coefficient of what two images share at a whole shift."""
     sizes = np.array(first.shape), np.array(second.shape)
     start0, start1, block = overlap_block(*sizes, whole)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._shared.arrays import as_array, unstacked
+from .._shared.arrays import Volume, VolumePair, as_array, unstacked
 from .._shared.checks import as_image, check_unmasked, image_dtype
 from .._shared.fft import fftfreq, forward, inverse, rfftfreq
 from .._shared.results import Outcome
@@ -50,14 +50,14 @@ class CameraPattern:
     # themselves go into neither: the two errors are then independent.
     """
 
-    sums: tuple[NDArray[np.float32], NDArray[np.float32]]
+    sums: VolumePair
     counts: tuple[int, int]
     tiles: Mapping[int, Any] | None
-    scatter: NDArray[np.float32]  # of a tile, in units of the pattern, by mode
+    scatter: Volume  # of a tile, in units of the pattern, by mode
     half: NDArray[np.intp]  # of each tile
     scene: NDArray[np.intp]  # of each tile; links join tiles of one scene
 
-    def seen(self, i: int, j: int, side: int) -> NDArray[np.float32]:
+    def seen(self, i: int, j: int, side: int) -> Volume:
         """Return the pattern for tile `i` (side 0) or `j` (side 1) of a link."""
         if self.tiles is None:
             return self.sums[side]
@@ -85,7 +85,7 @@ class CameraPattern:
 Job = tuple[int, int, NDArray[np.float64], CameraPattern | None]
 
 
-def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
+def camera_pattern(tiles: Sequence[Any]) -> Volume:
     """Estimate what a camera adds to every tile.
 
     It is the mean of the tiles, each less its own mean: what does not move with
@@ -221,9 +221,7 @@ def _measure_pattern(
     )
 
 
-def _noise_to_pattern(
-    half0: NDArray[np.float32], half1: NDArray[np.float32], count: float
-) -> NDArray[np.float32]:
+def _noise_to_pattern(half0: Volume, half1: Volume, count: float) -> Volume:
     """Return the power of what differs between tiles over that of the pattern.
 
     Both are averages over rings of frequencies: the pattern is what two means
@@ -271,7 +269,7 @@ def steady_pattern(
     )
 
 
-def _centred(tile: Any) -> NDArray[np.float32]:
+def _centred(tile: Any) -> Volume:
     """Return a tile less its mean; pixels that are not finite become the mean."""
     image = as_array(tile[...] if hasattr(tile, "__getitem__") else tile)
     image = image.astype(image_dtype(image.dtype, "tiles"), copy=False)

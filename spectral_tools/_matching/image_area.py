@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._sampling.boxes import cut_mask, overlap_block
-from .._shared.arrays import AnyArray, Flags, Ints, Volume
+from .._shared.arrays import AnyArray, Flags, Ints, Volume, VolumePair
 from .._shared.ndimage import (
     binary_dilation,
     distance_transform_edt,
@@ -131,7 +131,7 @@ class ImageArea(NamedTuple):
 
 def image_in(
     image: NDArray[Any],
-    mask: NDArray[np.bool_] | None,
+    mask: Flags | None,
     part: tuple[slice, ...],
     *,
     padding: bool = True,
@@ -164,8 +164,8 @@ def image_in(
 
 
 def prepare_image(
-    image: NDArray[Any], mask: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_] | None]:
+    image: NDArray[Any], mask: Flags | None
+) -> tuple[Volume | None, Flags | None]:
     """Return an image as a float32 volume of zero mean and unit spread.
 
     The volume is None if the image shows nothing. A mask comes back only if
@@ -202,9 +202,7 @@ def prepare_image(
     return scaled.astype(np.float32, copy=False), mask
 
 
-def mend_holes(
-    volume: NDArray[Any], mask: NDArray[np.bool_]
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def mend_holes(volume: NDArray[Any], mask: Flags) -> tuple[NDArray[Any], Flags]:
     """Fill holes of a few pixels from around them, and count them as valid.
 
     A window that fades out towards every dead pixel would leave nothing.
@@ -224,9 +222,7 @@ def mend_holes(
     return volume, mask | known
 
 
-def without_defects(
-    images: tuple[Volume, Volume], at_rest: Ints
-) -> tuple[Volume, Volume] | None:
+def without_defects(images: VolumePair, at_rest: Ints) -> VolumePair | None:
     """Fill pixels and lines that stand out in both images where they lie at rest.
 
     They are those of the camera, or the finest detail of a scene, of which enough is left.

@@ -18,7 +18,16 @@ from scipy.special import betainc, ndtr, ndtri
 
 from .._sampling.boxes import overlap_block
 from .._sampling.downsample import block_means
-from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
+from .._shared.arrays import (
+    AnyArray,
+    Flags,
+    Floats,
+    Ints,
+    MaskPair,
+    Spectrum,
+    Volume,
+    VolumePair,
+)
 from .._shared.fft import (
     fast_shape,
     forward_stack,
@@ -36,6 +45,7 @@ __all__ = [
     "LocalAgreement",
     "cut_cells",
     "leave_out",
+    "lies_in_few_cells",
     "local_agreement",
     "repeats_without",
     "worst_rest",
@@ -55,8 +65,6 @@ LOOKS_ALIKE = 0.5
 # A cell is at least so many times as wide as what the scene is like itself over, or its
 # neighbours tell the same (test_unrelated_images_are_not_believed: nuclei).
 EXTENT = 4.0
-
-Masks = tuple[Flags, Flags]
 
 
 class Cells(NamedTuple):
@@ -82,11 +90,11 @@ class LocalAgreement(NamedTuple):
 
 
 def cut_cells(
-    images: tuple[Volume, Volume],
+    images: VolumePair,
     fit: ShiftFit,
     number: float,
     least: float,
-    valid: Masks | None,
+    valid: MaskPair | None,
 ) -> Cells:
     """Cut an overlap into about `number` cells, with sides of at least `least` pixels."""
     block = fit.blocks.block
@@ -112,9 +120,9 @@ def cut_cells(
 
 
 def local_agreement(
-    images: tuple[Volume, Volume],
+    images: VolumePair,
     fit: ShiftFit,
-    valid: Masks | None,
+    valid: MaskPair | None,
     whitening: Whitening,
 ) -> LocalAgreement:
     """Ask the cells of an overlap about the shift that was fitted to the whole of it.
@@ -181,20 +189,26 @@ def worst_rest(agreement: LocalAgreement) -> float:
 
 
 def leave_out(
-    agreement: LocalAgreement, images: tuple[Volume, Volume], valid: Masks | None
-) -> Masks:
-    """Return masks of both images without the cells that agree."""
+    agreement: LocalAgreement, images: VolumePair, valid: MaskPair | None
+) -> MaskPair:
+    """Return masks of both images without the cells that agree.
+
+    The holes of the moving image are wider: if their edges met, they would match.
+    """
     chance, cells = np.sort(agreement.chance), agreement.cells
     level = chance[int(np.argmin(_binomial_tails(chance)))] if len(chance) else 0.0
+    agree = agreement.chance <= level
     masks = []
     for side, image in enumerate(images):
         mask = np.ones(image.shape, np.bool_) if valid is None else valid[side].copy()
-        agree = agreement.chance <= level
+        corner, more = cells.corner[side], side * (cells.size // 4)
         for low, place in zip(cells.low[side][agree], cells.place[agree], strict=True):
             # The last cells are left out up to the end of the overlap.
             last = place == cells.number - 1
-            end = np.where(last, cells.corner[side] + cells.block, low + cells.size)
-            mask[tuple(map(slice, low, end))] = False
+            end = np.where(last, cells.block, low - corner + cells.size + more)
+            start = np.maximum(low - corner - more, 0)
+            there = zip(corner + start, corner + end, strict=True)
+            mask[tuple(slice(*ends) for ends in there)] = False
         masks.append(mask)
     return masks[0], masks[1]
 
@@ -232,6 +246,16 @@ def _berk_jones(chance: Floats, chosen: Flags) -> Floats:
     levels = betainc(counts, beyond, np.where(enough, ranked[:, counts - 1], 1.0))
     least = levels.min(axis=1, initial=1.0)
     return np.minimum(np.maximum(enough.sum(axis=1), 1) * least, 1.0)
+
+
+def lies_in_few_cells(agreement: LocalAgreement) -> bool:
+    """Return whether all that an overlap shows lies in a quarter of its cells.
+
+    Their number is that of as many that show the same.
+    """
+    power = agreement.power
+    number = float(power.sum()) ** 2 / max(float((power**2).sum()), 1e-300)
+    return number < len(power) / 4
 
 
 def _binomial_tails(chance: Floats) -> Floats:
@@ -305,8 +329,7 @@ def _cell_correlations(
     stack = np.empty((2, *inside.shape), np.float32)
     for block, windows in zip(views.blocks, stack, strict=True):
         faded = taper * _windows_of(block, views, place, shape)
-        mean = faded.sum(axis=(1, 2, 3)) / inside.sum(axis=(1, 2, 3))
-        np.subtract(faded, mean[:, None, None, None] * inside, out=windows)
+        np.subtract(faded, _uneven_light(faded, inside), out=windows)
     freqs = frequencies(shape)
     edges = whitening.edges * views.step**2
     gain = [_on_modes(each, edges, freqs) for each in whitening.gain]
@@ -327,6 +350,28 @@ def _cell_correlations(
         at = np.expand_dims(np.sqrt(meet), tuple({0, 1, 2} - {axis}))
         surfaces = np.take(surfaces, lag % shape[axis], axis + 1) / at
     return surfaces, power
+
+
+def _uneven_light(faded: AnyArray, inside: AnyArray) -> Volume:
+    """Return the polynomial of second degree that fits each window best, faded as it is.
+
+    Light that is uneven is so in all images, and would make cells agree where they lie.
+    """
+    axes = [np.linspace(-1, 1, n) for n in faded.shape[1:] if n > 1]
+    grid = np.meshgrid(*axes, indexing="ij")
+    ones = np.ones(math.prod(faded.shape[1:]), np.float32)
+    linear = [ones, *(each.ravel().astype(np.float32) for each in grid)]
+    terms = [a * b for n, a in enumerate(linear) for b in linear[n:]]
+    basis = np.array(terms)
+    products = (basis[:, np.newaxis] * basis).reshape(len(basis) ** 2, -1)
+    weights, sums = (each.reshape(len(each), ones.size) for each in (inside, faded))
+    normal = (weights @ products.T).reshape(-1, len(basis), len(basis))
+    right = (sums @ basis.T)[:, :, np.newaxis]
+    # Windows that hold little of the overlap do not tell all terms.
+    inverse = np.linalg.pinv(normal.astype(np.float64), rcond=1e-4, hermitian=True)
+    fitted = (inverse @ right)[:, :, 0].astype(np.float32) @ basis
+    light: Volume = fitted.reshape(faded.shape) * inside
+    return light
 
 
 def _windows_of(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import cut_mask, lag_bounds, reachable_parts
-from .._shared.arrays import as_array, unstacked
+from .._shared.arrays import Flags, as_array, unstacked
 from .._shared.checks import (
     as_shift,
     as_valid,
@@ -217,13 +217,13 @@ class TilePair:
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
     tiles: tuple[Any, Any]  # if they are in memory, the parts alone
     parts: tuple[tuple[slice, ...], tuple[slice, ...]]  # that they can share
-    masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]  # of the parts
+    masks: tuple[Flags | None, Flags | None]  # of the parts
 
 
 def _tile_pair(
     images: Sequence[Any],
     shapes: list[tuple[int, ...]],
-    masks: list[NDArray[np.bool_] | None],
+    masks: list[Flags | None],
     reach: NDArray[np.float64] | None,
     job: Job,
 ) -> TilePair:
@@ -345,7 +345,7 @@ def _shapes(images: Sequence[Any]) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _masks(valid: Any, shapes: list[tuple[int, ...]]) -> list[NDArray[np.bool_] | None]:
+def _masks(valid: Any, shapes: list[tuple[int, ...]]) -> list[Flags | None]:
     if valid is None:
         return [None] * len(shapes)
     if isinstance(valid, np.ndarray) and valid.ndim == len(shapes[0]):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._shared.arrays import Flags, Floats, Ints, Volume
+from .._shared.arrays import Floats, Ints, MaskPair, VolumePair
 from .._shared.statistics import chi_square_limit
 from .local_agreement import SHORTEST, cut_cells
 from .shift_fit import COHERENT, STEP_FLOOR, ShiftFit, fit_windows
@@ -31,9 +31,9 @@ class Misfit(NamedTuple):
 
 
 def measure_misfit(
-    images: tuple[Volume, Volume],
+    images: VolumePair,
     fit: ShiftFit,
-    valid: tuple[Flags, Flags] | None,
+    valid: MaskPair | None,
     believed: float,
 ) -> Misfit:
     """Fit each part of an overlap by itself, and compare them.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import lag_bounds, reachable_parts
+from .._shared.arrays import Flags, MaskPair, Volume, VolumePair
 from .._shared.checks import (
     as_image,
     as_shift,
@@ -27,6 +28,7 @@ from .local_agreement import (
     LOOKS_ALIKE,
     LocalAgreement,
     leave_out,
+    lies_in_few_cells,
     local_agreement,
     repeats_without,
     worst_rest,
@@ -42,6 +44,7 @@ from .search import (
     show_the_same,
 )
 from .shift_fit import ShiftFit, fit_shift
+from .smooth_scenes import match_smooth
 
 __all__ = [
     "AMBIGUOUS",
@@ -108,7 +111,7 @@ class ShiftEstimate:
 
 def correlate_images(
     images: tuple[NDArray[Any], NDArray[Any]],
-    masks: tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None],
+    masks: tuple[Flags | None, Flags | None],
     guess: NDArray[np.float64],
     reach: NDArray[np.float64] | None,
     min_overlap: float,
@@ -148,9 +151,15 @@ def correlate_images(
     if (search.low >= first.shape).any() or (-search.high >= second.shape).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     valid = _both(first, second, (areas[0].valid, areas[1].valid))
-    match = _search_parts(
-        (first, second), search, valid, -as_three(origin), parts=parts
-    )
+    smooth = None
+    if parts and valid is None:
+        smooth = match_smooth((first, second), search, (images, masks), BELIEVED)
+    if smooth is not None:
+        match: _Match | None = _Match(*smooth, None, (first, second), None)
+    else:
+        match = _search_parts(
+            (first, second), search, valid, -as_three(origin), parts=parts
+        )
     if match is None:
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     found, fit = match.found, match.fit
@@ -176,10 +185,10 @@ def correlate_images(
 
 
 def _both(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-    valid: tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None],
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    first: Volume,
+    second: Volume,
+    valid: tuple[Flags | None, Flags | None],
+) -> MaskPair | None:
     """Return the masks of two images if one of them has any."""
     if valid[0] is None and valid[1] is None:
         return None
@@ -193,14 +202,14 @@ class _Match(NamedTuple):
     found: Candidates
     fit: ShiftFit | None
     agreement: LocalAgreement | None  # of the parts of the overlap
-    images: tuple[NDArray[np.float32], NDArray[np.float32]]
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
+    images: VolumePair
+    valid: MaskPair | None
 
 
 def _search_parts(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    images: VolumePair,
     search: Search,
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    valid: MaskPair | None,
     at_rest: NDArray[np.intp],
     *,
     parts: bool,
@@ -228,10 +237,10 @@ def _search_parts(
 
 
 def _search(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
+    first: Volume,
+    second: Volume,
     search: Search,
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    valid: MaskPair | None,
     at_rest: NDArray[np.intp],
 ) -> _Match | None:
     """Return the shifts that may be right, and the fit of the best.
@@ -281,6 +290,10 @@ def _search(
     return best
 
 
+def _has_rival(found: Candidates) -> bool:
+    return len(found.scores) > 1 and found.scores[1] > AMBIGUOUS * found.scores[0]
+
+
 def _is_believed(match: _Match | None) -> bool:
     return match is not None and match.found.false_alarm < BELIEVED
 
@@ -290,7 +303,7 @@ def _stands_still(match: _Match | None, at_rest: NDArray[np.intp]) -> bool:
     if match is None or match.fit is None:
         return False
     long = match.fit.blocks.block > 1
-    return bool(np.abs(match.fit.shift - at_rest)[long].min() <= 0.5)
+    return bool(np.abs(match.fit.shift - at_rest)[long].min() < 1)
 
 
 def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:
@@ -298,9 +311,9 @@ def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _count(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    first: Volume,
+    second: Volume,
+    valid: MaskPair | None,
 ) -> int:
     """Return how many pixels of both images count."""
     if valid is None:
@@ -309,9 +322,9 @@ def _count(
 
 
 def _search_whole(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    images: VolumePair,
     search: Search,
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    valid: MaskPair | None,
 ) -> _Match | None:
     """Return what the whole of the overlap says, however it is spread over it."""
     found, fit = quick_search(*images, search) if valid is None else (None, None)
@@ -329,11 +342,11 @@ def _search_whole(
 
 
 def _with_evidence(
-    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    images: VolumePair,
     found: Candidates,
     fit: ShiftFit,
     search: Search,
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
+    valid: MaskPair | None,
     *,
     whole: bool,
 ) -> _Match:
@@ -350,7 +363,8 @@ def _with_evidence(
     else:
         alarm = worst_rest(agreement)
     # A single bead is one place, but there is nothing else to be matched.
-    if not (whole and show_the_same(*images, fit.shift, fit.correlation)):
+    bead = whole and lies_in_few_cells(agreement)
+    if not (bead and show_the_same(*images, fit.shift, fit.correlation)):
         found = replace(found, false_alarm=max(found.false_alarm, alarm))
     return _Match(found, fit, agreement, images, valid)
 
@@ -361,11 +375,11 @@ def as_three(lag: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _fit(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
+    first: Volume,
+    second: Volume,
     found: Candidates | None,
     search: Search,
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
+    valid: MaskPair | None = None,
 ) -> ShiftFit | None:
     if found is None:
         return None
@@ -401,7 +415,7 @@ def _estimate(
         or (shift > bounds[1] + 0.5).any()
     ):
         outcome = Outcome.BEYOND_BOUND
-    elif len(found.scores) > 1 and found.scores[1] > AMBIGUOUS * found.scores[0]:
+    elif _has_rival(found):
         outcome = Outcome.AMBIGUOUS
     else:
         outcome = Outcome.MATCHED

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .._sampling.boxes import overlap_block
 from .._sampling.downsample import block_means
-from .._shared.arrays import Floats, Ints, Volume
+from .._shared.arrays import Floats, Ints, MaskPair, Volume, VolumePair
 from .._shared.fft import fast_shape, forward_pair, inverse
 from .._spectral.peaks import (
     LEAST_OVERLAP,
@@ -45,12 +45,14 @@ __all__ = [
     "ALONE",
     "CERTAIN",
     "RIVALS",
+    "WHOLE",
     "Candidates",
     "Search",
     "chance_of_few_places",
     "chance_of_places",
     "circular_search",
     "exact_search",
+    "mean_square",
     "place_side",
     "quick_search",
     "show_the_same",
@@ -94,7 +96,7 @@ class Candidates:
     shifts: NDArray[np.float64]  # (n, 3), to about 0.1 px
     scores: NDArray[np.float64]  # (n,), Fisher z in its own standard deviations
     false_alarm: float
-    seen: tuple[Volume, Volume] | None  # whitened images of an exact search
+    seen: VolumePair | None  # whitened images of an exact search
     at_bound: bool
     period: Ints  # of a circular search, else 0
     whitening: Whitening  # that was measured
@@ -116,7 +118,7 @@ def exact_search(
     moving: Volume,
     search: Search,
     *,
-    valid: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
+    valid: MaskPair | None = None,
 ) -> Candidates | None:
     """Score every lag that is allowed, and as many more as chance needs."""
     sizes = np.array(reference.shape), np.array(moving.shape)
@@ -314,7 +316,7 @@ def circular_search(
 
 
 def quick_search(
-    first: NDArray[np.float32], second: NDArray[np.float32], search: Search
+    first: Volume, second: Volume, search: Search
 ) -> tuple[Candidates | None, ShiftFit | None]:
     """Return an answer that is beyond doubt without the exact search, if there is one.
 
@@ -329,7 +331,7 @@ def quick_search(
 
 
 def _coarse(
-    first: NDArray[np.float32], second: NDArray[np.float32], search: Search
+    first: Volume, second: Volume, search: Search
 ) -> tuple[Candidates | None, ShiftFit | None]:
     """Return what images of half the resolution say, and the fit that it leads to."""
     axes = sum(size > 1 for size in first.shape)
@@ -343,7 +345,7 @@ def _coarse(
     halves = block_means(first, sides), block_means(second, sides)
     # Detail that is too fine folds over, and agrees at wrong shifts.
     if any(
-        _mean_square(small) < SEEN * _mean_square(image)
+        mean_square(small) < SEEN * mean_square(image)
         for small, image in zip(halves, (first, second), strict=True)
     ):
         return None, None
@@ -373,13 +375,13 @@ def _of_whole(half: Whitening) -> Whitening:
     )
 
 
-def _mean_square(image: NDArray[np.float32]) -> float:
+def mean_square(image: Volume) -> float:
     return float(np.vdot(image, image)) / image.size
 
 
 def _circular(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
+    first: Volume,
+    second: Volume,
     search: Search,
     rounds: int,
 ) -> tuple[Candidates | None, ShiftFit | None]:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._sampling.boxes import overlap_block
-from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
+from .._shared.arrays import Flags, Floats, Ints, MaskPair, Spectrum, Volume, VolumePair
 from .._shared.compiled import compiled
 from .._shared.fft import fast_shape, forward_stack, frequencies
 from .._spectral.gain_gradient import gain_slopes
@@ -44,6 +44,7 @@ __all__ = [
     "ShiftFit",
     "TaperedSpectra",
     "coarse_significance",
+    "cut_overlap",
     "fit_shift",
     "fit_windows",
 ]
@@ -76,9 +77,6 @@ SLOWEST = 0.8
 # over the squared significance to the variance (test_covariance_of_crops_is_honest,
 # test_many_pairs_deep_in_noise_come_close_to_the_bound).
 UNSURE = 36.0
-
-Volumes = tuple[Volume, Volume]
-Masks = tuple[Flags, Flags]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,7 +130,7 @@ def fit_shift(
     start: Floats,
     *,
     exponent: float = -1.0,
-    valid: Masks | None = None,
+    valid: MaskPair | None = None,
     rounds: int = FIT_ROUNDS,
     rough: int = 2,
 ) -> ShiftFit | None:
@@ -144,7 +142,7 @@ def fit_shift(
     def cut(
         rows: Ints, shift: Floats, whole: Floats
     ) -> tuple[Flags, TaperedSpectra | None]:
-        blocks = _cut_overlap(images, shift, whole, valid)
+        blocks = cut_overlap(images, shift, whole, valid)
         if blocks is not None:
             used.append(blocks)
             if exponent >= 0:
@@ -180,7 +178,7 @@ def coarse_significance(fit: ShiftFit) -> float:
 
 
 def fit_windows(
-    images: Volumes, low: Ints, block: Ints, start: Floats, rounds: int = FIT_ROUNDS
+    images: VolumePair, low: Ints, block: Ints, start: Floats, rounds: int = FIT_ROUNDS
 ) -> WindowFits:
     """Refine the shifts `start` of windows of one shape.
 
@@ -209,8 +207,8 @@ def fit_windows(
     return _fit_rounds(start, cut, active, True, 2, rounds)
 
 
-def _cut_overlap(
-    images: Volumes, shift: Floats, whole: Floats, valid: Masks | None
+def cut_overlap(
+    images: VolumePair, shift: Floats, whole: Floats, valid: MaskPair | None
 ) -> TaperedSpectra | None:
     """Cut all that two images share; None if that is nothing."""
     sizes = np.array(images[0].shape), np.array(images[1].shape)
@@ -228,7 +226,7 @@ def _cut_overlap(
 
 
 def _cut_windows(
-    images: Volumes,
+    images: VolumePair,
     low: tuple[Ints, Ints],
     block: Ints,
     shift: Floats,

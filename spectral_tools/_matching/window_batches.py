@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume
+from .._shared.arrays import Flags, Floats, Ints, Spectrum, Volume, VolumePair
 from .._shared.compiled import compiled
 from .._shared.fft import fast_shape, forward_stack, frequencies, inverse_stack
 from .._spectral.peaks import SEPARATION, chance_level, circular_peaks, parabola_tops
@@ -25,7 +25,6 @@ __all__ = ["count_pixels", "search_windows", "trim_windows"]
 # (test_windows_are_cut_to_what_counts).
 KEPT = 0.75
 
-Volumes = tuple[Volume, Volume]
 
 # A second peak that chance explains with less than this probability may be a copy of
 # the first (test_windows_searched_together_or_alone_say_the_same).
@@ -260,7 +259,9 @@ class WindowPeaks(NamedTuple):
     sure: Flags
 
 
-def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> WindowPeaks:
+def search_windows(
+    images: VolumePair, low: Ints, block: Ints, reach: Ints
+) -> WindowPeaks:
     """Look for the shift of each window in one circular correlation."""
     shape = fast_shape(tuple(block.tolist()))
     canvas = np.zeros((len(low), 2, *shape), np.float32)
@@ -291,7 +292,7 @@ def search_windows(images: Volumes, low: Ints, block: Ints, reach: Ints) -> Wind
 
 
 def _chance_of_few_places(
-    images: Volumes, low: Ints, block: Ints, shift: Floats, reach: Ints
+    images: VolumePair, low: Ints, block: Ints, shift: Floats, reach: Ints
 ) -> Floats:
     """Return the probability that few things on a plain ground meet by accident."""
     side = place_side(block)

@@ -18,10 +18,12 @@ __all__ = [
     "Ints",
     "Ints32",
     "Ints64",
+    "MaskPair",
     "Plane",
     "Spectrum",
     "StackEntry",
     "Volume",
+    "VolumePair",
     "as_array",
     "masks_joined",
     "unstacked",
@@ -42,6 +44,9 @@ Ints64 = NDArray[np.int64]
 Plane = NDArray[np.float32]
 Spectrum = NDArray[np.complex64]
 Volume = NDArray[np.float32]
+# Of two images that are matched.
+VolumePair = tuple[Volume, Volume]
+MaskPair = tuple[Flags, Flags]
 
 
 class StackEntry:

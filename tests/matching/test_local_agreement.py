@@ -90,6 +90,28 @@ def test_an_object_that_moved_by_itself_is_no_match():
         assert found.outcome == "matched"
 
 
+@pytest.mark.parametrize("number", [6, 20])
+def test_what_is_left_out_leaves_no_edges_that_match(number):
+    """Objects that meet by chance are left out, and holes in both images would match."""
+    rng = np.random.default_rng(number)
+    rows, cols = np.mgrid[:190, :190]
+
+    def objects():
+        image = np.zeros((190, 190))
+        for row, col in rng.uniform(0, 190, (number, 2)):
+            wide, bright = rng.uniform(3, 7), rng.uniform(0.5, 2)
+            image += bright * np.exp(
+                -((rows - row) ** 2 + (cols - col) ** 2) / (2 * wide**2)
+            )
+        return image + 0.003 * rng.normal(size=image.shape)
+
+    matched = [
+        spt.phase_correlate(objects(), objects()).outcome == "matched"
+        for _ in range(40)
+    ]
+    assert sum(matched) <= 1
+
+
 def camera_defects(rng, images, kind):
     """Give images the same dead rows and columns, hot pixels or uneven columns."""
     size = images[0].shape[0]

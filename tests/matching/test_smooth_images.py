@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import ndimage
 
 import spectral_tools as spt
 from spectral_tools._matching.shift_fit import fit_shift
@@ -71,6 +72,55 @@ def test_a_smooth_volume_is_found(sigma):
     limit = np.maximum(0.02, 3 * deviations(found.covariance))
     assert (np.abs(found.shift - shift) < limit).all()
     assert limit.max() < 0.1
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-2, 5e-2])
+@pytest.mark.parametrize("along", [0, 1])
+def test_smooth_scenes_are_matched(along, noise):
+    """Five to twenty hills in a narrow overlap, which have no detail to be whitened."""
+    rng = np.random.default_rng([along, round(1000 * noise)])
+    matched = 0
+    for _ in range(6):
+        moved = np.zeros(2)
+        moved[along] = rng.integers(205, 215)
+        moved[1 - along] = rng.integers(-9, 10)
+        scene = ndimage.gaussian_filter(rng.normal(size=(560, 560)), 13)
+        scene /= scene.std()
+        at = 40 + moved.astype(int)
+        pair = scene[40:296, 40:296], scene[at[0] : at[0] + 256, at[1] : at[1] + 256]
+        pair = [view + noise * rng.normal(size=view.shape) for view in pair]
+        guess = 210 * (np.arange(2) == along)
+        found = spt.phase_correlate(*pair, guess=guess, max_shift=40)
+        if found.outcome == "matched":
+            matched += 1
+            limit = np.maximum(0.05, 4 * deviations(found.covariance))
+            assert (np.abs(found.shift - moved) < limit).all()
+    assert matched >= 5
+
+
+LIGHTS = {
+    "bowl": lambda row, col: -(row**2) - col**2,
+    "slope": lambda row, col: 0.7 * row - 1.1 * col,
+    "lamp": lambda row, col: -np.hypot(row - 0.6, col + 0.4),
+    "stripes": lambda row, col: np.sin(9 * row) + 0 * col,
+}
+
+
+@pytest.mark.parametrize("kind", LIGHTS)
+@pytest.mark.parametrize("depth", [1, 4, 12])
+@pytest.mark.parametrize("sigma", [0.7, 3, 12])
+def test_light_that_images_share_is_no_match(sigma, depth, kind):
+    rng = np.random.default_rng([round(10 * sigma), depth, len(kind)])
+    row, col = np.ogrid[-0.5:0.5:180j, -0.5:0.5:180j]
+    light = LIGHTS[kind](row, col)
+    light *= depth / light.std()
+    for _ in range(6):
+        pair = [
+            ndimage.gaussian_filter(rng.normal(size=(180, 180)), sigma) for _ in "ab"
+        ]
+        pair = [view / view.std() + light for view in pair]
+        pair = [view + 0.02 * rng.normal(size=view.shape) for view in pair]
+        assert spt.phase_correlate(*pair).outcome != "matched"
 
 
 @pytest.mark.parametrize("size", [64, 128])
