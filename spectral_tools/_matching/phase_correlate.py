@@ -529,7 +529,13 @@ def phase_correlate(
     text or one object carries alone is left out, and what the rest shows is searched
     again; if that tells nothing the pair is "not found". A match that does not
     move along an axis has to hold without the pixels, rows and columns that stand out in
-    both images, as those of a camera do.
+    both images, as those of a camera do. Light that is uneven in both alike is no match
+    either.
+
+    Images that are so smooth that halving their resolution loses nothing are compared as
+    they are, not whitened, by least squares: a few wide hills match if chance would make
+    them correlate as well with a probability that is known from their number [3]_, and if
+    the images do not say as much where they lie.
 
     Each part of the overlap is also fitted by itself. If parts contradict one shift, as
     they do where optics bend, the covariance holds their scatter, and ``misfit`` tells by
@@ -541,6 +547,8 @@ def phase_correlate(
        :doi:`10.1109/TIP.2011.2181402`
     .. [2] Knapp & Carter (1976). The generalized correlation method for
        estimation of time delay. :doi:`10.1109/TASSP.1976.1162830`
+    .. [3] Clifford, Richardson & Hemon (1989). Assessing the significance of the
+       correlation between two spatial processes. :doi:`10.2307/2532039`
 
     Examples
     --------
