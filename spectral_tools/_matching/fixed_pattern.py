@@ -85,7 +85,7 @@ class CameraPattern:
 Job = tuple[int, int, NDArray[np.float64], CameraPattern | None]
 
 
-def camera_pattern(tiles: Sequence[Any]) -> Volume:
+def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
     """Estimate what a camera adds to every tile.
 
     It is the mean of the tiles, each less its own mean: what does not move with

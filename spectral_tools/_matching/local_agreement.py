@@ -10,6 +10,7 @@ normal scores tells it (van der Waerden 1952).
 """
 
 import math
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -124,10 +125,12 @@ def local_agreement(
     fit: ShiftFit,
     valid: MaskPair | None,
     whitening: Whitening,
+    at_rest: Ints,
 ) -> LocalAgreement:
     """Ask the cells of an overlap about the shift that was fitted to the whole of it.
 
     The whitening is that of the search: weights of the fit favour the shift it found.
+    Around the shift `at_rest` uneven light is the same in both, and is taken off.
     """
     blocks = fit.blocks
     axes = int((blocks.block > 1).sum())
@@ -147,7 +150,8 @@ def local_agreement(
         for step, r, n in zip(steps, reach, alike.shape, strict=True)
     )
     null = alike[np.ix_(*lags)] < LOOKS_ALIKE
-    views = _cell_views(coarse, fit, cells, steps)
+    still = bool((np.abs(fit.shift - at_rest) <= reach * steps).all())
+    views = _cell_views(coarse, fit, cells, steps, 2 if still else 0)
     surfaces, power = _cell_correlations(views, whitening, cells.place, reach)
     share, chance = _rank(surfaces, null, reach)
     return LocalAgreement(chance, share, power, 1 / max(int(null.sum()), 1), cells)
@@ -170,8 +174,14 @@ def repeats_without(agreement: LocalAgreement, believed: float, known: float) ->
 
 
 def worst_rest(agreement: LocalAgreement) -> float:
-    """Return the chance of what agrees without the part without which least does."""
-    rests = [np.ones(len(agreement.chance), np.bool_)]
+    """Return the chance of what agrees without the part without which least does.
+
+    Where all that an overlap shows lies in few cells nothing is left without a quarter of
+    it, but an object, which does not fill more cells than lie in two strips that cross.
+    """
+    everything = np.ones(len(agreement.chance), np.bool_)
+    strips: list[list[Flags]] = []
+    ends: list[Flags] = []
     for places in agreement.cells.place.T:
         lines, at = np.unique(places, return_inverse=True)
         number = len(lines)
@@ -180,12 +190,19 @@ def worst_rest(agreement: LocalAgreement) -> float:
         wide = max(round(number / 4), 1)
         # What fills them reaches half a cell into the windows of its neighbours.
         strip = min(wide + 1, number // 2)
-        rests += [
-            (at < start) | (at >= start + strip) for start in range(number - strip + 1)
-        ]
+        strips.append(
+            [
+                (at < start) | (at >= start + strip)
+                for start in range(number - strip + 1)
+            ]
+        )
         if number > 2 * wide:
-            rests.append((at >= wide) & (at < number - wide))
-    return float(_combined(agreement, np.array(rests)).max())
+            ends.append((at >= wide) & (at < number - wide))
+    if lies_in_few_cells(agreement):
+        rests = [np.logical_or.reduce(crossing) for crossing in product(*strips)]
+    else:
+        rests = [rest for along in strips for rest in along] + ends
+    return float(_combined(agreement, np.array([everything, *rests])).max())
 
 
 def leave_out(
@@ -291,10 +308,11 @@ class _CellViews(NamedTuple):
     number: Ints  # (3,), of cells
     rest: Floats  # (3,), what the fitted shift is beyond that of the blocks
     step: int
+    degree: int  # of the polynomials that are taken off
 
 
 def _cell_views(
-    images: list[Volume], fit: ShiftFit, cells: Cells, steps: Ints
+    images: list[Volume], fit: ShiftFit, cells: Cells, steps: Ints, degree: int
 ) -> _CellViews:
     """Return what cells see of images that are given in steps of some pixels."""
     corners = -(-cells.corner // steps)
@@ -309,6 +327,7 @@ def _cell_views(
         number=cells.number,
         rest=fit.shift / steps - (corners[0] - corners[1]),
         step=int(steps.max()),
+        degree=degree,
     )
 
 
@@ -329,7 +348,7 @@ def _cell_correlations(
     stack = np.empty((2, *inside.shape), np.float32)
     for block, windows in zip(views.blocks, stack, strict=True):
         faded = taper * _windows_of(block, views, place, shape)
-        np.subtract(faded, _uneven_light(faded, inside), out=windows)
+        np.subtract(faded, _polynomials(faded, inside, views.degree), out=windows)
     freqs = frequencies(shape)
     edges = whitening.edges * views.step**2
     gain = [_on_modes(each, edges, freqs) for each in whitening.gain]
@@ -352,26 +371,25 @@ def _cell_correlations(
     return surfaces, power
 
 
-def _uneven_light(faded: AnyArray, inside: AnyArray) -> Volume:
-    """Return the polynomial of second degree that fits each window best, faded as it is.
-
-    Light that is uneven is so in all images, and would make cells agree where they lie.
-    """
+def _polynomials(faded: AnyArray, inside: AnyArray, degree: int) -> Volume:
+    """Return the polynomial of a degree that fits each window best, faded as it is."""
     axes = [np.linspace(-1, 1, n) for n in faded.shape[1:] if n > 1]
-    grid = np.meshgrid(*axes, indexing="ij")
-    ones = np.ones(math.prod(faded.shape[1:]), np.float32)
-    linear = [ones, *(each.ravel().astype(np.float32) for each in grid)]
-    terms = [a * b for n, a in enumerate(linear) for b in linear[n:]]
-    basis = np.array(terms)
+    terms = [np.ones(faded.shape[1:])]
+    for _ in range(degree):
+        grid = [terms[0], *np.meshgrid(*axes, indexing="ij")]
+        terms = [a * b.reshape(a.shape) for n, a in enumerate(terms) for b in grid[n:]]
+    basis = np.array([term.ravel() for term in terms], np.float32)
     products = (basis[:, np.newaxis] * basis).reshape(len(basis) ** 2, -1)
-    weights, sums = (each.reshape(len(each), ones.size) for each in (inside, faded))
+    weights, sums = (
+        each.reshape(len(each), basis.shape[1]) for each in (inside, faded)
+    )
     normal = (weights @ products.T).reshape(-1, len(basis), len(basis))
     right = (sums @ basis.T)[:, :, np.newaxis]
     # Windows that hold little of the overlap do not tell all terms.
     inverse = np.linalg.pinv(normal.astype(np.float64), rcond=1e-4, hermitian=True)
     fitted = (inverse @ right)[:, :, 0].astype(np.float32) @ basis
-    light: Volume = fitted.reshape(faded.shape) * inside
-    return light
+    polynomials: Volume = fitted.reshape(faded.shape) * inside
+    return polynomials
 
 
 def _windows_of(

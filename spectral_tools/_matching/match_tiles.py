@@ -280,6 +280,7 @@ def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate:
         options.whitening,
         options.peaks,
         padding=options.padding,
+        rest=-origin,
     )
     return _of_whole_tiles(found, origin, *pair.shapes)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import lag_bounds, reachable_parts
-from .._shared.arrays import Flags, MaskPair, Volume, VolumePair
+from .._shared.arrays import Flags, Ints, MaskPair, Volume, VolumePair
 from .._shared.checks import (
     as_image,
     as_shift,
@@ -120,12 +120,15 @@ def correlate_images(
     *,
     padding: bool = True,
     parts: bool = True,
+    rest: Ints | None = None,
 ) -> ShiftEstimate:
     """Do the work of `phase_correlate` on arguments that are known to be good.
 
     Without `parts`, those of the overlap are not asked: where neighbours or a
-    template tell whether a match is right.
+    template tell whether a match is right. At the shift `rest`, or zero, frames lie on
+    each other of which the images are parts.
     """
+    rest = np.zeros(len(guess), np.intp) if rest is None else rest
     low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
     if (low > high).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
@@ -151,15 +154,14 @@ def correlate_images(
     if (search.low >= first.shape).any() or (-search.high >= second.shape).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     valid = _both(first, second, (areas[0].valid, areas[1].valid))
-    smooth = None
+    at_rest, smooth = as_three(rest - origin), None
     if parts and valid is None:
-        smooth = match_smooth((first, second), search, (images, masks), BELIEVED)
-    if smooth is not None:
-        match: _Match | None = _Match(*smooth, None, (first, second), None)
+        whole = images, masks, as_three(rest)
+        smooth = match_smooth((first, second), search, whole, BELIEVED)
+    if smooth is None:
+        match = _search_parts((first, second), search, valid, at_rest, parts=parts)
     else:
-        match = _search_parts(
-            (first, second), search, valid, -as_three(origin), parts=parts
-        )
+        match = _Match(*smooth, None, (first, second), None)
     if match is None:
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     found, fit = match.found, match.fit
@@ -210,7 +212,7 @@ def _search_parts(
     images: VolumePair,
     search: Search,
     valid: MaskPair | None,
-    at_rest: NDArray[np.intp],
+    at_rest: Ints,
     *,
     parts: bool,
 ) -> _Match | None:
@@ -227,7 +229,9 @@ def _search_parts(
         # What stands still has to be more than pixels and lines of a camera.
         filled = without_defects(images, at_rest) or images
         rest = without_lines(filled[0]), without_lines(filled[1])
-        again = _with_evidence(rest, match.found, match.fit, search, None, whole=True)
+        again = _with_evidence(
+            rest, match.found, match.fit, search, None, at_rest, whole=True
+        )
         if _is_believed(again):
             return match
         match = again
@@ -241,7 +245,7 @@ def _search(
     second: Volume,
     search: Search,
     valid: MaskPair | None,
-    at_rest: NDArray[np.intp],
+    at_rest: Ints,
 ) -> _Match | None:
     """Return the shifts that may be right, and the fit of the best.
 
@@ -256,7 +260,9 @@ def _search(
         found, fit = quick_search(first, second, search)
         if found is not None and fit is not None:
             images = first, second
-            quick = _with_evidence(images, found, fit, search, None, whole=True)
+            quick = _with_evidence(
+                images, found, fit, search, None, at_rest, whole=True
+            )
             if _is_believed(quick):
                 return quick
     counting, alarm = math.inf, 1.0
@@ -275,7 +281,9 @@ def _search(
                 if quick is not None and _near(place, quick.found.shifts[0]):
                     best = quick
                 return best._replace(found=replace(best.found, false_alarm=alarm))
-        match = _with_evidence(images, found, fit, search, valid, whole=best is None)
+        match = _with_evidence(
+            images, found, fit, search, valid, at_rest, whole=best is None
+        )
         believed = _is_believed(match)
         if best is None or believed:
             best, alarm = match, found.false_alarm
@@ -298,7 +306,7 @@ def _is_believed(match: _Match | None) -> bool:
     return match is not None and match.found.false_alarm < BELIEVED
 
 
-def _stands_still(match: _Match | None, at_rest: NDArray[np.intp]) -> bool:
+def _stands_still(match: _Match | None, at_rest: Ints) -> bool:
     """Return whether a match is at rest along an axis, as rows and columns are."""
     if match is None or match.fit is None:
         return False
@@ -347,6 +355,7 @@ def _with_evidence(
     fit: ShiftFit,
     search: Search,
     valid: MaskPair | None,
+    at_rest: Ints,
     *,
     whole: bool,
 ) -> _Match:
@@ -356,7 +365,7 @@ def _with_evidence(
     """
     if found.false_alarm >= BELIEVED:
         return _Match(found, fit, None, images, valid)
-    agreement = local_agreement(images, fit, valid, found.whitening)
+    agreement = local_agreement(images, fit, valid, found.whitening, at_rest)
     if whole:
         known = found.false_alarm / float((search.high - search.low + 1).prod())
         alarm = repeats_without(agreement, BELIEVED, known)

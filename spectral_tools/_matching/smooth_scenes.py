@@ -17,7 +17,7 @@ from scipy.special import betainc
 
 from .._sampling.boxes import overlap_block
 from .._sampling.downsample import block_means
-from .._shared.arrays import AnyArray, Flags, Floats, Volume, VolumePair
+from .._shared.arrays import AnyArray, Flags, Floats, Ints, Volume, VolumePair
 from .image_area import prepare_image
 from .local_agreement import SHORTEST
 from .search import WHOLE, Candidates, Search, exact_search, mean_square
@@ -33,14 +33,14 @@ STEP = 2
 def match_smooth(
     images: VolumePair,
     search: Search,
-    whole: tuple[Sequence[AnyArray], Sequence[Flags | None]],
+    whole: tuple[Sequence[AnyArray], Sequence[Flags | None], Ints],
     believed: float,
 ) -> tuple[Candidates, ShiftFit] | None:
     """Return the match of two images as they are, if it is to be believed.
 
     Whatever quarter of the overlap is left out along an axis, a third of the evidence has
     to be left, or as much as is `believed`. The images may be parts
-    of `whole` ones with their masks.
+    of `whole` ones, which have masks, and a shift at which they lie on each other.
     """
     sides = [size for image in images for size in image.shape if size > 1]
     if min(sides) < SHORTEST:
@@ -206,9 +206,11 @@ def _rests(shape: tuple[int, ...]) -> list[Flags]:
     return rests
 
 
-def _chance_at_rest(images: Sequence[AnyArray], masks: Sequence[Flags | None]) -> float:
+def _chance_at_rest(
+    images: Sequence[AnyArray], masks: Sequence[Flags | None], at_rest: Ints
+) -> float:
     """Return the probability that chance alone makes images as much alike as they lie."""
-    rest = np.zeros((1, 3))
+    rest = at_rest[np.newaxis].astype(np.float64)
     first, second = (
         prepare_image(image, mask)[0] for image, mask in zip(images, masks, strict=True)
     )
