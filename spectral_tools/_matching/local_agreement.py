@@ -46,7 +46,7 @@ __all__ = [
     "LocalAgreement",
     "cut_cells",
     "leave_out",
-    "lies_in_few_cells",
+    "lie_in_few_cells",
     "local_agreement",
     "repeats_without",
     "worst_rest",
@@ -88,6 +88,7 @@ class LocalAgreement(NamedTuple):
     power: Floats  # (n,), of what it shows
     least: float  # the share where no other shift is as good
     cells: Cells  # of which less than half counts are left out
+    objects: bool  # only few cells show anything, and what they show has moved
 
 
 def cut_cells(
@@ -154,7 +155,10 @@ def local_agreement(
     views = _cell_views(coarse, fit, cells, steps, 2 if still else 0)
     surfaces, power = _cell_correlations(views, whitening, cells.place, reach)
     share, chance = _rank(surfaces, null, reach)
-    return LocalAgreement(chance, share, power, 1 / max(int(null.sum()), 1), cells)
+    moved = np.abs(fit.shift - at_rest)[blocks.block > 1].min() >= 1
+    objects = bool(moved) and lie_in_few_cells(power)
+    least = 1 / max(int(null.sum()), 1)
+    return LocalAgreement(chance, share, power, least, cells, objects)
 
 
 def repeats_without(agreement: LocalAgreement, believed: float, known: float) -> float:
@@ -176,33 +180,34 @@ def repeats_without(agreement: LocalAgreement, believed: float, known: float) ->
 def worst_rest(agreement: LocalAgreement) -> float:
     """Return the chance of what agrees without the part without which least does.
 
-    Where all that an overlap shows lies in few cells nothing is left without a quarter of
-    it, but an object, which does not fill more cells than lie in two strips that cross.
+    Of few objects that have moved together nothing may be left without a quarter of the
+    overlap: half of that is left out along an axis then, for a bar or an edge, and where two
+    quarters cross, for one object.
     """
-    everything = np.ones(len(agreement.chance), np.bool_)
-    strips: list[list[Flags]] = []
-    ends: list[Flags] = []
+    rests = [np.ones(len(agreement.chance), np.bool_)]
+    quarters: list[list[Flags]] = []
     for places in agreement.cells.place.T:
         lines, at = np.unique(places, return_inverse=True)
-        number = len(lines)
-        if number < 2:
+        if len(lines) < 2:
             continue
-        wide = max(round(number / 4), 1)
-        # What fills them reaches half a cell into the windows of its neighbours.
-        strip = min(wide + 1, number // 2)
-        strips.append(
-            [
-                (at < start) | (at >= start + strip)
-                for start in range(number - strip + 1)
-            ]
-        )
-        if number > 2 * wide:
-            ends.append((at >= wide) & (at < number - wide))
-    if lies_in_few_cells(agreement):
-        rests = [np.logical_or.reduce(crossing) for crossing in product(*strips)]
-    else:
-        rests = [rest for along in strips for rest in along] + ends
-    return float(_combined(agreement, np.array([everything, *rests])).max())
+        wide = max(round(len(lines) / 4), 1)
+        quarters.append(_without_strip(at, len(lines), wide))
+        if agreement.objects:
+            wide = max(wide // 2, 1)
+        rests += _without_strip(at, len(lines), wide)
+        if len(lines) > 2 * wide:
+            rests.append((at >= wide) & (at < len(lines) - wide))
+    if agreement.objects:
+        rests += [np.logical_or.reduce(crossing) for crossing in product(*quarters)]
+    return float(_combined(agreement, np.array(rests)).max())
+
+
+def _without_strip(at: Ints, number: int, wide: int) -> list[Flags]:
+    """Return what is left without a few of so many lines of cells, wherever they are."""
+    # What fills them reaches half a cell into the windows of its neighbours.
+    strip = min(wide + 1, number // 2)
+    starts = range(number - strip + 1)
+    return [(at < start) | (at >= start + strip) for start in starts]
 
 
 def leave_out(
@@ -265,12 +270,11 @@ def _berk_jones(chance: Floats, chosen: Flags) -> Floats:
     return np.minimum(np.maximum(enough.sum(axis=1), 1) * least, 1.0)
 
 
-def lies_in_few_cells(agreement: LocalAgreement) -> bool:
+def lie_in_few_cells(power: Floats) -> bool:
     """Return whether all that an overlap shows lies in a quarter of its cells.
 
     Their number is that of as many that show the same.
     """
-    power = agreement.power
     number = float(power.sum()) ** 2 / max(float((power**2).sum()), 1e-300)
     return number < len(power) / 4
 

@@ -28,7 +28,7 @@ from .local_agreement import (
     LOOKS_ALIKE,
     LocalAgreement,
     leave_out,
-    lies_in_few_cells,
+    lie_in_few_cells,
     local_agreement,
     repeats_without,
     worst_rest,
@@ -372,7 +372,7 @@ def _with_evidence(
     else:
         alarm = worst_rest(agreement)
     # A single bead is one place, but there is nothing else to be matched.
-    bead = whole and lies_in_few_cells(agreement)
+    bead = whole and lie_in_few_cells(agreement.power)
     if not (bead and show_the_same(*images, fit.shift, fit.correlation)):
         found = replace(found, false_alarm=max(found.false_alarm, alarm))
     return _Match(found, fit, agreement, images, valid)
