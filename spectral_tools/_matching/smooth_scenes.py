@@ -18,10 +18,12 @@ from scipy.special import betainc
 from .._sampling.boxes import overlap_block
 from .._sampling.downsample import block_means
 from .._shared.arrays import AnyArray, Flags, Floats, Ints, Volume, VolumePair
+from .._shared.statistics import ROUNDS
+from .._spectral.peaks import FAINTEST, SEPARATION
 from .image_area import prepare_image
 from .local_agreement import SHORTEST
 from .search import WHOLE, Candidates, Search, exact_search, mean_square
-from .shift_fit import ShiftFit, TaperedSpectra, cut_overlap, fit_shift
+from .shift_fit import STEP_FLOOR, ShiftFit, TaperedSpectra, cut_overlap, fit_shift
 
 __all__ = ["match_smooth"]
 
@@ -42,10 +44,10 @@ def match_smooth(
     to be left, or as much as is `believed`. The images may be parts
     of `whole` ones, which have masks, and a shift at which they lie on each other.
     """
-    sides = [size for image in images for size in image.shape if size > 1]
-    if min(sides) < SHORTEST:
+    long = np.maximum(images[0].shape, images[1].shape) > 1
+    if np.minimum(images[0].shape, images[1].shape)[long].min() < SHORTEST:
         return None
-    steps = np.where(np.maximum(images[0].shape, images[1].shape) > 1, STEP, 1)
+    steps = np.where(long, STEP, 1)
     coarse = replace(
         search,
         low=-(-search.low // steps),
@@ -65,8 +67,8 @@ def match_smooth(
     fit = None if found is None else fit_shift(*images, found.shifts[0] * steps)
     if found is None or fit is None:
         return None
-    first, second = _shared(images, fit.blocks)
-    if min(n for n in first.shape if n > 1) < SHORTEST:
+    first, second = _shared(images, fit.blocks.whole[0])
+    if fit.blocks.block[long].min() < SHORTEST:
         return None
     number = _independent_pixels(fit.blocks, first, second)
     lags = float((search.high - search.low + 1).prod())
@@ -76,25 +78,42 @@ def match_smooth(
         _chance_of(first[left], second[left], number * float(left.mean()))
         for left in _rests(first.shape)
     )
-    alarm = max(trials * chance, rest * believed / max(believed, chance ** (1 / 3)))
+    level = max(believed, chance ** (1 / 3))
+    alarm = max(trials * chance, rest * believed / level, FAINTEST)
     if alarm < believed:
         alarm /= max(_chance_at_rest(*whole), alarm)
     if alarm >= believed:
         return None
+    try:
+        shift, covariance = _least_squares(images, fit.blocks.whole[0])
+    except np.linalg.LinAlgError:
+        return None
+    # What goes as far as to another peak has lost its own.
+    if np.abs(shift - fit.shift).max() > SEPARATION + 1:
+        return None
     shifts = found.shifts * steps
     candidates = replace(found, shifts=shifts, false_alarm=alarm, seen=None)
-    shift, covariance = _least_squares(images, fit.blocks)
     return candidates, replace(fit, shift=shift, covariance=covariance)
 
 
-def _least_squares(images: VolumePair, blocks: TaperedSpectra) -> tuple[Floats, Floats]:
+def _least_squares(images: VolumePair, start: Floats) -> tuple[Floats, Floats]:
     """Return the shift that brings images closest, with its covariance.
 
-    One step from a whole shift with the slopes of both images, which is good to the second
-    order (Malis 2004, :doi:`10.1109/ROBOT.2004.1308092`), and neither fades nor whitens.
-    What is left may be as smooth as the images: then few independent pixels tell it.
+    From a whole shift it is one step with the slopes of both images, which is good to the
+    second order (Malis 2004, :doi:`10.1109/ROBOT.2004.1308092`), and neither fades nor
+    whitens. What is left may be as smooth as the images: then few independent pixels
+    tell it.
     """
-    first, second = _shared(images, blocks)
+    for _ in range(ROUNDS):
+        shift, covariance = _one_step(*_shared(images, start))
+        shift += start
+        if np.abs(shift - start).max() <= 0.5:
+            break
+        start = np.rint(shift)
+    return shift, covariance
+
+
+def _one_step(first: Volume, second: Volume) -> tuple[Floats, Floats]:
     axes = [axis for axis, size in enumerate(first.shape) if size > 1]
     a, b = (
         (each.astype(np.float64) - each.mean()) / each.std() for each in (first, second)
@@ -106,13 +125,14 @@ def _least_squares(images: VolumePair, blocks: TaperedSpectra) -> tuple[Floats, 
     ]
     inside = tuple(slice(2, -2) if n in axes else slice(None) for n in range(3))
     a, b = a[inside], b[inside]
-    first_terms, second_terms = (
-        each[:, *inside].reshape(len(each), -1) for each in terms
-    )
+    terms0, terms1 = (each[:, *inside].reshape(len(each), -1) for each in terms)
     # Noise has slopes too, but not the same in both.
-    normal = first_terms @ second_terms.T
-    inverse = np.linalg.inv(0.5 * (normal + normal.T))
-    both = 0.5 * (first_terms + second_terms)
+    normal = terms0 @ terms1.T
+    normal = 0.5 * (normal + normal.T)
+    # Stripes have none along them, and no factor.
+    np.linalg.cholesky(normal)
+    inverse = np.linalg.inv(normal)
+    both = 0.5 * (terms0 + terms1)
     step = inverse @ (both @ (b - a).ravel())
     rest = b - a - (step @ both).reshape(b.shape)
     # Slopes and what is left are alike over bells of these widths.
@@ -121,10 +141,11 @@ def _least_squares(images: VolumePair, blocks: TaperedSpectra) -> tuple[Floats, 
         curvature = _curvature(b, axis) + _curvature(rest, axis)
         number *= math.sqrt(min(curvature / (2 * math.pi), 1.0))
     number = max(number - len(step), 1.0)
-    shift, covariance = blocks.whole[0].copy(), np.zeros((3, 3))
-    shift[axes] += step[: len(axes)]
     error = inverse[: len(axes), : len(axes)] * float(np.vdot(rest, rest)) / number
-    covariance[np.ix_(axes, axes)] = error
+    # Without noise errors may be rounded to nothing.
+    error += STEP_FLOOR**2 * np.eye(len(axes))
+    shift, covariance = np.zeros(3), np.zeros((3, 3))
+    shift[axes], covariance[np.ix_(axes, axes)] = step[: len(axes)], error
     return shift, covariance
 
 
@@ -143,10 +164,10 @@ def _curvature(image: Floats, axis: int) -> float:
     return float(np.mean(steps**2)) / max(float(np.var(image)), 1e-300)
 
 
-def _shared(images: VolumePair, blocks: TaperedSpectra) -> VolumePair:
+def _shared(images: VolumePair, whole: Floats) -> VolumePair:
     """Return what two images share at a whole shift."""
     sizes = np.array(images[0].shape), np.array(images[1].shape)
-    *starts, block = overlap_block(*sizes, blocks.whole[0].astype(np.intp))
+    *starts, block = overlap_block(*sizes, whole.astype(np.intp))
     first, second = (
         image[tuple(map(slice, start, start + block))]
         for image, start in zip(images, starts, strict=True)
@@ -219,5 +240,5 @@ def _chance_at_rest(
     blocks = cut_overlap((first, second), rest, rest, None)
     if blocks is None:
         return 1.0
-    shared = _shared((first, second), blocks)
+    shared = _shared((first, second), rest[0])
     return _chance_of(*shared, _independent_pixels(blocks, *shared))

@@ -13,6 +13,7 @@ from .._shared.arrays import AnyArray, Floats, Ints
 from .._shared.compiled import compiled
 
 __all__ = [
+    "FAINTEST",
     "LEAST_OVERLAP",
     "SEPARATION",
     "PeakList",
