@@ -152,7 +152,9 @@ def local_agreement(
     )
     null = alike[np.ix_(*lags)] < LOOKS_ALIKE
     still = bool((np.abs(fit.shift - at_rest) <= reach * steps).all())
-    views = _cell_views(coarse, fit, cells, steps, 2 if still else 0)
+    # Across cells of wide hills light may be curved, across those of fine detail hardly.
+    degree = (2 if extent > 2 * SHORTEST else 1) if still else 0
+    views = _cell_views(coarse, fit, cells, steps, degree)
     surfaces, power = _cell_correlations(views, whitening, cells.place, reach)
     share, chance = _rank(surfaces, null, reach)
     moved = np.abs(fit.shift - at_rest)[blocks.block > 1].min() >= 1
