@@ -45,6 +45,7 @@ __all__ = [
     "Cells",
     "LocalAgreement",
     "cut_cells",
+    "is_still",
     "leave_out",
     "lie_in_few_cells",
     "local_agreement",
@@ -157,10 +158,15 @@ def local_agreement(
     views = _cell_views(coarse, fit, cells, steps, degree)
     surfaces, power = _cell_correlations(views, whitening, cells.place, reach)
     share, chance = _rank(surfaces, null, reach)
-    moved = np.abs(fit.shift - at_rest)[blocks.block > 1].min() >= 1
-    objects = bool(moved) and lie_in_few_cells(power)
+    objects = not is_still(fit, at_rest) and lie_in_few_cells(power)
     least = 1 / max(int(null.sum()), 1)
     return LocalAgreement(chance, share, power, least, cells, objects)
+
+
+def is_still(fit: ShiftFit, at_rest: Ints) -> bool:
+    """Return whether a shift is within a pixel of that at rest, along an axis."""
+    away = np.abs(fit.shift - at_rest)[fit.blocks.block > 1]
+    return bool(away.min() < 1)
 
 
 def repeats_without(agreement: LocalAgreement, believed: float, known: float) -> float:

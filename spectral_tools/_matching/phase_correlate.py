@@ -27,6 +27,7 @@ from .image_area import image_in, prepare_image, without_defects, without_lines
 from .local_agreement import (
     LOOKS_ALIKE,
     LocalAgreement,
+    is_still,
     leave_out,
     lie_in_few_cells,
     local_agreement,
@@ -298,20 +299,13 @@ def _search(
     return best
 
 
-def _has_rival(found: Candidates) -> bool:
-    return len(found.scores) > 1 and found.scores[1] > AMBIGUOUS * found.scores[0]
-
-
 def _is_believed(match: _Match | None) -> bool:
     return match is not None and match.found.false_alarm < BELIEVED
 
 
 def _stands_still(match: _Match | None, at_rest: Ints) -> bool:
     """Return whether a match is at rest along an axis, as rows and columns are."""
-    if match is None or match.fit is None:
-        return False
-    long = match.fit.blocks.block > 1
-    return bool(np.abs(match.fit.shift - at_rest)[long].min() < 1)
+    return match is not None and match.fit is not None and is_still(match.fit, at_rest)
 
 
 def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:
@@ -424,7 +418,7 @@ def _estimate(
         or (shift > bounds[1] + 0.5).any()
     ):
         outcome = Outcome.BEYOND_BOUND
-    elif _has_rival(found):
+    elif len(found.scores) > 1 and found.scores[1] > AMBIGUOUS * found.scores[0]:
         outcome = Outcome.AMBIGUOUS
     else:
         outcome = Outcome.MATCHED

@@ -96,6 +96,11 @@ class TaperedSpectra:
         """Whether the last column of a spectrum is stored twice."""
         return self.shape[2] % 2 == 0
 
+    @property
+    def share(self) -> float:
+        """Independent modes for each mode of the transform of the first window."""
+        return float(self.sums[0, 0] ** 2 / self.sums[0, 1] / math.prod(self.shape))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ShiftFit:
@@ -172,8 +177,8 @@ def coarse_significance(fit: ShiftFit) -> float:
     table = _ring_table(blocks, fit.shift, blocks.edges)
     # Finer rings tell only how much of the rest is faint.
     table[blocks.edges > 1 / 16, RING.common :] = 0
-    share = blocks.sums[0, 0] ** 2 / blocks.sums[0, 1] / math.prod(blocks.shape)
-    told = fit_step(table, share, np.zeros((len(table), 3)), blocks.block > 1, True, 0)
+    rims = np.zeros((len(table), 3))
+    told = fit_step(table, blocks.share, rims, blocks.block > 1, True, 0)
     return float(name_step(told).significance)
 
 

@@ -191,11 +191,10 @@ def _independent_pixels(blocks: TaperedSpectra, first: Volume, second: Volume) -
     if not both > 0:
         return 0.0
     modes = float((twice * power0).sum() * (twice * power1).sum()) / both
-    share = blocks.sums[0, 0] ** 2 / blocks.sums[0, 1] / math.prod(blocks.shape)
     product = (first - first.mean()) * (second - second.mean()).astype(np.float64)
     # Three is what the fourth power of a normal variable is over its squared square.
     even = 3 * max(product.mean(), 0.0) ** 2 / max((product**2).mean(), 1e-300)
-    return share * modes * min(even, 1.0)
+    return blocks.share * modes * min(even, 1.0)
 
 
 def _chance_of(first: Volume, second: Volume, number: float) -> float:
