@@ -149,14 +149,15 @@ class OutlierTest:
     least: float
     rounding: Floats
 
-    def core(self, squares: Floats) -> float:
-        """Return the variance of what is honest, from the median residual.
+    def core(self, squares: Floats, among: Flags | bool = True) -> float:
+        """Return the variance of what is honest, from the median residual `among` some.
 
         It holds while many are false, but can be too small: a fit may bend to as
         many of them as it has unknowns.
         """
-        told = squares > self.rounding
-        share = (len(squares) - self.unknown) / (int(np.count_nonzero(told)) or 1)
+        told = among & (squares > self.rounding)
+        count = np.count_nonzero(np.broadcast_to(among, told.shape)) - self.unknown
+        share = count / (int(np.count_nonzero(told)) or 1)
         # Less than this share would make a unit out of almost nothing.
         if share < 0.01 or not told.any():
             return self.least
@@ -259,6 +260,7 @@ def find_consensus(
     squares_of: Callable[[State], Floats],
     start: State,
     test: OutlierTest,
+    allowed: Flags,
 ) -> tuple[State, Flags]:
     """Fit while dropping measurements that contradict the others.
 
@@ -274,6 +276,8 @@ def find_consensus(
         State to start from.
     test : OutlierTest
         What tells honest residuals.
+    allowed : ndarray of bool, shape (count,)
+        Measurements that may be believed at all.
 
     Returns
     -------
@@ -284,16 +288,21 @@ def find_consensus(
     # with ever narrower ones, which forget contradictions from the worst down, and
     # end with plain least squares of what is left, until nothing changes any more.
     state, squares = start, squares_of(start)
-    kernel = min(2 * squares.max(), WIDE * test.core(squares))
-    while kernel > CORE * test.core(squares):
+    kernel = min(2 * squares.max(), WIDE * test.core(squares, allowed))
+    while kernel > CORE * test.core(squares, allowed):
         kernel /= GRADUATION
-        trust = np.maximum((kernel / (squares + kernel)) ** 2, FAINT)
+        trust = np.maximum(allowed * (kernel / (squares + kernel)) ** 2, FAINT)
         state = fit(trust, kernel / CORE, state)
         squares = squares_of(state)
 
-    found = squares <= first_limit(test.ndim, test.core(squares))
+    limit = first_limit(test.ndim, test.core(squares, allowed))
     return trim_outliers(
-        lambda trust, state: fit(trust, None, state), squares_of, state, found, test
+        lambda trust, state: fit(trust, None, state),
+        squares_of,
+        state,
+        allowed & (squares <= limit),
+        test,
+        allowed=allowed,
     )
 
 

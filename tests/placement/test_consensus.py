@@ -1,8 +1,10 @@
 """What is believed must agree by more than chance."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import spectral_tools as spt
 
@@ -33,6 +35,50 @@ def test_links_that_agree_about_nothing_are_not_believed(rng, stage):
         placed = solved(rng.normal(0, 60, RING.shape), **stage)
         assert not placed.inlier.any()
         assert (placed.outcome == spt.Outcome.CONTRADICTED).all()
+
+
+MODELS = {
+    "translation": spt.solve_rigid,
+    "rotation": partial(spt.solve_rigid, rotation=True),
+    "similarity": partial(spt.solve_affine, model="similarity"),
+    "affine": spt.solve_affine,
+}
+
+
+def windows(rng, away):
+    """Return links, points and which are false: six matches along each overlap.
+
+    The links that have an offset `away` are false, in all of their windows alike.
+    """
+    truth, pairs = spt.grid_positions((5, 5), (100, 100)), spt.grid_links((5, 5))
+    middle = (truth[pairs[:, 0]] + truth[pairs[:, 1]]) / 2 + 50
+    points = middle[:, np.newaxis] + rng.uniform(-30, 30, (len(pairs), 6, 2))
+    reference, moving = (points - truth[tile][:, np.newaxis] for tile in pairs.T)
+    moving = moving + away[:, np.newaxis] + rng.normal(0, SIGMA, moving.shape)
+    false = np.repeat(away.any(axis=1), 6)
+    return np.repeat(pairs, 6, axis=0), reference, moving, false
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_offsets_near_a_plan_that_no_loop_closes_are_not_believed(rng, model):
+    """Each is off the grid by less than the grid is wide; loops miss by 250 sigma."""
+    links, reference, moving, _ = windows(rng, rng.uniform(-60, 60, (40, 2)))
+    points = reference.reshape(-1, 2), moving.reshape(-1, 2)
+    placed = MODELS[model](links, *points, covariance=SIGMA**2 * np.eye(2))
+    assert not placed.inlier.any()
+    assert (placed.outcome == spt.Outcome.CONTRADICTED).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_windows_of_one_false_match_do_not_vouch_for_each_other(rng, model):
+    away = np.zeros((40, 2))
+    for pair in [(6, 7), (13, 18), (11, 16), (17, 22)]:
+        false = (spt.grid_links((5, 5)) == pair).all(axis=1)
+        away[false] = rng.uniform(-60, 60, 2)
+    links, reference, moving, false = windows(rng, away)
+    points = reference.reshape(-1, 2), moving.reshape(-1, 2)
+    placed = MODELS[model](links, *points, covariance=SIGMA**2 * np.eye(2))
+    assert_array_equal(placed.inlier, ~false)
 
 
 def test_without_anything_to_believe_tiles_stay_on_the_stage(rng):

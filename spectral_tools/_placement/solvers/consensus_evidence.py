@@ -8,6 +8,7 @@ import numpy as np
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.sparse import bridges, connected_groups
 from ..._shared.statistics import ROUNDING, TOO_SMALL, UNLIKELY
+from .normal_equations import Pairs, distinct_pairs
 from .translations import Network, link_residuals, squares
 
 __all__ = ["Consensus", "weigh_consensus"]
@@ -41,13 +42,15 @@ class Blocks(NamedTuple):
         Links inside of blocks.
     number : ndarray of int, shape (n_tiles,)
         Block of each tile; many have one tile and no links.
-    held, loops : ndarray of shape (n_blocks,)
-        Number of links, and of those that a tree of them would spare.
+    held, spare, loops : ndarray of shape (n_blocks,)
+        Number of links, of those that a tree of them would spare, and of the loops
+        of different tiles: links of the same two tiles may err alike.
     """
 
     rows: Ints
     number: Ints
     held: Floats
+    spare: Floats
     loops: Floats
 
 
@@ -69,10 +72,11 @@ def weigh_consensus(
     nodes[network.fixed] = np.append(nodes[network.fixed], 0)[0]
     ends = nodes[network.links]
     afloat = not network.prior.any()
+    pairs = distinct_pairs(network.links)
     alone = np.zeros(len(ends), np.bool_)
     if afloat:
-        alone[believed] = bridges(ends[believed], len(nodes))
-    blocks = _blocks(ends, believed & ~alone, len(nodes))
+        alone = believed & _span(pairs, nodes, believed)
+    blocks = _blocks(pairs, nodes, ends, believed & ~alone)
     gain = _agreement(network, blocks, positions, chosen)
     gain -= _choice(network, odds, blocks, believed, chosen)
     if afloat:
@@ -91,19 +95,27 @@ def weigh_consensus(
             lost &= network.doubt <= 1 - network.doubt
         if np.count_nonzero(supported) >= np.count_nonzero(lost):
             # One that closes an open loop may be the one that is false.
-            spanned = supported | alone | lost
-            guessed[spanned] = ~bridges(ends[spanned], len(nodes))
-            guessed &= alone
+            guessed = alone & ~_span(pairs, nodes, supported | alone | lost)
             supported |= alone & ~guessed
     return Consensus(evidence, supported, guessed)
 
 
-def _blocks(ends: Ints, inside: Flags, count: int) -> Blocks:
-    number = connected_groups(ends[inside], count)
+def _span(pairs: Pairs, nodes: Ints, among: Flags) -> Flags:
+    """Tell for each link whether those of its two tiles close no loop `among` some."""
+    kept = np.bincount(pairs.number[among], minlength=len(pairs.tiles)) > 0
+    tree = np.zeros(len(kept), np.bool_)
+    tree[kept] = bridges(nodes[pairs.tiles[kept]], len(nodes))
+    return tree[pairs.number]
+
+
+def _blocks(pairs: Pairs, nodes: Ints, ends: Ints, inside: Flags) -> Blocks:
+    number = connected_groups(ends[inside], len(nodes))
     tiles = np.bincount(number).astype(np.float64)
-    held = np.zeros(len(tiles))
-    np.add.at(held, number[ends[inside, 0]], 1)
-    return Blocks(np.flatnonzero(inside), number, held, held - tiles + 1)
+    held = np.bincount(number[ends[inside, 0]], minlength=len(tiles)).astype(float)
+    joined = nodes[pairs.tiles[np.unique(pairs.number[inside]), 0]]
+    joins = np.bincount(number[joined], minlength=len(tiles))
+    rows = np.flatnonzero(inside)
+    return Blocks(rows, number, held, held - tiles + 1, joins - tiles + 1)
 
 
 def _agreement(
@@ -120,9 +132,12 @@ def _agreement(
     )
     block = blocks.number[picked.links[:, 0]]
     misfit = squares(picked, link_residuals(picked, positions))
-    scale = _sums(block, misfit, blocks) / (ndim * np.maximum(blocks.loops, 1))
+    scale = _sums(block, misfit, blocks) / (ndim * np.maximum(blocks.spare, 1))
     scale = np.maximum(scale, network.least_unit)
     gain = np.zeros(len(blocks.held))
+    if network.least_unit:
+        # Errors so far beyond their covariances are rare, as tails of Cauchy's are.
+        gain -= blocks.loops * np.log(np.maximum(scale / TOO_SMALL, 1)) / 2
     for axis in range(ndim):
         scatter, variance = _scatter(network, blocks, offsets, axis)
         gain += blocks.loops * _surprise(scale * variance, scatter)

@@ -6,7 +6,7 @@ and may change its scale, `affines` stretches and shears it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.statistics import ROUNDS, find_consensus, has_outliers
 from .normal_equations import (
+    LinkedTiles,
     Pairs,
     PointLinks,
     consensus_test,
@@ -22,6 +23,8 @@ from .normal_equations import (
     undetermined,
     unit_variance,
 )
+from .robust_links import solve_network
+from .translations import Network
 
 __all__ = [
     "USUAL_STIFFNESS",
@@ -169,15 +172,48 @@ def solve_pose_graph(
             break
     squares = graph.squares(state)
     if robust and has_outliers(problem.places.shape[1], squares, problem.least_unit):
-        test = consensus_test(problem, _determined(graph, state).links)
-        graph, first = graph.restarted(first, state)
-        state, believed = find_consensus(
-            lambda trust, variance, last: _fitted(graph, trust, variance, last),
-            graph.squares,
-            first,
-            test,
-        )
+        state, believed = _agreed(graph, first, state)
     return graph.matrices(graph.polished(state)), believed
+
+
+def _agreed(
+    graph: PoseGraph[AnyState], first: AnyState, plain: AnyState
+) -> tuple[AnyState, Flags]:
+    """Fit what agrees by more than chance, and say which links do.
+
+    Pairs of tiles are asked as if tiles only moved, turned as they are at first: a
+    tile that bends can agree with links that contradict each other.
+    """
+    test = consensus_test(graph.problem, _determined(graph, plain).links)
+    found = solve_network(_as_network(graph, first), robust=True).believed
+    joined = np.bincount(graph.pairs.number, found) > 0
+    graph, start = graph.restarted(first, plain)
+    return find_consensus(
+        lambda trust, variance, last: _fitted(graph, trust, variance, last),
+        graph.squares,
+        start,
+        test,
+        allowed=joined[graph.pairs.number],
+    )
+
+
+def _as_network(graph: PoseGraph[AnyState], state: AnyState) -> Network:
+    """Return links between tiles that keep their linear parts."""
+    problem = graph.problem
+    linear = graph.matrices(state)[:, :-1, :-1]
+    reference, moving = linear[problem.links.T]
+    points = np.stack([problem.reference, problem.moving]) - graph.pivot
+    offsets = np.einsum("nij,nj->ni", reference, points[0])
+    offsets -= np.einsum("nij,nj->ni", moving, points[1])
+    weights = reference @ problem.weights @ np.swapaxes(reference, 1, 2)
+    return Network(
+        **{each.name: getattr(problem, each.name) for each in fields(LinkedTiles)}
+        | {"weights": weights},
+        offsets=offsets,
+        options=offsets[:, np.newaxis],
+        variances=np.diagonal(np.linalg.inv(weights), axis1=1, axis2=2),
+        doubt=None,
+    )
 
 
 def _fitted(
