@@ -155,6 +155,30 @@ def test_small_images_are_found(rng):
         assert sigma[0] < 0.05
 
 
+@pytest.mark.parametrize("cols", [66, 67, 110, 111])
+def test_images_whose_spectra_have_an_odd_side_are_found(cols, rng):
+    """Twice 66 columns are transformed as 135: half a cycle lies between two modes."""
+    shape = (72, cols)
+    truth = pose(math.radians(130), shape=shape)
+    found = spt.match_orientation(*picture_pair(truth, rng, shape=shape))
+    assert found.outcome == "matched"
+    assert np.abs(errors(found, truth, shape)[2:]).max() < 0.1
+
+
+@pytest.mark.slow
+def test_no_width_is_worse_than_another(rng):
+    missed = []
+    for cols in range(24, 600):
+        shape = (96, cols)
+        truth = pose(rng.uniform(-3, 3), shape=shape)
+        found = spt.match_orientation(*picture_pair(truth, rng, shape=shape))
+        if found.outcome != "matched":
+            missed.append(cols)
+    # Strips that cross share a sixth of their pixels, which does not always suffice;
+    # of the widths whose spectra have an odd side, 71, nearly all were missed.
+    assert len(missed) <= 0.03 * 576
+
+
 def test_small_images_that_are_unrelated_are_not_believed(rng):
     alarms = [
         spt.match_orientation(

@@ -323,6 +323,9 @@ def polar_power(
         The result.
     """
     rows, last = power.shape[0], power.shape[1] - 1
+    # With an odd number of columns half a cycle lies between the last mode and the
+    # mirror image of its column.
+    most = last - 1 + columns % 2
     for ray in range(angles):
         across = math.cos(math.pi * ray / angles)
         up = -math.sin(math.pi * ray / angles)
@@ -331,11 +334,19 @@ def polar_power(
             across, up = -across, -up
         for ring in range(len(radii)):
             col, row = radii[ring] * across * columns, radii[ring] * up * rows
-            left, low = min(int(col), last - 1), math.floor(row)
+            left, low = min(int(col), most), math.floor(row)
             right, high = col - left, row - low
-            one, two = power[low % rows], power[(low + 1) % rows]
-            below = one[left] + right * (one[left + 1] - one[left])
-            above = two[left] + right * (two[left + 1] - two[left])
+            one, two = low % rows, (low + 1) % rows
+            below, above = power[one, left], power[two, left]
+            if left < last:
+                beside, beyond = power[one, left + 1], power[two, left + 1]
+            else:
+                beside, beyond = (
+                    power[-low % rows, last],
+                    power[(-low - 1) % rows, last],
+                )
+            below += right * (beside - below)
+            above += right * (beyond - above)
             out[ring, ray] = below + high * (above - below)
 
 
