@@ -166,7 +166,7 @@ def window_pass(
     rows: list[Ints] = []
     for row in np.flatnonzero(wanted & ~together):
         window = tuple(map(slice, low[row], high[row]))
-        images = pair[0][window], pair[1][window]
+        images = _part(pair, window)
         usable = np.isfinite(images[0]), np.isfinite(images[1])
         points[row] = low[row] + np.argwhere(usable[0] & usable[1]).mean(axis=0)
         valid = None if whole[row] else usable
@@ -252,12 +252,17 @@ def _batch(
     part = tuple(map(slice, corner, high.max(axis=0) + edge))
     lead = 3 - low.shape[1]
     return Batch(
-        images=(pair[0][part], pair[1][part]),
+        images=_part(pair, part),
         low=np.pad(low - corner, ((0, 0), (lead, 0))),
         block=np.pad(high[0] - low[0], (lead, 0), constant_values=1),
         search=search,
         rounds=rounds,
     )
+
+
+def _part(pair: Images, where: tuple[slice, ...]) -> Images:
+    """Copy a part of both images: kernels sum views in another order."""
+    return np.ascontiguousarray(pair[0][where]), np.ascontiguousarray(pair[1][where])
 
 
 def _centres(shape: tuple[int, ...], spacing: Floats) -> tuple[Floats, tuple[int, ...]]:
@@ -287,9 +292,7 @@ def match_windows(
         if one is None:
             low, high = job.low[row, lead:], (job.low[row] + job.block)[lead:]
             window = tuple(map(slice, low, high))
-            alone = Job(
-                (job.images[0][window], job.images[1][window]), None, job.search
-            )
+            alone = Job(_part(job.images, window), None, job.search)
             several[row] = _match_one(sides, whitening, alone)
     return [one for one in several if one is not None]
 
