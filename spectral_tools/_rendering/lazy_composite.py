@@ -135,8 +135,8 @@ def lazy_composite(
             shape=plan.image_shape,
             dtype=plan.kept,
         )
-    except (TypeError, ValueError, ArithmeticError) as error:
-        message = f"`chunks` must be chunks of dask; got {chunks!r}: {error}."
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        message = f"`chunks` must be some of dask that fit into memory; got {chunks!r} for {plan.image_shape}: {error}."
         raise ValueError(message) from error
     # Not "p2p", which waits for all regions before it puts the first chunk together.
     return _in_boxes(array, plan, wanted).rechunk(wanted, method="tasks")
