@@ -19,7 +19,7 @@ from ._evaluation.simulate import (
 )
 from ._evaluation.textures import gaussian_texture
 from ._matching.fixed_pattern import camera_pattern
-from ._matching.match_tiles import TileMatches, match_tiles
+from ._matching.match_tiles import TileMatches, UnreadableWarning, match_tiles
 from ._matching.orientation.match_orientation import (
     OrientationEstimate,
     match_orientation,
@@ -122,6 +122,7 @@ __all__ = [
     "TilePlacement",
     "TransformComparison",
     "TransformEstimate",
+    "UnreadableWarning",
     "align_series",
     "align_stack",
     "apply_displacement",

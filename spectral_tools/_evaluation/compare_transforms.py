@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._rendering.warp import warp_image
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
-from .._shared.checks import as_image, as_points, check_same_shape
+from .._shared.checks import as_points, as_sized_image, check_same_shape
 from .._shared.link_arguments import as_link_weights
 from .._shared.results import result
 from .._shared.statistics import ROUNDING
@@ -95,6 +96,7 @@ class TransformComparison:
         return "\n".join([*("  ".join(row).rstrip() for row in cells), *why])
 
 
+@checked
 def compare_transforms(
     reference_points: ArrayLike,
     moving_points: ArrayLike,
@@ -296,7 +298,7 @@ def _as_images(
         name = "reference" if reference is None else "moving"
         message = f"`{name}` must be given with the other image; got None."
         raise ValueError(message)
-    images = as_image(reference, "reference"), as_image(moving, "moving")
+    images = as_sized_image(reference, "reference"), as_sized_image(moving, "moving")
     for name, image in zip(("reference", "moving"), images, strict=True):
         if image.ndim != ndim:
             message = f"`{name}` must have {ndim} axes, as points do; got {image.ndim}."

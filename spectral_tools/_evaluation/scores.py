@@ -11,14 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._placement.solve_tiles import Placement
 from .._rendering.warp import warp_image
+from .._shared.arguments import checked
 from .._shared.arrays import Floats, unstacked
 from .._shared.checks import (
+    Valid,
     as_finite_image,
-    as_image,
+    as_sized_image,
     as_valid,
     check_count,
     check_not_negative,
     check_same_shape,
+    masks_in_order,
 )
 from .._shared.results import result
 from .._spectral.spectra import power_spectrum, ring_coherence
@@ -75,6 +78,7 @@ class RingCorrelation:
     half_bit_resolution: float
 
 
+@checked
 def normalized_cross_correlation(
     image0: ArrayLike, image1: ArrayLike, *, valid: ArrayLike | None = None
 ) -> float:
@@ -123,6 +127,7 @@ def normalized_cross_correlation(
     return min(max(score, -1.0), 1.0)
 
 
+@checked
 def mutual_information(
     image0: ArrayLike,
     image1: ArrayLike,
@@ -199,6 +204,7 @@ def mutual_information(
     return float(max(entropy0 + entropy1 - both - chance, 0.0))
 
 
+@checked
 def fourier_ring_correlation(
     image0: ArrayLike, image1: ArrayLike, *, shift: ArrayLike | None = None
 ) -> RingCorrelation:
@@ -259,6 +265,7 @@ def fourier_ring_correlation(
     )
 
 
+@checked
 def texture_score(image: ArrayLike, *, noise: float | None = None) -> float:
     """Return how well a shift could be known from this image and one like it.
 
@@ -311,7 +318,8 @@ def texture_score(image: ArrayLike, *, noise: float | None = None) -> float:
     ring = np.rint(size * max(array.shape)).astype(np.intp)
     count = np.maximum(np.bincount(ring), 1)
     mean = np.bincount(ring, power.ravel()) / count
-    floor = power.ravel()[size > NOISE_FROM / 2].mean() if noise is None else noise**2
+    beyond = power.ravel()[size > NOISE_FROM / 2]
+    floor = beyond.sum() / max(len(beyond), 1) if noise is None else noise**2
     floor = max(float(floor), (1 - CLEANEST) * float(mean.max()))
     if not floor:
         return np.inf
@@ -350,7 +358,7 @@ def _common_values(
     image0: ArrayLike, image1: ArrayLike, valid: ArrayLike | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the values of two images where both count."""
-    first, second = as_image(image0, "image0"), as_image(image1, "image1")
+    first, second = as_sized_image(image0, "image0"), as_sized_image(image1, "image1")
     check_same_shape(image0=first, image1=second)
     counted = np.isfinite(first) & np.isfinite(second)
     given = as_valid(valid, first.shape, "valid")
@@ -421,11 +429,12 @@ class OverlapScores:
     pixels: NDArray[np.intp]
 
 
+@checked
 def overlap_scores(
     tiles: Sequence[Any],
     placement: Placement,
     *,
-    valid: Sequence[Any] | None = None,
+    valid: Valid = None,
 ) -> OverlapScores:
     """Compare the pixels of linked tiles where a placement lays them on each other.
 
@@ -465,15 +474,21 @@ def overlap_scores(
     (array([1280]), array([10.]), array([1.]))
     """
     count = len(placement.matrices)
-    tiles = _in_order(tiles, placement, "tiles")
-    valid = None if valid is None else _in_order(valid, placement, "valid")
-    for name, given in (("tiles", tiles), ("valid", valid)):
-        if given is not None and len(given) != count:
-            message = f"`{name}` must hold one image for each of {count} tiles; got {len(given)}."
+    tiles = _in_order(tiles, placement)
+    if len(tiles) != count:
+        message = (
+            f"`tiles` must hold one image for each of {count} tiles; got {len(tiles)}."
+        )
+        raise ValueError(message)
+    ndim = placement.matrices.shape[1] - 1
+    for number, tile in enumerate(tiles):
+        if len(tile.shape) != ndim or 0 in tile.shape:
+            message = f"`tiles[{number}]` must have {ndim} axes; got {tile.shape}."
             raise ValueError(message)
+    masks = masks_in_order(valid, placement.labels, ndim)
     links = np.unique(placement.links, axis=0)
     rows = [
-        _compared(tiles, placement.matrices, pair, valid) for pair in links.tolist()
+        _compared(tiles, placement.matrices, pair, masks) for pair in links.tolist()
     ]
     table = np.array(rows, np.float64).reshape(-1, 3)
     return OverlapScores(
@@ -484,21 +499,21 @@ def overlap_scores(
     )
 
 
-def _in_order(images: Any, placement: Placement, name: str) -> Sequence[Any]:
+def _in_order(images: Any, placement: Placement) -> Sequence[Any]:
     """Return one image for each label of a placement, by its label in a mapping."""
     if not isinstance(images, Mapping):
-        return unstacked(images, name)
+        return unstacked(images)
     missing = [label for label in placement.labels if label not in images]
     if missing:
         message = (
-            f"`{name}` must hold an image for each label; got none for {missing[0]!r}."
+            f"`tiles` must hold an image for each label; got none for {missing[0]!r}."
         )
         raise ValueError(message)
-    return [images[label] for label in placement.labels]
+    return unstacked([images[label] for label in placement.labels])
 
 
 def _compared(
-    tiles: Sequence[Any], matrices: Floats, pair: list[int], valid: Sequence[Any] | None
+    tiles: Sequence[Any], matrices: Floats, pair: list[int], masks: list[Any]
 ) -> tuple[float, float, int]:
     """Return correlation, difference and number of pixels of two tiles."""
     first, second = pair
@@ -507,12 +522,9 @@ def _compared(
     if box is None:
         return 0.0, 0.0, 0
     start = [side.start for side in box]
-    reference = as_image(tiles[first][box], "tiles")
-    moving = as_image(tiles[second], "tiles")
-    counted = [
-        None if valid is None else as_valid(valid[tile], np.shape(tiles[tile]), "valid")
-        for tile in pair
-    ]
+    reference = as_sized_image(tiles[first][box], "tiles")
+    moving = as_sized_image(tiles[second], "tiles")
+    counted = [as_valid(masks[tile], np.shape(tiles[tile]), "valid") for tile in pair]
     warped = warp_image(
         moving,
         translation(np.negative(start)) @ change,

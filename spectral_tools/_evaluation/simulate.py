@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Float
 from .._shared.checks import (
-    as_image,
     as_points,
     as_shape,
     as_shift,
+    as_sized_image,
     check_fraction,
     check_not_negative,
     check_unmasked,
@@ -43,7 +44,7 @@ LIMIT = 4.0
 def as_scene(image: ArrayLike) -> NDArray[Float]:
     """Return `image` in floating point, or say that it has bad pixels."""
     check_unmasked(image, "image", "pixels")
-    scene = as_image(image, "image")
+    scene = as_sized_image(image, "image")
     if not np.isfinite(scene).all():
         # A spline through one bad pixel would spoil all the others.
         count = np.count_nonzero(~np.isfinite(scene))
@@ -58,7 +59,7 @@ def as_pattern(
     """Return `pattern` in floating point, or None, or say that it does not fit."""
     if pattern is None:
         return None
-    array = as_image(pattern, "pattern")
+    array = as_sized_image(pattern, "pattern")
     if array.shape != shape:
         message = f"`pattern` must have shape {shape}; got {array.shape}."
         raise ValueError(message)
@@ -68,7 +69,7 @@ def as_pattern(
 def check_room(room: tuple[int, ...], needed: NDArray[np.float64]) -> None:
     """Raise unless a scene of shape `room` holds a picture of shape `needed`."""
     if (needed > room).any():
-        shape = tuple(needed.astype(int).tolist())
+        shape = tuple(map(int, needed.tolist()))
         message = f"`image` must have at least shape {shape} to hold all; got {room}."
         raise ValueError(message)
 
@@ -223,6 +224,7 @@ class SimulatedSeries:
     shifts: NDArray[np.float64]
 
 
+@checked
 def simulate_tiles(
     image: ArrayLike,
     grid_shape: Sequence[int],
@@ -321,7 +323,11 @@ def simulate_tiles(
     stage = _stage(scene.shape, counts, shape, overlap, reach)
     errors = stage_sigma * _draw(rng, stage.shape)
     angles = rotation_sigma * _draw(rng, (len(stage),))
-    gain = np.exp(gain_sigma * rng.standard_normal(len(stage)))[kept]
+    with np.errstate(over="ignore"):
+        gain = np.exp(gain_sigma * rng.standard_normal(len(stage)))[kept]
+    if not np.isfinite(gain).all():
+        message = f"`gain_sigma` must leave finite gains; got {gain_sigma}."
+        raise ValueError(message)
     matrices = tile_matrices(stage + errors, angles, shape)[kept]
 
     shading = camera_shading(shape, vignetting)
@@ -340,6 +346,7 @@ def simulate_tiles(
     )
 
 
+@checked
 def simulate_pair(
     image: ArrayLike,
     shape: Sequence[int],
@@ -401,6 +408,7 @@ def simulate_pair(
     return SimulatedPair(reference=frames[0], moving=frames[1], shift=offset)
 
 
+@checked
 def simulate_series(
     image: ArrayLike,
     shifts: ArrayLike,
@@ -473,7 +481,8 @@ def _kept(missing: ArrayLike, counts: tuple[int, ...]) -> NDArray[np.bool_]:
     gone = np.asarray(missing)
     kept = np.ones(counts, bool)
     if gone.size:
-        indices = as_points(gone, "missing", ndim=len(counts)).astype(np.intp)
+        given = as_points(gone, "missing", ndim=len(counts))
+        indices = np.clip(given, -1, counts).astype(np.intp)
         if (indices != gone).any() or (indices < 0).any() or (indices >= counts).any():
             message = (
                 f"`missing` must hold indices of a grid of shape {counts}; "

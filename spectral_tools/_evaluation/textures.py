@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .._shared.arguments import checked
 from .._shared.checks import as_shape, check_not_negative, check_positive
 from .._shared.fft import fftfreq, forward, inverse, rfftfreq
 
@@ -16,6 +17,7 @@ __all__ = ["gaussian_texture"]
 KNEE = 0.02
 
 
+@checked
 def gaussian_texture(
     shape: Sequence[int],
     *,
@@ -91,6 +93,10 @@ def _power(size: tuple[int, ...], cutoff: float, slope: float) -> NDArray[np.flo
     square = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij", sparse=True))
     inside = np.minimum(np.sqrt(square) / cutoff, 1)
     lens = 2 / np.pi * (np.arccos(inside) - inside * np.sqrt(1 - inside**2))
-    power = lens**2 / (square + KNEE**2) ** (slope / 2)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        power = lens**2 / (square + KNEE**2) ** (slope / 2)
     power.flat[0] = 0
+    if not np.isfinite(power).all():
+        message = f"`slope` must leave finite powers; got {slope:g}."
+        raise ValueError(message)
     return power

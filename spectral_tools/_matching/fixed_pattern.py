@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Volume, VolumePair, as_array, unstacked
-from .._shared.checks import as_image, check_unmasked, image_dtype
+from .._shared.checks import as_image, check_sizes, check_unmasked, image_dtype
 from .._shared.fft import fftfreq, forward, inverse, rfftfreq
 from .._shared.results import Outcome
 from .._shared.sparse import connected_groups
@@ -85,6 +87,7 @@ class CameraPattern:
 Job = tuple[int, int, NDArray[np.float64], CameraPattern | None]
 
 
+@checked
 def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
     """Estimate what a camera adds to every tile.
 
@@ -129,6 +132,8 @@ def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
             f"got {sorted({image.shape for image in images})}."
         )
         raise ValueError(message)
+    for n, image in enumerate(images):
+        check_sizes(image, f"tiles[{n}]", dtype=np.float32)
     total = np.zeros(images[0].shape, np.float64)
     for image in images:
         total += _centred(image)
@@ -208,7 +213,9 @@ def _measure_pattern(
         counts[side] += int(sizes[group])
     sums = np.zeros((2, *shapes[0]), np.float32)
     for number in range(len(shapes)):
-        sums[half[number]] += _centred(tiles[number])
+        # A tile that cannot be read adds nothing.
+        with suppress(Exception):
+            sums[half[number]] += _centred(tiles[number])
     return CameraPattern(
         sums=(sums[0], sums[1]),
         counts=(counts[0], counts[1]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,26 +12,52 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import cut_mask, lag_bounds, reachable_parts
+from .._shared.arguments import checked
 from .._shared.arrays import Flags, as_array, unstacked
 from .._shared.checks import (
+    Valid,
     as_shift,
     as_valid,
     check_count,
     check_fraction,
+    check_memory,
     check_whitening,
     image_dtype,
+    masks_in_order,
 )
 from .._shared.link_arguments import Links, listed_positions, number_links
 from .._shared.results import Outcome, result
-from .._shared.workers import Workers, check_workers, spread
+from .._shared.workers import Workers, spread
 from .fixed_pattern import Job, match_without_pattern, steady_pattern
-from .phase_correlate import ShiftEstimate, correlate_images, overlap_share
+from .phase_correlate import ShiftEstimate, correlate_images, no_match, overlap_share
 
-__all__ = ["TileMatches", "label_pairs", "match_tiles"]
+__all__ = [
+    "TileMatches",
+    "UnreadableWarning",
+    "label_pairs",
+    "match_links",
+    "match_tiles",
+    "warn_of_lost",
+]
 
 # Links beyond so many are dealt out in groups: enough for hundreds of workers
 # (bench_placement: 10,000 tiles).
 MOST_TASKS = 1000
+
+
+class UnreadableWarning(UserWarning):
+    """Some tiles could not be read, and what rests on them is missing.
+
+    `match_tiles` and `place_tiles` go on without them. The message names the tiles and
+    says what reading the first of them gave.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import spectral_tools as spt
+    >>> with warnings.catch_warnings(action="error", category=spt.UnreadableWarning):
+    ...     found = spt.match_tiles([[[1, 2]], [[2, 1]]], [(0, 1)])
+    """
 
 
 @result
@@ -75,6 +102,7 @@ class TileMatches:
     padding: NDArray[np.float64]
 
 
+@checked
 def match_tiles(
     tiles: Sequence[Any] | Mapping[Hashable, Any],
     links: Links,
@@ -82,7 +110,7 @@ def match_tiles(
     positions: ArrayLike | Mapping[Hashable, ArrayLike] | None = None,
     max_shift: ArrayLike | None = None,
     min_overlap: float = 0.02,
-    valid: ArrayLike | Sequence[ArrayLike] | None = None,
+    valid: Valid = None,
     padding: bool = True,
     whitening: float | None = None,
     peaks: int = 3,
@@ -93,7 +121,8 @@ def match_tiles(
     """Match tiles along their links.
 
     Only the parts of the tiles that can overlap are read. A link that fails
-    comes back with ``false_alarm`` near 1, and nothing else is lost.
+    comes back with ``false_alarm`` near 1, and nothing else is lost. So do the links of
+    a tile that cannot be read, of which an `UnreadableWarning` tells.
 
     Dust, vignetting and other marks of the camera agree at shift zero. If links
     seem to be held there, the pattern is measured on the tiles that a link
@@ -104,7 +133,8 @@ def match_tiles(
     ----------
     tiles : sequence or mapping of array_like
         Images, or anything that is sliced like one and has a shape and a dtype (h5py,
-        zarr, dask, memmap). The shapes may differ. A mapping goes by labels.
+        zarr, dask, memmap). The shapes may differ. A mapping goes by labels. None
+        stands for a tile that is missing.
     links : array_like of shape (n, 2)
         Pairs of tiles (reference, moving), by number, or by label.
     positions : array_like of shape (n_tiles, ndim), optional
@@ -163,10 +193,47 @@ def match_tiles(
     array([[  4., 212.],
            [208.,   0.]])
     """
-    if not isinstance(tiles, Mapping):
-        tiles = unstacked(tiles)
-    numbered, labels = _number_tiles(tiles, links)
-    images = [tiles[label] for label in labels] if isinstance(tiles, Mapping) else tiles
+    found, lost = match_links(
+        tiles, links, positions=positions, max_shift=max_shift, min_overlap=min_overlap,
+        valid=valid, padding=padding, whitening=whitening, peaks=peaks, pattern=pattern,
+        workers=workers, progress=progress,
+    )  # fmt: skip
+    warn_of_lost(lost)
+    return found
+
+
+def warn_of_lost(lost: Mapping[Hashable, str]) -> None:
+    """Warn the caller of a public function of tiles that could not be read."""
+    if lost:
+        names = ", ".join(map(repr, lost))
+        cause = next(iter(lost.values()))
+        message = (
+            f"Tiles must be readable to be matched; got none of these: {names}. "
+            f"The first said {cause}."
+        )
+        warnings.warn(message, UnreadableWarning, stacklevel=4)
+
+
+def match_links(
+    tiles: Any,
+    links: Links,
+    *,
+    positions: ArrayLike | Mapping[Hashable, ArrayLike] | None,
+    max_shift: ArrayLike | None,
+    min_overlap: float,
+    valid: Valid,
+    padding: bool,
+    whitening: float | None,
+    peaks: int = 3,
+    pattern: ArrayLike | None,
+    workers: Workers,
+    progress: bool,
+) -> tuple[TileMatches, dict[Hashable, str]]:
+    """Match tiles, and tell which could not be read and why."""
+    images = list(unstacked(tiles))
+    numbered, labels = _number_tiles(
+        tiles if isinstance(tiles, Mapping) else images, links
+    )
     shapes = _shapes(images)
     ndim = len(shapes[0])
     places = None
@@ -174,18 +241,20 @@ def match_tiles(
         places = listed_positions(positions, labels, ndim)
     reach = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
     if reach is not None and (reach < 0).any():
-        message = f"`max_shift` must not be negative; got {max_shift!r}."
+        message = f"`max_shift` must not be negative; got {reach.min():g}."
         raise ValueError(message)
     check_fraction(min_overlap, "min_overlap")
     check_whitening(whitening)
     check_count(peaks, "peaks")
-    check_workers(workers)
-    masks = _masks(valid, shapes)
+    check_memory(peaks * ndim * max(len(numbered), 1), "peaks")
+    masks = _masks(valid, shapes, labels)
     camera = steady_pattern(pattern, shapes)
 
     guesses = np.zeros((len(numbered), ndim))
     if places is not None:
         guesses = places[numbered[:, 1]] - places[numbered[:, 0]]
+
+    lost: dict[Hashable, str] = {}
 
     def match(jobs: list[Job]) -> list[ShiftEstimate]:
         pairs = [_tile_pair(images, shapes, masks, reach, job) for job in jobs]
@@ -195,7 +264,14 @@ def match_tiles(
             function, pairs, workers=workers, progress=progress, title="match tiles",
             together=max(1, len(pairs) // MOST_TASKS),
         )  # fmt: skip
-        return list(found)
+        return [_known(each, pair.job) for each, pair in zip(found, pairs, strict=True)]
+
+    def _known(found: ShiftEstimate | _Unread, job: Job) -> ShiftEstimate:
+        if isinstance(found, ShiftEstimate):
+            return found
+        lost.setdefault(labels[found.tile], found.cause)
+        images[found.tile] = np.broadcast_to(np.float32(np.nan), shapes[found.tile])
+        return no_match(ndim, Outcome.NOT_FOUND, job[2], peaks)
 
     jobs = [
         (i, j, guess, camera) for (i, j), guess in zip(numbered, guesses, strict=True)
@@ -206,7 +282,7 @@ def match_tiles(
             images, shapes, numbered, jobs, estimates, reach, match
         )
     rows = numbered if not isinstance(tiles, Mapping) else label_pairs(numbered, labels)
-    return _gather(rows, numbered, shapes, estimates, peaks)
+    return _gather(rows, numbered, shapes, estimates, peaks), lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -257,12 +333,22 @@ class _Options(NamedTuple):
     peaks: int
 
 
-def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate:
+class _Unread(NamedTuple):
+    """A tile that could not be read, and what reading it gave."""
+
+    tile: int
+    cause: str
+
+
+def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate | _Unread:
     """Read what two tiles can share, and correlate it."""
     i, j, guess, camera = pair.job
     cuts = []
     for side, (tile, part) in enumerate(zip(pair.tiles, pair.parts, strict=True)):
-        cut = as_array(tile if isinstance(tile, np.ndarray) else tile[part])
+        try:
+            cut = as_array(tile if isinstance(tile, np.ndarray) else tile[part])
+        except Exception as error:  # noqa: BLE001 - stores raise what they like
+            return _Unread((i, j)[side], f"{type(error).__name__}: {error}")
         cut = cut.astype(image_dtype(cut.dtype, "tiles"), copy=False)
         if camera is not None:
             cut = cut - camera.seen(i, j, side)[part]
@@ -346,17 +432,13 @@ def _shapes(images: Sequence[Any]) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _masks(valid: Any, shapes: list[tuple[int, ...]]) -> list[Flags | None]:
-    if valid is None:
-        return [None] * len(shapes)
-    if isinstance(valid, np.ndarray) and valid.ndim == len(shapes[0]):
-        return [as_valid(valid, shape, "valid") for shape in shapes]
-    if len(valid) != len(shapes):
-        message = f"`valid` must hold one mask for each of {len(shapes)} tiles; got {len(valid)}."
-        raise ValueError(message)
+def _masks(
+    valid: Any, shapes: list[tuple[int, ...]], labels: Sequence[Hashable]
+) -> list[Flags | None]:
+    masks = masks_in_order(valid, labels, len(shapes[0]))
     return [
-        as_valid(mask, shape, f"valid[{number}]")
-        for number, (mask, shape) in enumerate(zip(valid, shapes, strict=True))
+        as_valid(mask, shape, "valid" if mask is valid else f"valid[{number}]")
+        for number, (mask, shape) in enumerate(zip(masks, shapes, strict=True))
     ]
 
 

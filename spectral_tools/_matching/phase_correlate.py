@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import lag_bounds, reachable_parts
+from .._shared.arguments import checked
 from .._shared.arrays import Flags, Ints, MaskPair, Volume, VolumePair
 from .._shared.checks import (
     as_image,
@@ -17,6 +18,7 @@ from .._shared.checks import (
     as_valid,
     check_count,
     check_fraction,
+    check_memory,
     check_same_ndim,
     check_whitening,
 )
@@ -461,6 +463,7 @@ def no_match(
     )
 
 
+@checked
 def phase_correlate(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -583,11 +586,12 @@ def phase_correlate(
     centre = np.zeros(ndim) if guess is None else as_shift(guess, ndim, "guess")
     reach = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
     if reach is not None and (reach < 0).any():
-        message = f"`max_shift` must not be negative; got {max_shift!r}."
+        message = f"`max_shift` must not be negative; got {reach.min():g}."
         raise ValueError(message)
     check_fraction(min_overlap, "min_overlap")
     check_whitening(whitening)
     check_count(peaks, "peaks")
+    check_memory(peaks * ndim, "peaks")
     return correlate_images(
         images, masks, centre, reach, min_overlap, whitening, peaks, padding=padding
     )

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.checks import (
     as_points,
     as_shape,
@@ -22,6 +23,7 @@ __all__ = ["grid_links", "grid_positions", "overlapping_links"]
 Order = Literal["rows", "columns", "snake", "columns-snake"]
 
 
+@checked
 def grid_links(
     shape: Sequence[int], *, diagonal: bool = False, order: Order = "rows"
 ) -> NDArray[np.intp]:
@@ -77,6 +79,7 @@ def grid_links(
     return _sorted_links(np.concatenate([p.reshape(2, -1) for p in pairs], axis=1))
 
 
+@checked
 def grid_positions(
     shape: Sequence[int],
     tile_shape: Sequence[int],
@@ -127,6 +130,7 @@ def grid_positions(
     return cells * (size * (1 - fraction))
 
 
+@checked
 def overlapping_links(
     positions: ArrayLike,
     tile_shapes: ArrayLike,

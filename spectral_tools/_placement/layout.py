@@ -65,7 +65,14 @@ def lay_out(
     if not present.any():
         message = "`tiles` must hold at least one image; got none."
         raise ValueError(message)
-    shapes = np.array([np.shape(image) for image in images if image is not None])
+    sides = [np.shape(image) for image in images if image is not None]
+    if len({len(each) for each in sides}) > 1:
+        message = (
+            "`tiles` must all have the same number of axes; "
+            f"got {sorted({len(each) for each in sides})}."
+        )
+        raise ValueError(message)
+    shapes = np.array(sides)
     size = shapes.max(axis=0).astype(np.float64)
     nominal, share = None, STAGE_REACH
     pairs: Ints = np.empty((0, 2), np.intp)
@@ -82,7 +89,7 @@ def lay_out(
         raise ValueError(message)
     if links is not None:
         pairs = number_links(
-            links, tiles if isinstance(tiles, Mapping) else range(len(tiles))
+            links, tiles if isinstance(tiles, Mapping) else dict.fromkeys(labels, 0)
         )[0]
     reach = None if nominal is None else share * size
     if max_shift is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Bytes, Floats, Ints
 from .._shared.checks import check_same_shape
 from .._shared.link_arguments import (
@@ -52,6 +53,7 @@ class LoopClosures:
     suspicion: Floats
 
 
+@checked
 def loop_closures(
     links: Links,
     reference_points: ArrayLike,

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._matching.match_tiles import TileMatches, label_pairs, match_tiles
+from .._matching.match_tiles import TileMatches, label_pairs, match_links, warn_of_lost
 from .._matching.phase_correlate import BELIEVED
-from .._shared.arrays import Flags, Floats, Ints, unstacked
+from .._shared.arguments import checked
+from .._shared.arrays import Flags, Floats, Ints, listed_images
+from .._shared.checks import Valid, masks_in_order
 from .._shared.link_arguments import Links, tile_outcomes
 from .._shared.results import Outcome, result
 from .._shared.sparse import bridges, connected_groups
@@ -283,6 +285,7 @@ class TilePlacement(Placement):
     expected: Floats
 
 
+@checked
 def place_tiles(
     tiles: Sequence[Any] | Mapping[Hashable, Any],
     *,
@@ -293,7 +296,7 @@ def place_tiles(
     links: Links | None = None,
     max_shift: ArrayLike | None = None,
     min_overlap: float = 0.02,
-    valid: ArrayLike | Sequence[ArrayLike] | None = None,
+    valid: Valid = None,
     padding: bool = True,
     whitening: float | None = None,
     pattern: ArrayLike | None = None,
@@ -389,13 +392,14 @@ def place_tiles(
     >>> str(placed.outcome[4])
     'by prior only'
     """
-    if not isinstance(tiles, Mapping):
-        tiles = unstacked(tiles)
+    held = listed_images(tiles, "tiles")
+    tiles = dict(zip(tiles, held, strict=True)) if isinstance(tiles, Mapping) else held
     layout = lay_out(
         tiles, positions, grid, order, overlap, links, max_shift, min_overlap
     )
+    lost: dict[Hashable, str] = {}
     match = partial(
-        _match_links, tiles, layout, min_overlap=min_overlap, valid=valid,
+        _match_links, tiles, layout, lost, min_overlap=min_overlap, valid=valid,
         padding=padding, whitening=whitening, pattern=pattern, workers=workers,
         progress=progress,
     )  # fmt: skip
@@ -410,15 +414,17 @@ def place_tiles(
             break
         matches = again
         solved, stage, expected = place_with_stage(layout, matches)
+    warn_of_lost(lost)
     placed = _labelled(layout, matches, solved, stage, expected)
     for doubt in doubts(placed):
-        warnings.warn(doubt, PlacementWarning, stacklevel=2)
+        warnings.warn(doubt, PlacementWarning, stacklevel=3)
     return placed
 
 
 def _match_links(
     tiles: Any,
     layout: Layout,
+    lost: dict[Hashable, str],
     wanted: Flags,
     places: Floats | None,
     reach: Floats | None,
@@ -430,20 +436,16 @@ def _match_links(
     there = np.flatnonzero(layout.present).tolist()
     images: dict[Hashable, Any] = {n: tiles[layout.labels[n]] for n in there}
     wanted = wanted & layout.present[layout.links].all(axis=1)
-    masks = valid
-    if valid is not None and not _one_mask(valid, len(layout.size)):
-        masks = [
-            valid[layout.labels[n]] if isinstance(valid, Mapping) else valid[n]
-            for n in there
-        ]
-    found = match_tiles(
+    masks = masks_in_order(valid, layout.labels, len(layout.size))
+    found, unread = match_links(
         images,
         [tuple(pair) for pair in layout.links[wanted].tolist()],
         positions=None if places is None else {n: places[n] for n in there},
         max_shift=reach,
-        valid=masks,
+        valid=[masks[n] for n in there],
         **options,
     )
+    lost.update({layout.labels[n]: unread[n] for n in there if n in unread})
     outcome = np.empty(len(wanted), object)
     outcome[:] = Outcome.NO_TEXTURE
     peaks, ndim = found.alternatives.shape[1:]
@@ -461,10 +463,6 @@ def _match_links(
         padding=np.zeros((len(wanted), 2)),
     )
     return _replace_rows(nothing, wanted, found, slice(None))
-
-
-def _one_mask(valid: Any, ndim: int) -> bool:
-    return isinstance(valid, np.ndarray) and valid.ndim == ndim
 
 
 def _replace_rows(

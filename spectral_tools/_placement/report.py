@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.results import Outcome, result
 from .._shared.sparse import bridges
@@ -121,6 +122,7 @@ class PlacementReport:
         )
 
 
+@checked
 def seam_residuals(placement: Placement) -> SeamResiduals:
     """Measure how far the points of each link are apart once tiles are placed.
 
@@ -169,6 +171,7 @@ def failed_links(placement: Placement) -> NDArray[np.bool_]:
     return ~known | (placement.counted & ~placement.inlier)
 
 
+@checked
 def placement_report(placement: Placement) -> PlacementReport:
     """Tell how well tiles meet, which links do not fit, and which tiles are lost.
 

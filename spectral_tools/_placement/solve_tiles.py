@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Flags, Floats, Ints
 from .._shared.checks import as_finite, check_not_negative, check_same_shape
 from .._shared.link_arguments import (
@@ -94,6 +95,7 @@ class Placement:
     fixed: NDArray[np.bool_]
 
 
+@checked
 def solve_rigid(
     links: Links,
     reference_points: ArrayLike,
@@ -446,6 +448,7 @@ def _translations(positions: Floats) -> Floats:
     return matrices
 
 
+@checked
 def solve_affine(
     links: Links,
     reference_points: ArrayLike,

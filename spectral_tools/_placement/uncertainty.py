@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import AT_ONCE, Flags, Floats, Ints
-from .._shared.link_arguments import Links, number_links
+from .._shared.link_arguments import Links, as_pairs, number_links
 from .._shared.selected_inverse import (
     factor_pattern,
     selected_entries,
@@ -273,6 +273,7 @@ def _cross_covariance(system: System, first: Ints, second: Ints) -> Floats:
     return blocks
 
 
+@checked
 def position_covariance(placement: Placement) -> Floats:
     """Return the covariance of the position of each tile.
 
@@ -339,6 +340,7 @@ def position_covariance(placement: Placement) -> Floats:
     return _in_pixels(position_blocks(evidence), placement, unknown)
 
 
+@checked
 def offset_covariance(placement: Placement, links: Links) -> Floats:
     """Return the covariance of the offset of one tile from another.
 
@@ -379,8 +381,8 @@ def offset_covariance(placement: Placement, links: Links) -> Floats:
     >>> np.sqrt(covariance[:, 0, 0]).round(3)
     array([0.071, 0.174])
     """
-    given: Any = links
-    rows = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    given = as_pairs(links)
+    rows = given.tolist() if isinstance(given, np.ndarray) else given
     # A tile is where it is: its offset from itself is known exactly.
     other = np.array([pair[0] != pair[1] for pair in rows], np.bool_)
     pairs = _tile_numbers(
@@ -422,7 +424,8 @@ def _evidence(placement: Placement) -> Evidence:
 
 def _tile_numbers(links: Links, labels: Sequence[Hashable]) -> NDArray[np.intp]:
     """Return pairs of labels as pairs of numbers."""
-    if isinstance(labels, range):
+    pairs = as_pairs(links)
+    if isinstance(labels, range) and isinstance(pairs, np.ndarray):
         return number_links(links, np.zeros(len(labels)))[0]
     return number_links(links, dict.fromkeys(labels, 0))[0]
 

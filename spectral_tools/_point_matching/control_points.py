@@ -12,14 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc
 
 from .._matching.phase_correlate import BELIEVED
+from .._rendering.tile_reading import FAR
 from .._rendering.warp import warp_image
 from .._sampling.downsample import block_means
+from .._shared.arguments import checked
 from .._shared.arrays import Floats, Ints
 from .._shared.checks import (
     as_affine,
-    as_image,
     as_points,
     as_shift,
+    as_sized_image,
     check_count,
     check_not_negative,
     check_positive,
@@ -27,7 +29,7 @@ from .._shared.checks import (
     check_same_shape,
 )
 from .._shared.results import Outcome
-from .._shared.workers import Workers, check_workers, spread
+from .._shared.workers import Workers, spread
 from .._transforms.estimate_transform import estimate_transform
 from .._transforms.matrices import apply_transform, translation
 from .._transforms.point_maps import TransformEstimate
@@ -297,6 +299,7 @@ def _mapped(way: Transform, points: Floats, *, inverse: bool = False) -> Floats:
     return moved
 
 
+@checked
 def refine_points(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -384,30 +387,38 @@ def refine_points(
     >>> bool(np.abs(points - found.moving_points - (7, -4)).max() < 0.2)
     True
     """
-    images = as_image(reference, "reference"), as_image(moving, "moving")
+    images = as_sized_image(reference, "reference"), as_sized_image(moving, "moving")
     check_same_ndim(reference=images[0], moving=images[1])
     ndim = images[0].ndim
     points = as_points(reference_points, "reference_points", ndim=ndim)
     given = as_points(moving_points, "moving_points", ndim=ndim)
+    farthest = np.abs(np.concatenate([points, given])).max(initial=0)
+    if farthest > FAR:
+        message = f"`reference_points` must lie in images; got one at {farthest:g}."
+        raise ValueError(message)
     check_same_shape(reference_points=points, moving_points=given)
-    sides = _as_sides(size, ndim)
+    sides = _as_sides(size, images[0].shape)
     reach = as_shift(max_shift, ndim, "max_shift")
     check_not_negative(float(reach.min()), "max_shift")
-    _check_reach(float(reach.max()), images[0].shape)
-    check_positive(scale, "scale")
+    _check_length(float(reach.max()) or 1.0, "max_shift", images[0].shape)
+    _check_length(scale, "scale", images[0].shape)
     check_count(iterations, "iterations")
-    check_workers(workers)
 
     def seen(way: Transform) -> WindowMatches:
         structures = structures_on_reference(images, way, scale)
         return match_around(structures, way, points, given, sides, reach, workers)
 
-    found = _first_matches(points, given, model, seen)
+    found, last = _first_matches(points, given, model, seen), np.inf
     for _ in range(iterations - 1):
         better = consensus_transform(found, model, BELIEVED)
         if better is None:
             break
-        found = seen(better)
+        before, found = found, seen(better)
+        change = np.abs(found.moving - before.moving).max(initial=0)
+        # Nothing is gained where points no longer come closer to where they stay.
+        if change >= last or change == 0:
+            break
+        last = change
     return _point_matches(found, given, model)
 
 
@@ -432,6 +443,7 @@ def _first_matches(
     return other if more else found
 
 
+@checked
 def find_control_points(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -502,19 +514,14 @@ def find_control_points(
     >>> bool(np.abs(found.matrix - truth).max() < 0.05)
     True
     """
-    images = as_image(reference, "reference"), as_image(moving, "moving")
+    images = as_sized_image(reference, "reference"), as_sized_image(moving, "moving")
     check_same_ndim(reference=images[0], moving=images[1])
     ndim = images[0].ndim
-    sides = _as_sides(size, ndim)
+    sides = _as_sides(size, images[0].shape)
     if max_shift is None:
         max_shift = max(images[0].shape) / 8
-    if np.ndim(max_shift):
-        message = f"`max_shift` must be a number; got {max_shift!r}."
-        raise TypeError(message)
-    check_positive(max_shift, "max_shift")
-    _check_reach(max_shift, images[0].shape)
-    check_positive(scale, "scale")
-    check_workers(workers)
+    _check_length(max_shift, "max_shift", images[0].shape)
+    _check_length(scale, "scale", images[0].shape)
     way: Transform
     if matrix is None:
         middles = [(np.array(image.shape) - 1) / 2 for image in images]
@@ -551,19 +558,21 @@ def find_control_points(
     return _point_matches(kept[0], kept[0].start, model)
 
 
-def _check_reach(reach: float, shape: tuple[int, ...]) -> None:
-    if reach > max(shape):
+def _check_length(value: float, name: str, shape: tuple[int, ...]) -> None:
+    check_positive(value, name)
+    if value > max(shape):
         message = (
-            f"`max_shift` must be at most {max(shape)} pixels, the longest side of "
-            f"`reference`; got {reach:g}."
+            f"`{name}` must be at most {max(shape)} pixels, the longest side of "
+            f"`reference`; got {value:g}."
         )
         raise ValueError(message)
 
 
-def _as_sides(size: ArrayLike, ndim: int) -> Ints:
-    sides = as_shift(size, ndim, "size")
+def _as_sides(size: ArrayLike, shape: tuple[int, ...]) -> Ints:
+    # About any pixel of an image, a window of twice its size shows all of it.
+    sides = np.minimum(as_shift(size, len(shape), "size"), 2 * max(shape))
     if (sides < SHORTEST).any():
-        message = f"`size` must be at least {SHORTEST} pixels; got {size!r}."
+        message = f"`size` must be at least {SHORTEST} pixels; got {sides.min():g}."
         raise ValueError(message)
     return np.rint(sides).astype(np.intp)
 

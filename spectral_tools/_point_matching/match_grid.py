@@ -9,20 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._rendering.tile_reading import FAR
 from .._rendering.warp import warp_image
 from .._sampling.downsample import block_means
+from .._shared.arguments import checked
 from .._shared.arrays import Flags, Floats
 from .._shared.checks import (
     as_affine,
-    as_image,
     as_shift,
+    as_sized_image,
     as_valid,
     check_positive,
     check_same_ndim,
     check_whitening,
 )
 from .._shared.results import Outcome
-from .._shared.workers import Workers, check_workers, spread
+from .._shared.workers import Workers, spread
 from .._transforms.fields.bspline_fit import FieldFit, Springs, row_variances
 from .._transforms.fields.bspline_grid import ControlGrid, control_grid, field_at_pixels
 from .._transforms.fields.fit_displacement import (
@@ -108,6 +110,7 @@ class _FittedField(NamedTuple):
         return row_variances(self.fit, between) / self.overlap
 
 
+@checked
 def match_grid(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -199,9 +202,8 @@ def match_grid(
     >>> (found.reference_points - found.moving_points)[2, :, 1].round(1)
     array([ 1.1,  2.3,  3.8,  5.3,  6.8,  8.4,  9.9, 11. ])
     """
-    images = as_image(reference, "reference"), as_image(moving, "moving")
+    images = as_sized_image(reference, "reference"), as_sized_image(moving, "moving")
     check_same_ndim(reference=images[0], moving=images[1])
-    check_workers(workers)
     check_whitening(whitening)
     problem = _grid_problem(
         *images, matrix, (size, spacing), (reference_valid, moving_valid)
@@ -243,12 +245,19 @@ def _grid_problem(
 ) -> _GridProblem:
     """Check what is given and put it together."""
     ndim = reference.ndim
-    sides = as_shift(lengths[0], ndim, "size")
+    sides = np.minimum(as_shift(lengths[0], ndim, "size"), FAR)
     if (sides < 16).any():
-        message = f"`size` must be at least 16 pixels; got {lengths[0]!r}."
+        message = f"`size` must be at least 16 pixels; got {sides.min():g}."
         raise ValueError(message)
     pitch = sides / 2 if lengths[1] is None else as_shift(lengths[1], ndim, "spacing")
     check_positive(float(pitch.min()), "spacing")
+    closest = sides / 4
+    if (pitch < closest).any():
+        message = (
+            f"`spacing` must be at least {closest} pixels, a quarter of `size`, for "
+            f"windows repeat each other; got {pitch}."
+        )
+        raise ValueError(message)
     rough = np.eye(ndim + 1)
     if matrix is not None:
         rough = as_affine(matrix, "matrix", ndim=ndim)

@@ -14,10 +14,12 @@ from .._matching.phase_correlate import (
     correlate_images,
     no_match,
 )
+from .._rendering.tile_reading import FAR
+from .._shared.arguments import checked
 from .._shared.checks import (
     as_finite,
-    as_image,
     as_shift,
+    as_sized_image,
     check_count,
     check_positive,
     check_same_ndim,
@@ -65,6 +67,7 @@ class PointMatches:
     steps: NDArray[np.intp]
 
 
+@checked
 def refine_pair(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -130,7 +133,7 @@ def refine_pair(
     >>> (found.reference_points - found.moving_points).round(2)
     array([30., 20.])
     """
-    images = as_image(reference, "reference"), as_image(moving, "moving")
+    images = as_sized_image(reference, "reference"), as_sized_image(moving, "moving")
     check_same_ndim(reference=images[0], moving=images[1])
     ndim = images[0].ndim
     points = [
@@ -146,9 +149,9 @@ def refine_pair(
         )
         raise ValueError(message)
     check_same_shape(reference_points=points[0], moving_points=points[1])
-    sides = as_shift(size, ndim, "size")
+    sides = np.minimum(as_shift(size, ndim, "size"), FAR)
     if (sides < 8).any():
-        message = f"`size` must be at least 8 pixels; got {size!r}."
+        message = f"`size` must be at least 8 pixels; got {sides.min():g}."
         raise ValueError(message)
     check_count(iterations, "iterations")
     check_positive(tolerance, "tolerance")
@@ -185,7 +188,8 @@ def _refine(
     for _ in range(iterations):
         windows, starts = [], []
         for image, point in zip(images, (first, second), strict=True):
-            low = np.rint(point - (sides - 1) / 2).astype(np.intp)
+            start = np.rint(point - (sides - 1) / 2)
+            low = np.clip(start, -sides, image.shape).astype(np.intp)
             high = low + sides.astype(np.intp)
             low, high = np.clip(low, 0, image.shape), np.clip(high, 0, image.shape)
             windows.append(image[tuple(map(slice, low, high))])

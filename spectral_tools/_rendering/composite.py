@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
-from .._shared.checks import as_shape
+from .._shared.checks import Valid, as_shape, check_store
 from .._shared.results import result
-from .._shared.workers import Workers, check_workers
-from .plan import Valid, make_plan
-from .regions import block_sides, check_store, regions_of, render_regions, write_blocks
+from .._shared.workers import Workers
+from .plan import make_plan
+from .regions import block_sides, regions_of, render_regions, write_blocks
 
 __all__ = ["Composite", "composite_blocks", "warp_composite"]
 
@@ -42,6 +43,7 @@ class Composite:
     coverage: NDArray[np.unsignedinteger[Any]]
 
 
+@checked
 def warp_composite(
     tiles: Sequence[ArrayLike | None] | ArrayLike,
     matrices: ArrayLike,
@@ -174,7 +176,6 @@ def warp_composite(
     >>> mosaic.coverage[4]
     array([1, 1, 1, 2, 2, 2, 1, 1, 1], dtype=uint8)
     """
-    check_workers(workers)
     if done is not None and any(each is None for each in (out, out_coverage, blocks)):
         message = (
             "`done` must come with `out`, `out_coverage` and `blocks`; got it alone."
@@ -207,6 +208,7 @@ def warp_composite(
     return Composite(image=image, origin=plan.origin, coverage=coverage)
 
 
+@checked
 def composite_blocks(
     tiles: Sequence[ArrayLike | None] | ArrayLike,
     matrices: ArrayLike,
@@ -282,7 +284,6 @@ def composite_blocks(
     slice(0, 4, None) 2.0
     slice(4, 7, None) 3.0
     """
-    check_workers(workers)
     plan = make_plan(
         tiles,
         matrices,

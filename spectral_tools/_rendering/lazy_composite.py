@@ -11,8 +11,10 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Ints, StackEntry, as_array
-from .plan import REGION, Plan, Valid, cut_up, make_plan, tiles_near
+from .._shared.checks import Valid
+from .plan import REGION, Plan, cut_up, make_plan, tiles_near
 from .regions import Key, Part, Region, blocks_of, cut_part, needs_of, render_alone
 from .tile_reading import Tile, box_slices
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["lazy_composite"]
 
 
+@checked
 def lazy_composite(
     tiles: Sequence[ArrayLike | None] | ArrayLike,
     matrices: ArrayLike,
@@ -126,11 +129,15 @@ def lazy_composite(
         dtype=dtype,
     )
     plan = replace(plan, tiles=[_opened(tile) for tile in plan.tiles])
-    wanted = array.core.normalize_chunks(
-        _default_chunks(plan) if chunks is None else chunks,
-        shape=plan.image_shape,
-        dtype=plan.kept,
-    )
+    try:
+        wanted = array.core.normalize_chunks(
+            _default_chunks(plan) if chunks is None else chunks,
+            shape=plan.image_shape,
+            dtype=plan.kept,
+        )
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        message = f"`chunks` must be some of dask that fit into memory; got {chunks!r} for {plan.image_shape}: {error}."
+        raise ValueError(message) from error
     # Not "p2p", which waits for all regions before it puts the first chunk together.
     return _in_boxes(array, plan, wanted).rechunk(wanted, method="tasks")
 

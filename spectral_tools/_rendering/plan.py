@@ -12,17 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Float, Floats, Ints
 from .._shared.checks import (
+    Valid,
+    as_axis,
     as_positions,
     check_affine,
     check_not_negative,
     check_positive,
+    fits_into,
     image_dtype,
 )
 from .blends import BLENDS, FEATHER, WITH_SEAMS
 from .sample_kernels import SLACK, add_shifted, add_warped
 from .tile_reading import (
+    FAR,
     Piece,
     Tile,
     box_slices,
@@ -43,7 +48,6 @@ __all__ = [
     "REGION",
     "Bounded",
     "Plan",
-    "Valid",
     "add_channels",
     "composite_bounds",
     "cut_up",
@@ -53,8 +57,6 @@ __all__ = [
     "tiles_near",
 ]
 
-
-Valid = Sequence[ArrayLike | None] | ArrayLike | None
 
 # So many maps of overlaps are kept while a mosaic is rendered; each has up to 65,536
 # cells of 4 bytes.
@@ -270,7 +272,7 @@ def make_plan(
     maps = matrices_of(matrices, there, len(images))
     check_affine(maps, "matrices")
     ndim = maps.shape[1] - 1
-    axis = _channel_position(channel_axis, ndim)
+    axis = as_axis(channel_axis, ndim + 1)
     present = [images[n] for n in there]
     shapes, channels = spatial_shapes(present, ndim, axis)
     masks = masks_of(valid, shapes, there, len(images))
@@ -297,7 +299,8 @@ def make_plan(
             np.median(np.abs(np.linalg.det(maps)) ** (-1 / ndim)) / scale
         ),
         maps=Bounded(MAPS),
-        fill_value=fill_value,
+        # Kernels take integers of 64 bits.
+        fill_value=fill_value if abs(fill_value) < 2**63 else float(fill_value),
         limits=_limits(kept, computed),
         kept=kept,
         computed=computed,
@@ -316,8 +319,8 @@ def check_choice(value: Any, choices: tuple[Any, ...], name: str) -> None:
 
 def _check_fill(value: float, kept: np.dtype[Any], computed: np.dtype[Any]) -> None:
     low, high = _limits(kept, computed)
-    fits = kept.kind == "f" or (low <= value <= high and value % 1 == 0)
-    if not fits:
+    whole = kept.kind != "f" and low <= value <= high and value % 1 == 0
+    if not (whole or (kept.kind == "f" and fits_into(value, kept))):
         message = f"`fill_value` must be representable in {kept}; got {value}."
         raise ValueError(message)
 
@@ -344,18 +347,6 @@ def _dtypes(
     return kept, image_dtype(np.result_type(common, kept), "dtype")
 
 
-def _channel_position(channel_axis: int | None, ndim: int) -> int | None:
-    if channel_axis is None:
-        return None
-    if not -ndim - 1 <= channel_axis <= ndim:
-        message = (
-            f"`channel_axis` must be between {-ndim - 1} and {ndim}; "
-            f"got {channel_axis}."
-        )
-        raise ValueError(message)
-    return channel_axis % (ndim + 1)
-
-
 def _canvas(
     maps: Floats,
     shapes: Ints,
@@ -379,7 +370,13 @@ def _canvas(
         if not (origin < stop).all():
             message = f"`bounds` must stop after they start; got {origin} to {stop}."
             raise ValueError(message)
-    shape = np.ceil((stop - origin) * scale - SLACK).astype(np.intp)
+    sides = (stop - origin) * scale - SLACK
+    if not (np.abs(np.concatenate([origin, stop, sides, [1 / scale]])) < FAR).all():
+        message = (
+            f"`bounds` and `scale` must make a mosaic; got sides of {sides} pixels."
+        )
+        raise ValueError(message)
+    shape = np.ceil(sides).astype(np.intp)
     return origin.copy(), np.maximum(shape, 1)
 
 
@@ -417,6 +414,7 @@ def _sides(sides: tuple[int, int, int], scale: float) -> Ints:
     return np.maximum(np.array(sides) * min(1.0, scale), 1).astype(np.intp)
 
 
+@checked
 def composite_bounds(
     tiles: Sequence[ArrayLike | None] | ArrayLike,
     matrices: ArrayLike,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from .._sampling.boxes import join_channels
 from .._shared.arrays import Ints
-from .._shared.checks import as_shape
-from .._shared.workers import Workers, spread
+from .._shared.checks import as_shape, check_store
+from .._shared.workers import Workers, mapped, spread
 from .blends import MINIMAL_SEAM, MULTIBAND, deliver, deliver_counts
 from .multiband import band_box, blend_bands
 from .plan import (
@@ -32,7 +32,6 @@ __all__ = [
     "Region",
     "block_sides",
     "blocks_of",
-    "check_store",
     "cut_part",
     "needs_of",
     "regions_of",
@@ -207,7 +206,11 @@ def _in_batches(
 
     starts = range(0, len(groups), BATCH)
     return chain.from_iterable(
-        workers(function, [thinned(group) for group in groups[start : start + BATCH]])
+        mapped(
+            workers,
+            function,
+            [thinned(group) for group in groups[start : start + BATCH]],
+        )
         for start in starts
     )
 
@@ -291,35 +294,6 @@ def _fill_region(
             where: Any = (corner, some)
             deliver(mean, total, spans, *ends, *where)
         deliver_counts(count, spans, corner, counts)
-
-
-def check_store(
-    store: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> None:
-    """Raise unless a store has a shape and can hold the values of a dtype."""
-    if not hasattr(store, "__setitem__") or not hasattr(store, "dtype"):
-        message = (
-            f"`{name}` must take slices and have a dtype; got {type(store).__name__}."
-        )
-        raise TypeError(message)
-    if tuple(store.shape) != shape:
-        message = f"`{name}` must have shape {shape}; got {tuple(store.shape)}."
-        raise ValueError(message)
-    if not np.can_cast(dtype, store.dtype):
-        message = f"`{name}` must hold {dtype}; got dtype {store.dtype}."
-        raise TypeError(message)
-    if _is_read_only(store):
-        message = f"`{name}` must be writeable; got a read-only {type(store).__name__}."
-        raise ValueError(message)
-
-
-def _is_read_only(store: Any) -> bool:
-    """Return whether a NumPy, Zarr or HDF5 array says that it cannot be written."""
-    if not getattr(getattr(store, "flags", None), "writeable", True):
-        return True
-    if getattr(store, "read_only", False) is True:
-        return True
-    return getattr(getattr(store, "file", None), "mode", "") == "r"
 
 
 def block_sides(plan: Plan, blocks: Sequence[int] | None, out: Any) -> Ints:

@@ -24,13 +24,14 @@ from .._shared.arrays import (
     Floats,
     Ints,
     as_array,
+    listed_images,
     masks_joined,
-    unstacked,
 )
-from .._shared.checks import as_matrices, as_valid
+from .._shared.checks import as_matrices, as_valid, masks_in_order
 from .sample_kernels import SLACK
 
 __all__ = [
+    "FAR",
     "NATIVE",
     "Piece",
     "Tile",
@@ -82,8 +83,8 @@ def entries(stack: Any, name: str) -> list[Any]:
     """Return the images of a stack or sequence; None where one is missing."""
     found: list[Any]
     # Masked tiles keep their dtype: `without_masks` tells later what counts of them.
-    masked = isinstance(stack, np.ma.MaskedArray)
-    found = list(stack if masked else unstacked(stack, name))
+    masked = isinstance(stack, np.ma.MaskedArray) and stack.ndim > 0
+    found = list(stack if masked else listed_images(stack, name))
     if all(each is None for each in found):
         message = f"`{name}` must hold at least one image; got none."
         raise ValueError(message)
@@ -143,22 +144,8 @@ def spatial_shapes(images: list[Any], ndim: int, axis: int | None) -> tuple[Ints
 
 def masks_of(valid: Any, shapes: Ints, there: list[int], count: int) -> list[Any]:
     """Return one mask, or None, for each of the `count` tiles that is there."""
-    if valid is None:
-        return [None] * len(shapes)
-    if hasattr(valid, "dtype") and len(valid.shape) == shapes.shape[1]:
-        masks = [valid] * len(shapes)
-    else:
-        masks = [
-            each if each is None or hasattr(each, "dtype") else np.asarray(each)
-            for each in valid
-        ]
-        if len(masks) != count:
-            message = (
-                f"`valid` must be one mask, or one for each of {count} tiles; "
-                f"got {len(masks)}."
-            )
-            raise ValueError(message)
-        masks = [masks[n] for n in there]
+    masks = masks_in_order(valid, range(count), shapes.shape[1])
+    masks = [masks[n] for n in there]
     masks = [
         as_valid(mask, mask.shape, "valid")
         if isinstance(mask, np.ma.MaskedArray)
@@ -385,7 +372,9 @@ def _extremes(moves: Floats) -> Floats:
 
 def _margin(tile: Tile, dtype: np.dtype[Any]) -> Ints:
     """Return how far pixels outside of a box matter for the filters inside."""
-    margin = np.array([smooth_margin(sigma) for sigma in tile.sigma], dtype=np.intp)
+    # Nothing lies farther from a pixel than the tile is long.
+    wide = np.array([smooth_margin(sigma) for sigma in tile.sigma], np.float64)
+    margin = np.minimum(wide, tile.size).astype(np.intp)
     margin += spline_margin(tile.order, dtype)
     if tile.valid is not None or tile.pixels.dtype.kind == "f":
         # What fills a hole may lie as far from it again.

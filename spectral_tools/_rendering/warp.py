@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._sampling.downsample import shrunk
+from .._shared.arguments import checked
 from .._shared.arrays import Floats, as_array, masks_joined
 from .._shared.checks import (
+    as_axis,
     as_matrix,
     as_shape,
     as_shift,
     check_affine,
+    check_memory,
     check_positive,
+    check_sizes,
     image_dtype,
 )
 from .._shared.results import result
-from .._shared.workers import Workers, check_workers
+from .._shared.workers import Workers
 from .._transforms.point_maps import TransformEstimate, affine_and_field, map_of
 from .plan import make_plan
 from .regions import write_blocks
@@ -27,6 +32,7 @@ from .regions import write_blocks
 __all__ = ["Resampled", "resample", "warp_image"]
 
 
+@checked
 def warp_image(
     image: ArrayLike,
     matrix: ArrayLike | TransformEstimate,
@@ -102,7 +108,6 @@ def warp_image(
            [0, 0, 0, 9, 0],
            [0, 0, 0, 0, 0]], dtype=uint8)
     """
-    check_workers(workers)
     found = None
     if isinstance(matrix, TransformEstimate):
         found, matrix = matrix, matrix.matrix
@@ -119,6 +124,7 @@ def warp_image(
         sides = field.shape[:-1]
     else:
         sides = tuple(np.shape(moving))
+        channel_axis = as_axis(channel_axis, len(sides))
         if channel_axis is not None:
             sides = tuple(np.delete(sides, channel_axis).tolist())
     if field is not None and field.shape[:-1] != sides:
@@ -154,6 +160,7 @@ def warp_image(
 
 def _as_field(displacement: ArrayLike, ndim: int) -> NDArray[np.floating[Any]]:
     field = as_array(displacement)
+    check_sizes(field, "displacement")
     field = field.astype(image_dtype(field.dtype, "displacement"), copy=False)
     if field.ndim != ndim + 1 or field.shape[-1] != ndim or 0 in field.shape:
         axes = "rows, cols" if ndim == 2 else "planes, rows, cols"
@@ -179,6 +186,7 @@ class Resampled:
     matrix: NDArray[np.float64]
 
 
+@checked
 def resample(
     image: ArrayLike,
     pixel_size: ArrayLike,
@@ -256,7 +264,14 @@ def resample(
         sizes.append(as_shift(size, ndim, name))
         check_positive(float(sizes[-1].min()), name)
     scale = sizes[0] / sizes[1]
-    counts = np.maximum(np.rint(np.array(shape) * scale), 1).astype(int)
+    sides = np.array(shape) * scale
+    if (sides < 1e-3).any():
+        message = (
+            f"`target_pixel_size` must be no larger than images; got {sides} pixels."
+        )
+        raise ValueError(message)
+    check_memory(prod(sides.tolist()), "target_pixel_size")
+    counts = np.maximum(np.rint(sides), 1).astype(int)
     matrix = np.diag([*scale, 1.0])
     matrix[:-1, -1] = (counts - 1) / 2 - scale * (np.array(shape) - 1) / 2
     kept = np.dtype(_dtype_of(image) if dtype is None else dtype)

@@ -250,11 +250,11 @@ def lag_bounds(
     low, high = 1 - np.array(shape1), np.array(shape0) - 1
     if reach is not None:
         nearest = np.rint(guess)
-        low = np.maximum(low, np.minimum(np.ceil(guess - reach), nearest)).astype(
-            np.intp
-        )
-        high = np.minimum(high, np.maximum(np.floor(guess + reach), nearest)).astype(
-            np.intp
+        first = np.maximum(low, np.minimum(np.ceil(guess - reach), nearest))
+        last = np.minimum(high, np.maximum(np.floor(guess + reach), nearest))
+        # Farther than that no image reaches.
+        low, high = (
+            np.clip(each, low - 1, high + 1).astype(np.intp) for each in (first, last)
         )
     return low, high
 

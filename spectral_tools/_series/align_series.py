@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._matching.phase_correlate import ShiftEstimate
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.checks import check_positive
 from .._shared.results import Outcome, result
-from .._shared.workers import Workers, check_workers
+from .._shared.workers import Workers
 from .frame_links import match_along_links
 from .frame_matching import SeriesModel, estimate_model, match_to_template
 from .frames import PlaneGroup, SeriesInputs, check_series, normalized_volume
@@ -150,6 +151,7 @@ class SeriesAlignment:
     pattern: NDArray[np.floating[Any]]
 
 
+@checked
 def align_series(
     frames: Any,
     *,
@@ -249,7 +251,6 @@ def align_series(
     """
     if step_sigma is not None:
         check_positive(step_sigma, "step_sigma")
-    check_workers(workers)
     given = check_series(frames, reference, reach, max_shift, planes, valid, pattern)
 
     models = [

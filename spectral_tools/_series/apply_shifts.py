@@ -10,9 +10,17 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._sampling.subpixel_moves import SLACK, move_frame, room_for
+from .._shared.arguments import as_dtype, checked
 from .._shared.arrays import Floats, Image
-from .._shared.checks import as_coordinates, as_finite, as_shape, image_dtype
-from .._shared.workers import Workers, check_workers
+from .._shared.checks import (
+    as_coordinates,
+    as_finite,
+    as_shape,
+    check_store,
+    fits_into,
+    image_dtype,
+)
+from .._shared.workers import Workers
 from .frames import Frames, as_groups, frames_of
 
 __all__ = ["apply_shifts", "common_area", "make_template"]
@@ -22,6 +30,7 @@ ORDERS = (0, 1, 3, 5)
 BORDERS = ("constant", "nearest", "mirror", "wrap")
 
 
+@checked
 def apply_shifts(
     frames: Any,
     shifts: ArrayLike,
@@ -108,18 +117,19 @@ def apply_shifts(
     if border not in BORDERS:
         message = f"`border` must be one of {BORDERS}; got {border!r}."
         raise ValueError(message)
-    kept = np.dtype(getattr(out, "dtype", series.dtype) if dtype is None else dtype)
+    held = series.dtype if out is None else getattr(out, "dtype", None)
+    kept = as_dtype(
+        held if dtype is None else dtype, "out" if dtype is None else "dtype"
+    )
     image_dtype(kept, "dtype")
     _check_fill(fill_value, kept)
-    check_workers(workers)
     count = len(moves.each)
     shape, result = (count, *series.shape), out
     if result is None:
         result = np.empty(shape, kept)
-    elif tuple(result.shape) != shape:
-        message = f"`out` must have shape {shape}; got {tuple(result.shape)}."
-        raise ValueError(message)
-    elif _overlaps_partly(frames, out):
+    else:
+        check_store(result, "out", shape, kept, "unsafe")
+    if out is not None and _overlaps_partly(frames, out):
         # No frame may be written over before it is read.
         result = np.empty(out.shape, out.dtype)
     # Threads write to an array themselves; others, and other stores, get chunks.
@@ -180,11 +190,11 @@ def _as_group_shifts(
 
 
 def _check_fill(value: float, kept: np.dtype[Any]) -> None:
-    if kept.kind == "f":
+    if kept.kind == "f" and fits_into(value, kept):
         return
     info = np.iinfo(kept) if kept.kind in "iu" else None
     low, high = (0, 1) if info is None else (info.min, info.max)
-    if not (low <= value <= high and value % 1 == 0):
+    if kept.kind == "f" or not (low <= value <= high and value % 1 == 0):
         message = f"`fill_value` must be representable in {kept}; got {value}."
         raise ValueError(message)
 
@@ -221,6 +231,7 @@ def _move_chunk(
     return result
 
 
+@checked
 def common_area(shape: Sequence[int], shifts: ArrayLike) -> tuple[slice, ...]:
     """Return the part of the reference that every moved frame shows.
 
@@ -256,6 +267,7 @@ def common_area(shape: Sequence[int], shifts: ArrayLike) -> tuple[slice, ...]:
     return tuple(slice(int(a), int(b)) for a, b in zip(first, stop, strict=True))
 
 
+@checked
 def make_template(
     frames: Any, shifts: ArrayLike, *, order: int = 3, workers: Workers = 1
 ) -> Image:
@@ -290,7 +302,6 @@ def make_template(
     if order not in ORDERS:
         message = f"`order` must be one of {ORDERS}; got {order!r}."
         raise ValueError(message)
-    check_workers(workers)
     computed = image_dtype(series.dtype, "frames")
     move = partial(_move_chunk, series, moves, order, "constant", np.nan, computed)
     total, count = np.zeros(series.shape), np.zeros(series.shape, np.intp)

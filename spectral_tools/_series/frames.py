@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._matching.image_area import mend_holes
-from .._shared.arrays import Floats, Image, Ints, Volume, as_array, unstacked
+from .._shared.arrays import Floats, Image, Ints, Volume, as_array, as_entry, unstacked
 from .._shared.checks import (
     as_image,
     as_shift,
@@ -19,6 +19,7 @@ from .._shared.checks import (
     check_count,
     check_unmasked,
     image_dtype,
+    read_image,
 )
 from .._shared.workers import Workers, spread
 from .template.template_search import Bounds
@@ -60,13 +61,15 @@ class Frames:
         self._stored: Sequence[Any] | None = None
         self._rest: Iterator[Any] = iter(())
         self._kept: list[NDArray[Any]] = []
-        if hasattr(source, "shape") or isinstance(source, Sequence):
-            self._stored = unstacked(source)
+        lies = _has_shape(source) or not isinstance(source, Iterable)
+        if lies or isinstance(source, Sequence | Mapping | AbstractSet):
+            self._stored = unstacked(source, "frames")
             self.count: int | None = len(self._stored)
             first = self._stored[0] if self.count else None
         else:
             self._rest, self.count = iter(source), None
-            self._kept = [as_array(each) for each in islice(self._rest, 1)]
+            first = [as_entry(each, "frames[0]") for each in islice(self._rest, 1)]
+            self._kept = [as_array(each) for each in first]
             first = self._kept[0] if self._kept else None
         if first is None:
             wanted = "one frame" if least == 1 else "two frames"
@@ -85,7 +88,8 @@ class Frames:
         if self._stored is not None and not hasattr(source, "shape"):
             for n, each in enumerate(self._stored):
                 self._check(np.shape(each), n)
-                if isinstance(each, np.ma.MaskedArray) and np.ma.is_masked(each):
+                masked = isinstance(each, np.ma.MaskedArray) and np.ma.is_masked(each)
+                if masked or (self.dtype.kind != "f" and each.dtype.kind == "f"):
                     self.dtype = computed
 
     def _check(self, shape: tuple[int, ...], n: int) -> None:
@@ -98,8 +102,11 @@ class Frames:
 
     def _frame(self, frame: Any, n: int) -> NDArray[Any]:
         """Return a frame as an array, with NaN for what is masked."""
+        if frame is None:
+            frame = np.ma.array(np.zeros(self.shape, self.dtype), mask=True)
+        frame = as_entry(frame, f"frames[{n}]")
         self._check(np.shape(frame), n)
-        array = as_array(frame)
+        array = read_image(frame, f"frames[{n}]")
         if self.dtype.kind != "f" and array.dtype.kind == "f":
             # Results have the dtype of the first frame, in which nothing was missing.
             check_unmasked(frame, f"frames[{n}]", f"pixels in {self.dtype}")
@@ -172,14 +179,13 @@ class Frames:
             yield chunk
 
 
+def _has_shape(frames: Any) -> bool:
+    return hasattr(frames, "shape") and not isinstance(frames, type)
+
+
 def frames_of(frames: Any, least: int = 2) -> Frames:
     """Return frames that can be read, or say what is wrong with them."""
-    if isinstance(frames, str | Mapping | AbstractSet) or not isinstance(
-        frames, Iterable
-    ):
-        message = f"`frames` must be a stack of images or an iterable of them; got {type(frames).__name__}."
-        raise TypeError(message)
-    if hasattr(frames, "shape") and len(frames.shape) not in (3, 4):
+    if _has_shape(frames) and len(frames.shape) not in (3, 4):
         message = (
             "`frames` must have shape (n, rows, cols) or (n, planes, rows, cols); "
             f"got {tuple(frames.shape)}."
@@ -292,7 +298,7 @@ def check_series(
     ndim = len(series.shape) if listed is None else 2
     limit = None if max_shift is None else as_shift(max_shift, ndim, "max_shift")
     if limit is not None and (limit < 0).any():
-        message = f"`max_shift` must not be negative; got {max_shift!r}."
+        message = f"`max_shift` must not be negative; got {limit.min():g}."
         raise ValueError(message)
     mask = as_valid(valid, series.shape, "valid")
     static = _as_pattern(pattern, series.shape)

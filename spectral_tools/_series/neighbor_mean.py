@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._shared.checks import check_count, image_dtype
+from .._shared.arguments import checked
+from .._shared.checks import check_count, check_store, image_dtype
 from .frames import Frames, frames_of
 
 __all__ = ["neighbor_mean"]
@@ -19,6 +20,7 @@ __all__ = ["neighbor_mean"]
 Read = tuple[NDArray[Any], NDArray[np.bool_] | None]
 
 
+@checked
 def neighbor_mean(frames: Any, reach: int, *, out: Any = None) -> Any:
     """Return, for each frame, the mean of the frames near it without itself.
 
@@ -77,7 +79,7 @@ def neighbor_mean(frames: Any, reach: int, *, out: Any = None) -> Any:
     if found < 2:
         message = f"`frames` must hold at least two frames; got {found}."
         raise ValueError(message)
-    means = _means(series, int(reach))
+    means = _means(series, reach)
     if out is None and series.count is None:
         return means
     result = out
@@ -90,11 +92,9 @@ def neighbor_mean(frames: Any, reach: int, *, out: Any = None) -> Any:
 
 def _write(means: Iterator[NDArray[Any]], result: Any, series: Frames) -> None:
     """Write the mean of each frame to a store of the shape of the series."""
-    shape, count = tuple(result.shape), series.count
-    wanted = ("n" if count is None else count, *series.shape)
-    if shape[1:] != series.shape or count not in (None, shape[0]):
-        message = f"`out` must have shape {wanted}; got {shape}."
-        raise ValueError(message)
+    dtype = image_dtype(series.dtype, "frames")
+    check_store(result, "out", (series.count, *series.shape), dtype, "unsafe")
+    shape = tuple(result.shape)
     written = 0
     for mean in means:
         if written < shape[0]:
@@ -109,14 +109,22 @@ def _means(series: Frames, reach: int) -> Iterator[NDArray[Any]]:
     """Yield the mean of each frame's neighbours, as soon as all of them are read."""
     dtype = image_dtype(series.dtype, "frames")
     entries = chain.from_iterable(series.chunks(1))
-    ahead = chain((_read(series.read(each)) for each in entries), repeat(None, reach))
-    # Before the first frame and after the last one there is none.
-    near: deque[Read | None] = deque(repeat(None, 2 * reach), maxlen=2 * reach + 1)
-    for number, newest in enumerate(ahead):
-        near.append(newest)
-        if number >= reach:
-            others = [each for n, each in enumerate(near) if n != len(near) - 1 - reach]
-            yield _mean([each for each in others if each is not None], dtype)
+    near: deque[tuple[int, Read]] = deque()
+    done = number = -1
+
+    def next_mean() -> NDArray[Any]:
+        while near[0][0] < done - reach:
+            near.popleft()
+        return _mean([each for n, each in near if n != done], dtype)
+
+    for number, entry in enumerate(entries):
+        near.append((number, _read(series.read(entry))))
+        if number - done > reach:
+            done += 1
+            yield next_mean()
+    while done < number:
+        done += 1
+        yield next_mean()
 
 
 def _read(frame: NDArray[Any]) -> Read:

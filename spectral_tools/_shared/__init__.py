@@ -1,5 +1,6 @@
 """What every room needs: arguments, results, statistics, and the doors to libraries.
 
+arguments : public functions look at what comes in, by their annotations
 arrays : types of arrays, and stored stacks that are read only where they are sliced
 checks : arguments become arrays, or a clear error
 compiled : the door to numba: how kernels are compiled, and where that is kept

@@ -1,6 +1,6 @@
 """Types of arrays, and stacks that are read only where they are sliced."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -25,6 +25,9 @@ __all__ = [
     "Volume",
     "VolumePair",
     "as_array",
+    "as_entry",
+    "lies_in_store",
+    "listed_images",
     "masks_joined",
     "unstacked",
 ]
@@ -88,28 +91,70 @@ def as_array(values: Any) -> AnyArray:
     return plain
 
 
-def unstacked(
-    tiles: Any, name: str = "tiles", *, labelled: bool = True
-) -> Sequence[Any]:
-    """Return the images of a stack, such as one HDF5 or Zarr array, or of a sequence.
+def unstacked(images: Any, name: str = "tiles") -> Any:
+    """Return images like `listed_images`; one that is None shows nothing."""
+    listed = listed_images(images, name)
+    if isinstance(listed, np.ndarray) or not any(each is None for each in listed):
+        return listed
+    there = next((each for each in listed if each is not None), None)
+    if there is None:
+        message = f"`{name}` must hold at least one image; got none."
+        raise ValueError(message)
+    # It takes no memory.
+    nothing = np.broadcast_to(np.float32(np.nan), tuple(there.shape))
+    return [nothing if each is None else each for each in listed]
 
-    Those that come one by one are taken at once, and so are those of a mapping from
-    labels, if they may be `labelled`.
+
+def listed_images(images: Any, name: str) -> Any:
+    """Return the images of whatever holds them, in their order; none of them is read.
+
+    That is a stack, such as one HDF5 or Zarr array, a sequence, a mapping from labels, or
+    something that gives them one by one. None stands for an image that is missing.
     """
-    if isinstance(tiles, Mapping) and labelled:
-        tiles = list(tiles.values())
-    sized = hasattr(tiles, "__len__") and hasattr(tiles, "__getitem__")
-    known = isinstance(tiles, Iterable) or sized or hasattr(tiles, "shape")
-    if not known or isinstance(tiles, str | bytes | Mapping | AbstractSet):
+    if isinstance(images, memoryview):
+        images = np.asarray(images)
+    if isinstance(images, np.ndarray) and images.ndim:
+        if images.dtype.kind in "biufc":
+            return as_array(images)
+        images = list(images)
+    if isinstance(images, Mapping):
+        images = images.values()
+    elif lies_in_store(images):
+        if not images.shape:
+            message = f"`{name}` must be a stack of images; got a number without axes."
+            raise ValueError(message)
+        return [StackEntry(images, index) for index in range(int(images.shape[0]))]
+    if not isinstance(images, Iterable) or isinstance(
+        images, str | bytes | bytearray | AbstractSet
+    ):
         message = (
             f"`{name}` must be a stack of images or a sequence of them; "
-            f"got {type(tiles).__name__}."
+            f"got {type(images).__name__}."
         )
         raise TypeError(message)
-    if not sized and not hasattr(tiles, "shape"):
-        tiles = list(tiles)
-    if isinstance(tiles, np.ma.MaskedArray):
-        tiles = as_array(tiles)
-    if isinstance(tiles, np.ndarray) or not hasattr(tiles, "shape"):
-        return tiles
-    return [StackEntry(tiles, index) for index in range(tiles.shape[0])]
+    return [as_entry(each, f"{name}[{n}]") for n, each in enumerate(images)]
+
+
+def lies_in_store(image: Any) -> bool:
+    """Tell whether something is read by slicing it, and says what that gives."""
+    needed = ("shape", "dtype", "__getitem__")
+    there = all(hasattr(image, each) for each in needed)
+    return there and not isinstance(image, type)
+
+
+def as_entry(image: Any, name: str) -> Any:
+    """Return one image of several as it lies, if it has a shape, or as an array."""
+    if image is None:
+        return None
+    if lies_in_store(image) and isinstance(image.dtype, np.dtype):
+        return image
+    try:
+        array = as_array(image)
+    except (TypeError, ValueError, OverflowError):
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        message = (
+            f"`{name}` must be an array of real numbers; got {type(image).__name__}."
+        )
+        raise TypeError(message)
+    return array

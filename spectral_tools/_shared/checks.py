@@ -1,15 +1,18 @@
 """Turn arguments into arrays, or say what is wrong with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Float, as_array, masks_joined
+from .arrays import AnyArray, Float, as_array, masks_joined
 
 __all__ = [
+    "Valid",
     "as_affine",
+    "as_axis",
     "as_coordinates",
     "as_finite",
     "as_finite_image",
@@ -21,19 +24,29 @@ __all__ = [
     "as_positions",
     "as_shape",
     "as_shift",
+    "as_sized",
+    "as_sized_image",
     "as_valid",
     "check_affine",
     "check_count",
     "check_fraction",
+    "check_memory",
     "check_not_negative",
     "check_positive",
     "check_same_ndim",
     "check_same_shape",
+    "check_sizes",
+    "check_store",
     "check_unmasked",
     "check_whitening",
+    "fits_into",
     "image_dtype",
+    "masks_in_order",
+    "read_image",
 ]
 
+
+Valid = Sequence[ArrayLike | None] | ArrayLike | None
 
 # Matrices are singular if their determinant is below this share of the most it could be.
 SINGULAR = 1e-15
@@ -70,6 +83,13 @@ def as_image(image: ArrayLike, name: str) -> NDArray[Float]:
     return array.astype(image_dtype(array.dtype, name), copy=False)
 
 
+def as_sized_image(image: ArrayLike, name: str) -> NDArray[Float]:
+    """Return `image` like `as_image`, of values whose squares can be computed."""
+    array = as_image(image, name)
+    check_sizes(array, name, least=True)
+    return array
+
+
 def as_valid(
     valid: ArrayLike | None, shape: tuple[int, ...], name: str
 ) -> NDArray[np.bool_] | None:
@@ -92,6 +112,29 @@ def as_valid(
     return array
 
 
+def masks_in_order(
+    valid: Any, labels: Sequence[Any], ndim: int, noun: str = "tiles"
+) -> list[Any]:
+    """Return what serves each label as a mask: one for all, or its own, or None."""
+    if valid is None:
+        return [None] * len(labels)
+    if isinstance(valid, Mapping):
+        unknown = [label for label in valid if label not in labels]
+        if unknown:
+            message = f"`valid` must name known {noun}; got {unknown[0]!r}."
+            raise ValueError(message)
+        return [valid.get(label) for label in labels]
+    if hasattr(valid, "shape") and len(valid.shape) == ndim:
+        return [valid] * len(labels)
+    count = len(valid) if isinstance(valid, list) else (*valid.shape, 1)[0]
+    if count != len(labels):
+        message = (
+            f"`valid` must hold one mask for each of {len(labels)} {noun}; got {count}."
+        )
+        raise ValueError(message)
+    return [valid[number] for number in range(count)]
+
+
 def as_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return `values` as a finite ``float64`` array of any shape."""
     check_unmasked(values, name)
@@ -107,10 +150,17 @@ def as_finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return array
 
 
+def as_sized(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return `values` like `as_finite`, if their squares can be computed."""
+    array = as_finite(values, name)
+    check_sizes(array, name)
+    return array
+
+
 def as_finite_image(image: ArrayLike, name: str) -> NDArray[Float]:
     """Return `image` like `as_image`, or say that it has bad pixels."""
     check_unmasked(image, name, "pixels")
-    array = as_image(image, name)
+    array = as_sized_image(image, name)
     as_finite(array, name)
     return array
 
@@ -119,7 +169,7 @@ def as_points(
     points: ArrayLike, name: str, *, ndim: int | None = None
 ) -> NDArray[np.float64]:
     """Return `points` as a finite ``float64`` array of shape (n, ndim)."""
-    array = as_finite(points, name)
+    array = as_sized(points, name)
     # An empty list does not know its axes.
     if ndim is not None and array.shape == (0,):
         array = array.reshape(0, ndim)
@@ -135,7 +185,7 @@ def as_point(
     point: ArrayLike, name: str, *, ndim: int | None = None
 ) -> NDArray[np.float64]:
     """Return `point` as a finite ``float64`` array of shape (ndim,)."""
-    array = as_finite(point, name)
+    array = as_sized(point, name)
     wanted = (2, 3) if ndim is None else (ndim,)
     if array.ndim != 1 or len(array) not in wanted:
         width = " or ".join(f"({size},)" for size in wanted)
@@ -151,9 +201,9 @@ def as_coordinates(
     array = as_array(points)
     if array.dtype.kind == "f":
         missing = np.isnan(array)
-        array = np.where(missing, np.nan, as_finite(np.where(missing, 0, array), name))
+        array = np.where(missing, np.nan, as_sized(np.where(missing, 0, array), name))
     else:
-        array = as_finite(array, name)
+        array = as_sized(array, name)
     wanted = (2, 3) if ndim is None else (ndim,)
     if array.ndim == 0 or array.shape[-1] not in wanted:
         width = " or ".join(f"(..., {size})" for size in wanted)
@@ -166,7 +216,7 @@ def as_matrix(
     matrix: ArrayLike, name: str, *, ndim: int | None = None
 ) -> NDArray[np.float64]:
     """Return `matrix` as finite ``float64``, shape (ndim + 1, ndim + 1)."""
-    array = as_finite(matrix, name)
+    array = as_sized(matrix, name)
     wanted = [(size + 1, size + 1) for size in ((2, 3) if ndim is None else (ndim,))]
     if array.shape not in wanted:
         shapes = " or ".join(map(str, wanted))
@@ -186,7 +236,7 @@ def as_positions(
     positions: ArrayLike, name: str, *, count: int, ndim: int
 ) -> NDArray[np.float64]:
     """Return `positions` as a finite ``float64`` array of shape (count, ndim)."""
-    array = as_finite(positions, name)
+    array = as_sized(positions, name)
     if array.shape != (count, ndim):
         message = f"`{name}` must have shape {(count, ndim)}; got {array.shape}."
         raise ValueError(message)
@@ -197,7 +247,7 @@ def as_matrices(
     matrices: ArrayLike, name: str, *, count: int | None = None
 ) -> NDArray[np.float64]:
     """Return `matrices` as finite ``float64``, shape (n, ndim + 1, ndim + 1)."""
-    array = as_finite(matrices, name)
+    array = as_sized(matrices, name)
     if array.ndim != 3 or array.shape[1:] not in ((3, 3), (4, 4)):
         message = f"`{name}` must have shape (n, 3, 3) or (n, 4, 4); got {array.shape}."
         raise ValueError(message)
@@ -212,7 +262,7 @@ def as_shape(
 ) -> tuple[int, ...]:
     """Return `shape` as a tuple of positive integers, one for each axis."""
     array = np.asarray(shape)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         message = f"`{name}` must hold integers; got {shape!r}."
         raise TypeError(message)
     wanted = (2, 3) if ndim is None else (ndim,)
@@ -220,12 +270,14 @@ def as_shape(
         count = " or ".join(map(str, wanted))
         message = f"`{name}` must hold {count} positive integers; got {shape!r}."
         raise ValueError(message)
-    return tuple(array.tolist())
+    sides = tuple(array.tolist())
+    check_memory(prod(sides), name)
+    return sides
 
 
 def as_shift(shift: ArrayLike, ndim: int, name: str) -> NDArray[np.float64]:
     """Return `shift` as ``float64`` of shape (ndim,); a number serves every axis."""
-    array = as_finite(shift, name)
+    array = as_sized(shift, name)
     if array.ndim == 0:
         return np.full(ndim, float(array))
     if array.shape != (ndim,):
@@ -234,6 +286,68 @@ def as_shift(shift: ArrayLike, ndim: int, name: str) -> NDArray[np.float64]:
         )
         raise ValueError(message)
     return array.copy()
+
+
+def as_axis(axis: int | None, ndim: int, name: str = "channel_axis") -> int | None:
+    """Return the number of one of `ndim` axes, counted from the first, or None."""
+    if axis is None:
+        return None
+    if not -ndim <= axis < ndim:
+        message = f"`{name}` must be between {-ndim} and {ndim - 1}; got {axis}."
+        raise ValueError(message)
+    return axis % ndim
+
+
+def check_memory(count: Any, name: str) -> None:
+    """Raise if no array of so many numbers fits into memory."""
+    try:
+        np.empty(int(8 * count), np.int8)
+    except (MemoryError, ValueError, OverflowError) as error:
+        message = (
+            f"`{name}` must ask for what fits into memory; got "
+            f"{8 * float(count) / 2**30:.3g} GiB."
+        )
+        raise ValueError(message) from error
+
+
+def check_store(
+    store: Any,
+    name: str,
+    shape: tuple[int | None, ...],
+    dtype: np.dtype[Any],
+    casting: Any = "safe",
+) -> None:
+    """Raise unless a store has a shape and can hold the values of a dtype.
+
+    Sides that are None may be of any length.
+    """
+    if not all(hasattr(store, each) for each in ("__setitem__", "dtype", "shape")):
+        message = (
+            f"`{name}` must take slices and have a dtype; got {type(store).__name__}."
+        )
+        raise TypeError(message)
+    has = tuple(store.shape)
+    same = len(has) == len(shape)
+    same = same and all(b in (None, a) for a, b in zip(has, shape, strict=True))
+    if not same:
+        wanted = str(shape).replace("None", "n")
+        message = f"`{name}` must have shape {wanted}; got {has}."
+        raise ValueError(message)
+    if not np.can_cast(dtype, np.dtype(store.dtype), casting):
+        message = f"`{name}` must hold {dtype}; got dtype {store.dtype}."
+        raise TypeError(message)
+    if _is_read_only(store):
+        message = f"`{name}` must be writeable; got a read-only {type(store).__name__}."
+        raise ValueError(message)
+
+
+def _is_read_only(store: Any) -> bool:
+    """Return whether a NumPy, Zarr or HDF5 array says that it cannot be written."""
+    if not getattr(getattr(store, "flags", None), "writeable", True):
+        return True
+    if getattr(store, "read_only", False) is True:
+        return True
+    return getattr(getattr(store, "file", None), "mode", "") == "r"
 
 
 def check_same_shape(**arrays: NDArray[Any]) -> None:
@@ -265,6 +379,11 @@ def check_unmasked(values: Any, name: str, what: str = "values") -> None:
         raise ValueError(message)
 
 
+def fits_into(value: float, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a dtype of floating point holds a number, be it infinite or NaN."""
+    return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
+
+
 def check_fraction(value: float, name: str) -> None:
     """Raise unless 0 <= `value` <= 1."""
     if not 0 <= value <= 1:
@@ -277,6 +396,7 @@ def check_not_negative(value: float, name: str) -> None:
     if not 0 <= value < np.inf:
         message = f"`{name}` must be finite and at least 0; got {value}."
         raise ValueError(message)
+    check_sizes(np.array(value, np.float64), name)
 
 
 def check_positive(value: float, name: str) -> None:
@@ -284,6 +404,47 @@ def check_positive(value: float, name: str) -> None:
     if not 0 < value < np.inf:
         message = f"`{name}` must be finite and greater than 0; got {value}."
         raise ValueError(message)
+    check_sizes(np.array(value, np.float64), name)
+
+
+def check_sizes(
+    array: NDArray[Any], name: str, *, least: bool = False, dtype: Any = None
+) -> None:
+    """Raise if squares of finite numbers, or sums of some, are infinite in a dtype.
+
+    Or, if the `least` counts too, if the squares of all numbers are 0 and they are not.
+    """
+    if array.dtype.kind != "f" or array.dtype.itemsize < 4 or not array.size:
+        return
+    most = float(np.finfo(dtype or array.dtype).max) ** 0.45
+    plain = np.asarray(array)
+    low, high = float(plain.min()), float(plain.max())
+    if -most < low and high < most and max(-low, high) * most > 1:
+        return
+    known = np.isfinite(plain) & ~np.ma.getmaskarray(array)
+    largest = float(np.abs(plain).max(initial=0, where=known))
+    if largest >= most:
+        message = (
+            f"`{name}` must hold numbers below {most:.0e} in size; got {largest:.3g}."
+        )
+        raise ValueError(message)
+    if least and 0 < largest * most <= 1:
+        message = (
+            f"`{name}` must hold numbers above {1 / most:.0e} in size, or 0; got none "
+            f"above {largest:.3g}."
+        )
+        raise ValueError(message)
+
+
+def read_image(image: Any, name: str, part: Any = ...) -> AnyArray:
+    """Read a part of one image of several, or tell which cannot be used."""
+    try:
+        array = as_array(image[part] if hasattr(image, "__getitem__") else image)
+    except Exception as error:
+        error.add_note(f"This came of reading `{name}`.")
+        raise
+    check_sizes(array, name, least=True)
+    return array
 
 
 def check_affine(matrices: NDArray[np.float64], name: str) -> None:

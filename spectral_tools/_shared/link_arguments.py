@@ -1,6 +1,7 @@
 """Number tiles that are named by labels."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain
 from numbers import Integral
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import Flags, Floats, as_array
+from .arrays import AT_ONCE, Flags, Floats, as_array
 from .checks import as_points, as_positions, as_shift, check_positive
 from .results import Outcome
 from .sparse import connected_groups
@@ -16,8 +17,10 @@ from .sparse import connected_groups
 __all__ = [
     "Links",
     "Positions",
+    "as_label",
     "as_link_points",
     "as_link_weights",
+    "as_pairs",
     "as_places",
     "as_position_prior",
     "find_tiles",
@@ -42,16 +45,19 @@ def number_links(
     Other labels are numbered in the order of that mapping; without it they are
     sorted, or come as they first appear if they cannot be.
     """
-    pairs = _pairs(links)
+    pairs = as_pairs(links)
     labels: Sequence[Hashable]
     if isinstance(positions, Mapping):
-        labels = list(positions)
+        labels = [as_label(label, "positions") for label in positions]
     elif isinstance(pairs, list):
         labels = _in_order(chain.from_iterable(pairs))
     elif positions is not None:
         labels = range(len(np.atleast_1d(positions)))
     else:
-        labels = range(int(pairs.max(initial=-1)) + 1)
+        count = int(pairs.max(initial=-1)) + 1
+        # Numbers are names too: nobody has so many tiles of which so few are linked.
+        named = count > max(AT_ONCE, 2 * pairs.size)
+        labels = np.unique(pairs).tolist() if named else range(count)
     if not labels:
         message = "`links` must name tiles if there are no `positions`; got none."
         raise ValueError(message)
@@ -71,11 +77,13 @@ def find_tiles(tiles: Any, labels: Sequence[Hashable], name: str) -> NDArray[np.
     if tiles is None:
         return flags
     known = _numbers(labels)
-    alone = isinstance(tiles, str | Integral) or not isinstance(tiles, Iterable)
+    alone = getattr(tiles, "shape", None) == () or not isinstance(tiles, Iterable)
     # A grid key is a sequence too: only the labels tell it from several.
-    if alone or (isinstance(tiles, tuple) and tiles in known):
+    key = isinstance(tiles, tuple) and as_label(tiles, name) in known
+    if alone or key or isinstance(tiles, str | bytes):
         tiles = [tiles]
-    for tile in tiles:
+    for each in tiles:
+        tile = as_label(each, name)
         if tile not in known:
             message = f"`{name}` must name known tiles; got {tile!r}."
             raise ValueError(message)
@@ -83,9 +91,17 @@ def find_tiles(tiles: Any, labels: Sequence[Hashable], name: str) -> NDArray[np.
     return flags
 
 
-def _pairs(links: Links) -> Pairs:
+def as_pairs(links: Any) -> Pairs:
     """Return pairs of numbers as an array, pairs of other labels as a list."""
-    if isinstance(links, np.ndarray):
+    if isinstance(links, str | bytes | Mapping | AbstractSet) or not (
+        isinstance(links, Iterable) or hasattr(links, "shape")
+    ):
+        message = f"`links` must hold pairs of tiles; got {type(links).__name__}."
+        raise TypeError(message)
+    if hasattr(links, "shape"):
+        links = as_array(links)
+        if links.shape == (0,):
+            links = links.reshape(0, 2).astype(np.intp)
         if links.ndim != 2 or links.shape[1] != 2:
             message = f"`links` must have shape (n_links, 2); got {links.shape}."
             raise ValueError(message)
@@ -94,14 +110,40 @@ def _pairs(links: Links) -> Pairs:
         if links.dtype.kind not in "OSU" and len(links):
             message = f"`links` must hold integers or labels; got dtype {links.dtype}."
             raise TypeError(message)
-    pairs = [tuple(pair) for pair in links]  # type: ignore[union-attr,arg-type]
-    for row, pair in enumerate(pairs):
-        if len(pair) != 2:
+    pairs = []
+    for row, pair in enumerate(links):
+        two = hasattr(pair, "__iter__") or hasattr(pair, "__getitem__")
+        if isinstance(pair, str | bytes | Mapping | AbstractSet) or not two:
+            message = f"`links` must hold pairs of tiles; got {pair!r} as link {row}."
+            raise TypeError(message)
+        ends = np.asarray(pair) if getattr(pair, "shape", None) else pair
+        pairs.append(tuple(map(as_label, ends)))
+        if len(pairs[-1]) != 2:
             message = f"`links` must hold pairs of tiles; got {pair!r} as link {row}."
             raise ValueError(message)
-    if all(isinstance(label, Integral) for label in chain.from_iterable(pairs)):
+    if all(_is_number(label) for label in chain.from_iterable(pairs)):
         return np.array(pairs, np.intp).reshape(-1, 2)
     return pairs
+
+
+def _is_number(label: Any) -> bool:
+    most = np.iinfo(np.intp).max
+    return isinstance(label, Integral) and -most <= int(label) <= most
+
+
+def as_label(label: Any, name: str = "links") -> Any:
+    """Return a label as Python knows it: numbers of any library are equal by value."""
+    if getattr(label, "shape", None) == ():
+        label = np.asarray(label)[()]
+        label = label.item() if isinstance(label, np.generic) else label
+    if isinstance(label, tuple):
+        label = tuple(as_label(each, name) for each in label)
+    try:
+        hash(label)
+    except TypeError as error:
+        message = f"`{name}` must name tiles by what can be hashed; got {label!r}."
+        raise TypeError(message) from error
+    return label
 
 
 def _in_order(labels: Iterable[Any]) -> list[Any]:

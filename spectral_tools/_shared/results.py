@@ -252,7 +252,8 @@ def show_as_written(*offered: Any) -> None:
     items = [item for item in offered if not isinstance(item, ModuleType)]
     for item in filter(inspect.isclass, items[:]):
         items += filter(inspect.isfunction, vars(item).values())
-    for item in items:
+    # What looks at arguments hides the function that it was made for.
+    for item in [*items, *map(inspect.unwrap, items)]:
         notes = getattr(item, "__annotations__", None)
         if notes:
             item.__annotations__ = {

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-__all__ = ["Workers", "check_workers", "spread"]
+__all__ = ["Workers", "check_workers", "mapped", "spread"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,7 +50,7 @@ def spread(
         starts = range(0, len(items), together)
         batches = [items[start : start + together] for start in starts]
         results: Iterable[Result] = chain.from_iterable(
-            workers(partial(_each, function), batches)
+            mapped(workers, partial(_each, function), batches)
         )
     elif workers == 1:
         results = map(function, items)
@@ -63,6 +63,19 @@ def spread(
     yield from results
 
 
+def mapped(workers: Callable[..., Any], function: Any, batches: Any) -> Any:
+    """Return what a callable makes of batches, if it can be called like `map`."""
+    try:
+        return iter(workers(function, batches))
+    except TypeError as error:
+        # What went wrong inside of it, or of the function, is no fault of the arguments.
+        inside: Any = error.__traceback__
+        if inside.tb_next is not None:
+            raise
+        message = f"`workers` must be called like `map`; got {workers!r}: {error}."
+        raise TypeError(message) from error
+
+
 def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     return [function(item) for item in items]
 
@@ -70,6 +83,7 @@ def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Res
 def _threads(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[Result]:
+    workers = min(workers, len(items) or 1)
     with ThreadPoolExecutor(workers) as pool:
         rest = iter(items)
         waiting = [pool.submit(function, item) for item in islice(rest, 2 * workers)]

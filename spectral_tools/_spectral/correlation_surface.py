@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Float
 from .._shared.checks import (
     as_finite_image,
     as_shift,
     check_count,
     check_fraction,
+    check_memory,
     check_positive,
     check_same_ndim,
     check_whitening,
@@ -47,6 +49,7 @@ class Peaks:
     heights: NDArray[np.float64]
 
 
+@checked
 def whiten(image: ArrayLike, *, exponent: float | None = None) -> NDArray[Float]:
     """Filter an image until fine detail counts as much as coarse.
 
@@ -97,12 +100,15 @@ def whiten(image: ArrayLike, *, exponent: float | None = None) -> NDArray[Float]
     array = as_finite_image(image, "image")
     if exponent is not None:
         check_fraction(exponent, "exponent")
+    if not np.ptp(array) > 0:
+        return np.zeros_like(array)
     volume = _standard_volume(array)
     pair = _whitened_pair(volume, volume, _canvas(volume.shape, volume.shape), exponent)
     inside = tuple(slice(0, n) for n in volume.shape)
     return pair[0][inside].reshape(array.shape).astype(array.dtype)
 
 
+@checked
 def correlation_surface(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -177,6 +183,7 @@ def correlation_surface(
         if (limit < 0).any():
             message = f"`max_shift` must not be negative; got {max_shift}."
             raise ValueError(message)
+        check_memory(np.prod(2 * limit + 1), "max_shift")
         reach = np.floor(limit).astype(np.intp)
     volumes = _standard_volume(images[0]), _standard_volume(images[1])
     pad = (0,) * (3 - images[0].ndim)
@@ -184,6 +191,7 @@ def correlation_surface(
     return surface.reshape(2 * reach + 1)
 
 
+@checked
 def find_peaks(surface: ArrayLike, *, count: int = 3, distance: float = 3) -> Peaks:
     """Find the highest local maxima of a surface.
 

@@ -429,7 +429,9 @@ def ring_gains(
     `samples` are transforms of the given shape, of images of the given sizes.
     """
     freqs = frequencies(shape)
-    width = math.exp(-np.log([n for size in sizes for n in size if n > 1]).mean())
+    width = math.exp(
+        -np.log([n for size in sizes for n in size if n > 1] or [1]).mean()
+    )
     shares = [math.prod(size) / math.prod(shape) for size in sizes]
     edges = ring_edges(np.array(shape), width, min(shares), WHITENING_MODES, RING_SHARE)
     gain, limit = ring_whitening(samples[0], samples[1], *freqs, edges, *shares)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import overlap_block
+from .._shared.arguments import checked
 from .._shared.arrays import Float
 from .._shared.checks import (
     as_finite_image,
@@ -86,6 +87,7 @@ class RingCoherence:
     count: NDArray[np.float64]
 
 
+@checked
 def cosine_taper(
     shape: tuple[int, ...], *, width: ArrayLike = 6.0, shift: ArrayLike = 0.0
 ) -> NDArray[np.float64]:
@@ -133,6 +135,7 @@ def cosine_taper(
     return _window(size, widths, moved)
 
 
+@checked
 def power_spectrum(image: ArrayLike, *, taper: bool = True) -> NDArray[Float]:
     """Return the power of each frequency of an image.
 
@@ -185,6 +188,7 @@ def power_spectrum(image: ArrayLike, *, taper: bool = True) -> NDArray[Float]:
     return np.roll(whole, middle, range(array.ndim)).astype(array.dtype, copy=False)
 
 
+@checked
 def ring_average(values: ArrayLike) -> RingAverage:
     """Average over rings of the same frequency.
 
@@ -228,6 +232,7 @@ def ring_average(values: ArrayLike) -> RingAverage:
     return RingAverage(frequency=means[0], mean=means[1], count=count[full])
 
 
+@checked
 def ring_coherence(
     reference: ArrayLike, moving: ArrayLike, *, shift: ArrayLike | None = None
 ) -> RingCoherence:
@@ -282,7 +287,8 @@ def ring_coherence(
 
     whole = np.rint(moved)
     shape0, shape1 = (np.array(image.shape) for image in images)
-    *starts, block = overlap_block(shape0, shape1, whole.astype(np.intp))
+    within = np.clip(whole, -shape1, shape0).astype(np.intp)
+    *starts, block = overlap_block(shape0, shape1, within)
     if (block < np.minimum(LEAST_SIDE, np.minimum(shape0, shape1))).any():
         message = f"`shift` must leave {LEAST_SIDE} pixels in common; got {moved}."
         raise ValueError(message)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaincc
 
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.checks import as_coordinates, as_points, check_count, check_same_shape
 from .._shared.link_arguments import as_link_weights
@@ -152,6 +153,7 @@ class Normalization(NamedTuple):
     sizes: tuple[float, float]
 
 
+@checked
 def estimate_transform(
     reference_points: ArrayLike,
     moving_points: ArrayLike,
@@ -264,6 +266,7 @@ def estimate_transform(
     return _estimate_of(family, change, pairs, inlier, frame, known)
 
 
+@checked
 def transform_covariance(estimate: TransformEstimate, points: ArrayLike) -> Floats:
     """Return the covariance of where a transform brings points.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.checks import as_coordinates, as_matrix, as_point
 from .point_maps import (
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 
+@checked
 def translation(shift: ArrayLike) -> NDArray[np.float64]:
     """Return the matrix of a translation.
 
@@ -54,6 +56,7 @@ def translation(shift: ArrayLike) -> NDArray[np.float64]:
     return matrix
 
 
+@checked
 def rotation(angle: float, *, center: ArrayLike | None = None) -> NDArray[np.float64]:
     """Return the matrix of a rotation in the plane.
 
@@ -92,6 +95,7 @@ def rotation(angle: float, *, center: ArrayLike | None = None) -> NDArray[np.flo
     return matrix
 
 
+@checked
 def apply_transform(
     matrix: ArrayLike | TransformEstimate, points: ArrayLike, *, inverse: bool = False
 ) -> NDArray[np.float64]:
@@ -146,6 +150,7 @@ def apply_transform(
     return known_points(moved)
 
 
+@checked
 def swap_xy_points(points: ArrayLike) -> NDArray[np.float64]:
     """Convert points between (x, y) order and array order.
 
@@ -176,6 +181,7 @@ def swap_xy_points(points: ArrayLike) -> NDArray[np.float64]:
     return as_coordinates(points, "points")[..., ::-1].copy()
 
 
+@checked
 def swap_xy_matrix(matrix: ArrayLike) -> NDArray[np.float64]:
     """Convert a matrix between (x, y) order and array order.
 

@@ -243,7 +243,9 @@ class Similarity(Rigid):
     def step(self, change: PointMap, directions: Directions, step: Floats) -> PointMap:
         axes, turns = self.ndim, self.turns
         stepped = super().step(change, directions, step)
-        growth = np.exp(step[..., turns])[..., np.newaxis, np.newaxis]
+        # Beyond the precision of numbers nothing is left of one of two images.
+        most = -np.log(np.finfo(float).eps)
+        growth = np.exp(np.clip(step[..., turns], -most, most))[..., None, None]
         stepped.matrix[..., :axes, :axes] *= growth
         return stepped
 

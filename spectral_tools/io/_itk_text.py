@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite
 from .._shared.results import result
@@ -60,6 +61,7 @@ class ITKTransform:
     fixed_parameters: Floats
 
 
+@checked
 def parse_itk(text: str) -> ITKTransform:
     """Read a transform from its text.
 
@@ -96,6 +98,7 @@ def parse_itk(text: str) -> ITKTransform:
     return found
 
 
+@checked
 def format_itk(transform: ITKTransform) -> str:
     """Return the text of a transform.
 

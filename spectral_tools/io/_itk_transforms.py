@@ -9,6 +9,7 @@ import numpy as np
 from numpy.polynomial.legendre import legvander
 from numpy.typing import ArrayLike
 
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite, as_matrix, as_point, as_points, as_shape
 from .._shared.results import result
@@ -76,6 +77,7 @@ class ControlPoints:
     moving_points: Floats
 
 
+@checked
 def itk_matrix(transform: ITKTransform, *, forward: bool = False) -> Floats:
     """Return the matrix of a transform.
 
@@ -125,6 +127,7 @@ def itk_matrix(transform: ITKTransform, *, forward: bool = False) -> Floats:
     return inverse
 
 
+@checked
 def itk_points(transform: ITKTransform) -> ControlPoints:
     """Return the control points of a mesh or a grid.
 
@@ -170,6 +173,7 @@ def itk_points(transform: ITKTransform) -> ControlPoints:
     return ControlPoints(reference_points=reference, moving_points=moving)
 
 
+@checked
 def map_itk(transform: ITKTransform, reference_points: ArrayLike) -> Floats:
     """Map points by a transform, in ITK's own direction.
 
@@ -260,6 +264,7 @@ def turned(angle: float, scale: float = 1.0) -> Floats:
     return np.array([[cosine, -sine], [sine, cosine]])
 
 
+@checked
 def matrix_to_itk(
     matrix: ArrayLike,
     *,
@@ -327,6 +332,7 @@ def matrix_to_itk(
     return _made(name, numbers, fixed)
 
 
+@checked
 def points_to_itk(
     reference_points: ArrayLike, moving_points: ArrayLike, moving_shape: Sequence[int]
 ) -> ITKTransform:
@@ -368,6 +374,7 @@ def points_to_itk(
     return _made(MESH, pairs, fixed)
 
 
+@checked
 def grid_to_itk(
     reference_points: ArrayLike, moving_shape: Sequence[int]
 ) -> ITKTransform:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite
 from .._shared.results import result
@@ -49,6 +50,7 @@ class MosaicFile:
     standard_mask: bool
 
 
+@checked
 def read_mosaic(path: str | os.PathLike[str], *, outside: bool = False) -> MosaicFile:
     """Read a file of tiles with their transforms.
 
@@ -126,6 +128,7 @@ def read_mosaic(path: str | os.PathLike[str], *, outside: bool = False) -> Mosai
     )
 
 
+@checked
 def write_mosaic(
     path: str | os.PathLike[str],
     names: Sequence[str],
@@ -246,6 +249,7 @@ class Stos:
     moving_mask: str
 
 
+@checked
 def read_stos(path: str | os.PathLike[str]) -> Stos:
     """Read a slice-to-slice file.
 
@@ -313,6 +317,7 @@ def read_stos(path: str | os.PathLike[str]) -> Stos:
     )
 
 
+@checked
 def write_stos(
     path: str | os.PathLike[str],
     transform: ITKTransform,

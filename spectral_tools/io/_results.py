@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from .._shared.arguments import checked
 from .._shared.results import Outcome
 from ._files import attribute, find, opened, read, told, written
 
@@ -31,6 +32,7 @@ ARRAY = get_origin(NDArray[Any])
 NUMBER = re.compile("[<>|][biufc][0-9]+")
 
 
+@checked
 def save_result(path: str | os.PathLike[str], result: Any) -> None:
     """Write a result into a file, from which it comes back as it was.
 
@@ -74,6 +76,7 @@ def save_result(path: str | os.PathLike[str], result: Any) -> None:
         _put(file, result)
 
 
+@checked
 def load_result(path: str | os.PathLike[str]) -> Any:
     """Read a result from a file.
 

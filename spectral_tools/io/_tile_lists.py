@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.checks import as_points
 from .._shared.results import result
 from ._text_words import Words, check_names, number_text, write_text
@@ -76,6 +77,7 @@ class TileConfiguration:
     series: list[int]
 
 
+@checked
 def read_tile_configuration(
     path: str | os.PathLike[str], *, outside: bool = False
 ) -> TileConfiguration:
@@ -140,6 +142,7 @@ def read_tile_configuration(
     return TileConfiguration(names=names, positions=np.array(positions), series=series)
 
 
+@checked
 def write_tile_configuration(
     path: str | os.PathLike[str],
     names: Sequence[str],
@@ -289,6 +292,7 @@ class TileFolder:
     tiles: list[TileFile]
 
 
+@checked
 def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
     """Find the tiles of a folder whose names tell where each belongs.
 

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.checks import as_finite
 from ._files import written
 from ._image_source import known_values
@@ -26,9 +27,10 @@ NOTHING = ("arb", "", np.zeros(1))
 Axis = tuple[str, str, NDArray[np.float64]]
 
 
+@checked
 def write_usid(
     path: str | os.PathLike[str],
-    data: ArrayLike,
+    data: ArrayLike | NDArray[np.complex128],
     *,
     quantity: str,
     units: str,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._shared.arguments import checked
 from .._shared.arrays import Flags, Floats, as_array
 from .._shared.checks import as_affine, check_positive
 from .._transforms.fields.displacement import as_displacement, jacobian_determinant
@@ -32,6 +33,7 @@ LEAST_CHANGE = 0.01
 FINEST = 1000
 
 
+@checked
 def warped_grid(
     displacement: ArrayLike,
     *,

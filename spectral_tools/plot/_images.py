@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Image
 from .._shared.checks import (
     as_image,
@@ -51,6 +52,7 @@ ENOUGH = 0.02
 SQUARES = 8
 
 
+@checked
 def overlay(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -118,6 +120,7 @@ def overlay(
     return ax
 
 
+@checked
 def checkerboard(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -182,6 +185,7 @@ def checkerboard(
     return ax
 
 
+@checked
 def swipe(
     reference: ArrayLike,
     moving: ArrayLike,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from .._placement.report import PlacementReport, failed_links, placement_report
 from .._placement.solve_tiles import Placement
 from .._placement.uncertainty import position_covariance
+from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.checks import as_points
 from .._shared.results import Outcome
@@ -49,6 +50,7 @@ ARROW = 0.3
 ROOM = 15
 
 
+@checked
 def placement(
     placement: Placement, tile_shapes: ArrayLike, *, ax: Axes | None = None
 ) -> Axes:
@@ -99,6 +101,7 @@ def placement(
     return ax
 
 
+@checked
 def uncertainty(
     placement: Placement, tile_shapes: ArrayLike, *, ax: Axes | None = None
 ) -> Axes:

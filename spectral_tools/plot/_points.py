@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._shared.arguments import checked
 from .._shared.arrays import Flags, Floats
 from .._shared.checks import as_points, as_positions, as_valid
 from .._shared.statistics import ROUNDING
@@ -42,6 +43,7 @@ ARROW = 0.6
 LONGEST = 0.08
 
 
+@checked
 def points(
     image: ArrayLike,
     points: ArrayLike,

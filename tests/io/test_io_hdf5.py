@@ -451,7 +451,7 @@ def test_data_that_do_not_fit_are_not_written(options, match, tmp_path):
         write(tmp_path / "scan.h5", np.ones((3, 4)), **options)
     with pytest.raises(ValueError, match="`data` must hold numbers; got"):
         write(tmp_path / "scan.h5", np.array(["a"]))
-    with pytest.raises(TypeError, match="`axes and axis_units` must be strings; got"):
+    with pytest.raises(TypeError, match=r"`axes\[0\]` must be a string; got"):
         write(tmp_path / "scan.h5", np.ones((3, 4)), axes=[1, 2])
     assert list(tmp_path.iterdir()) == []
 

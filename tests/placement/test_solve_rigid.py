@@ -789,7 +789,7 @@ PAIR = {
         ),
         (
             {"rotation": True, "false_alarm": [0.5]},
-            "`false_alarm` must be None with `rotation`; got list",
+            "`false_alarm` must be None with `rotation`; got ndarray",
         ),
         ({"fixed": [0, 9]}, "`fixed` must name known tiles; got 9"),
         ({"fixed": "here"}, "`fixed` must name known tiles; got 'here'"),

@@ -570,7 +570,7 @@ def test_tiles_may_be_lists():
         ({"bounds": [(0, 0), (0, 5)]}, ValueError, "`bounds` must stop after"),
         ({"valid": np.ones((4, 4))}, TypeError, "`valid` must be boolean"),
         ({"valid": np.ones((4, 5), bool)}, ValueError, r"`valid` must have shape"),
-        ({"valid": [None, None]}, ValueError, "`valid` must be one mask, or one for"),
+        ({"valid": [None, None]}, ValueError, "`valid` must hold one mask for each"),
         ({"channel_axis": 3}, ValueError, "`channel_axis` must be between -3 and 2"),
         ({"channel_axis": 0}, ValueError, "`tiles` must have 3 axes"),
         ({"fill_value": -1}, ValueError, "`fill_value` must be representable in uint8"),

@@ -314,7 +314,7 @@ GOOD = np.zeros((3, 32, 32))
         (GOOD, {"model": "bent"}, ValueError, "`model` must be 'rigid' or"),
         (GOOD, {"fixed": 3}, ValueError, "`fixed` must be one of 3 sections"),
         (GOOD, {"max_rotation": 0}, ValueError, "`max_rotation` must be finite"),
-        (GOOD, {"valid": [None]}, ValueError, "`valid` must be one mask, or one"),
+        (GOOD, {"valid": [None]}, ValueError, "`valid` must hold one mask for each"),
         (GOOD, {"valid": GOOD[0]}, TypeError, "`valid` must be boolean"),
         (GOOD, {"workers": 0}, ValueError, "`workers` must be at least 1"),
     ],

@@ -25,7 +25,8 @@ PUBLIC = {
     for prefix, door in (("", spt), ("io.", spt.io), ("plot.", spt.plot))
     for name in door.__all__
     if callable(getattr(door, name))
-    and getattr(door, name) not in (spt.Outcome, spt.PlacementWarning)
+    and getattr(door, name)
+    not in (spt.Outcome, spt.PlacementWarning, spt.UnreadableWarning)
 }
 FUNCTIONS = {n: o for n, o in PUBLIC.items() if inspect.isfunction(o)}
 CLASSES = {o.__name__: o for o in vars(spt).values() if inspect.isclass(o)}

@@ -427,7 +427,7 @@ def test_images_score_each_model(rng):
     ("options", "message"),
     [
         ({"models": ()}, "`models` must be a sequence of some of"),
-        ({"models": "affine"}, "`models` must be .*; got 'affine'"),
+        ({"models": ("curve",)}, "`models` must be .*; got .*curve"),
         ({"reference": np.ones((9, 9))}, "`moving` must be given .*; got None"),
         (
             {"reference": np.ones((9, 9, 9)), "moving": np.ones((9, 9))},

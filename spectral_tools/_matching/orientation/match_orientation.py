@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..._shared.arguments import checked
 from ..._shared.arrays import Floats
-from ..._shared.checks import as_finite, as_image, as_valid, check_fraction
+from ..._shared.checks import as_finite, as_sized_image, as_valid, check_fraction
 from ..._shared.results import Outcome, result
 from ..ambiguity import periodic_copies
 from ..local_agreement import LOOKS_ALIKE
@@ -120,6 +121,7 @@ def symmetric_poses(
     return found
 
 
+@checked
 def match_orientation(
     reference: ArrayLike,
     moving: ArrayLike,
@@ -203,7 +205,7 @@ def match_orientation(
     >>> found.outcome
     <Outcome.MATCHED: 'matched'>
     """
-    images = as_image(reference, "reference"), as_image(moving, "moving")
+    images = as_sized_image(reference, "reference"), as_sized_image(moving, "moving")
     for image, name in zip(images, ("reference", "moving"), strict=True):
         if image.ndim != 2:
             message = f"`{name}` must be a 2-D image; got shape {image.shape}."

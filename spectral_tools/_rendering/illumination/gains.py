@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..._placement.grid_links import overlapping_links
 from ..._sampling.boxes import overlap_block
-from ..._shared.arrays import Floats, Ints, as_array, unstacked
-from ..._shared.checks import as_matrices, check_affine, image_dtype
-from ..._shared.link_arguments import number_links
+from ..._shared.arguments import checked
+from ..._shared.arrays import Floats, Ints, unstacked
+from ..._shared.checks import as_matrices, check_affine, image_dtype, read_image
+from ..._shared.link_arguments import Links, number_links
 from ..._shared.results import result
 from ..._shared.sparse import connected_groups, factorized_stiffness, sum_at_tiles
 from ..._shared.statistics import ROUNDS, cauchy_weights, mad_sigma
-from ..._shared.workers import Workers, check_workers, spread
+from ..._shared.workers import Workers, spread
 
 __all__ = ["Gains", "solve_gains"]
 
@@ -107,10 +108,10 @@ def _cut(tiles: Any, number: int, start: Ints, stop: Ints, step: int) -> Floats:
     """Read a box of a tile, and no more of a stack that is sliced."""
     box = tuple(slice(int(a), int(b), step) for a, b in zip(start, stop, strict=True))
     if hasattr(tiles, "shape"):
-        pixels = as_array(tiles[(number, *box)])
+        pixels = read_image(tiles, f"tiles[{number}]", (number, *box))
     else:
         tile = tiles[number]
-        pixels = as_array((tile if hasattr(tile, "shape") else np.asarray(tile))[box])
+        pixels = read_image(tile, f"tiles[{number}]", box)
     image_dtype(pixels.dtype, f"tiles[{number}]")
     return pixels.astype(np.float64)
 
@@ -242,11 +243,12 @@ class Gains:
     residuals: Floats
 
 
+@checked
 def solve_gains(
     tiles: Sequence[Any] | NDArray[Any],
     matrices: ArrayLike,
     *,
-    links: ArrayLike | None = None,
+    links: Links | None = None,
     offset: bool = False,
     workers: Workers = 1,
     progress: bool = False,
@@ -328,7 +330,6 @@ def solve_gains(
     >>> float((tiles[1][:, 0] - tiles[0][:, 60]).mean().round(3))
     0.0
     """
-    check_workers(workers)
     labels = tiles if isinstance(tiles, Mapping) else None
     tiles = unstacked(tiles)
     if len(tiles) == 0:
@@ -364,9 +365,8 @@ def _shapes(tiles: Any, maps: Floats) -> Ints:
 
 def _pairs(links: Any, maps: Floats, shapes: Ints, labels: Any) -> Ints:
     if links is not None:
-        if np.size(links) == 0:
-            return np.empty((0, 2), np.intp)
-        return number_links(links, range(len(maps)) if labels is None else labels)[0]
+        known = dict.fromkeys(range(len(maps)), 0) if labels is None else labels
+        return number_links(links, known)[0]
     ndim = shapes.shape[1]
     linear = maps[:, :ndim, :ndim]
     middle = np.einsum("nij,nj->ni", linear, (shapes - 1) / 2) + maps[:, :ndim, ndim]
@@ -376,7 +376,7 @@ def _pairs(links: Any, maps: Floats, shapes: Ints, labels: Any) -> Ints:
 
 def _mean(tiles: Any, number: int) -> float:
     """Return the mean of the finite pixels of a tile."""
-    pixels = as_array(tiles[number])
+    pixels = read_image(tiles[number], f"tiles[{number}]")
     image_dtype(pixels.dtype, f"tiles[{number}]")
     if pixels.dtype.kind == "f":
         pixels = pixels[np.isfinite(pixels)]

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.polynomial.legendre import legvander
 from numpy.typing import ArrayLike, NDArray
 
+from ..._shared.arguments import checked
 from ..._shared.arrays import Flags, Float, Floats, Ints, as_array, unstacked
-from ..._shared.checks import as_finite, as_shape, image_dtype
+from ..._shared.checks import as_finite, as_shape, image_dtype, read_image
 from ..._shared.results import result
 from ..._shared.statistics import cauchy_weights, mad_sigma
-from ..._shared.workers import Workers, check_workers, spread
+from ..._shared.workers import Workers, spread
 
 __all__ = ["Shading", "apply_shading", "estimate_shading"]
 
@@ -297,6 +298,7 @@ class Shading:
     dark: Floats
 
 
+@checked
 def estimate_shading(
     tiles: Sequence[Any] | NDArray[Any],
     *,
@@ -374,7 +376,6 @@ def estimate_shading(
     >>> [float(field[0, 0].round(2)) for field in (true, shading.flat)]
     [0.78, 0.78]
     """
-    check_workers(workers)
     tiles = unstacked(tiles)
     shape = _common_shape(tiles)
     wanted = isinstance(dark, str)
@@ -399,6 +400,7 @@ def estimate_shading(
     return Shading(flat=flat, dark=known_dark + found)
 
 
+@checked
 def apply_shading(
     tiles: ArrayLike | Sequence[ArrayLike], shading: Shading
 ) -> NDArray[Float]:
@@ -436,9 +438,15 @@ def apply_shading(
     >>> spt.apply_shading(np.array([[60, 110, 160]], np.uint8), shading)
     array([[100., 100., 100.]], dtype=float32)
     """
+    held: Any = tiles
     if not hasattr(tiles, "shape"):
-        tiles = unstacked(tiles, labelled=False)
-    pixels = as_array(tiles)
+        held = unstacked(tiles)
+        shapes = sorted({np.shape(tile) for tile in held})
+        if len(shapes) > 1:
+            message = f"`tiles` must all have the same shape; got {shapes}."
+            raise ValueError(message)
+        held = [read_image(tile, f"tiles[{n}]") for n, tile in enumerate(held)]
+    pixels = as_array(held)
     dtype = image_dtype(pixels.dtype, "tiles")
     flat = as_finite(shading.flat, "shading.flat")
     if flat.ndim != 2 or pixels.shape[-2:] != flat.shape:
@@ -495,7 +503,7 @@ def _dark_field(dark: ArrayLike, shape: tuple[int, ...], name: str = "dark") -> 
 
 def _read_cells(tiles: Any, dark: Floats, edges: list[Ints], number: int) -> Floats:
     """Return the mean of each cell of a tile, NaN where half of it is unknown."""
-    pixels = as_array(tiles[number])
+    pixels = read_image(tiles[number], f"tiles[{number}]")
     image_dtype(pixels.dtype, f"tiles[{number}]")
     values = pixels.astype(np.float64)
     known = np.isfinite(values)

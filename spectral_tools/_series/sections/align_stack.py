@@ -13,11 +13,21 @@ from numpy.typing import NDArray
 
 from ..._matching.orientation.pose_search import Range
 from ..._placement.solve_tiles import solve_affine, solve_rigid
+from ..._shared.arguments import checked
 from ..._shared.arrays import Flags, Floats, Ints, unstacked
-from ..._shared.checks import as_image, as_valid, check_count, check_positive
+from ..._shared.checks import (
+    Valid,
+    as_image,
+    as_valid,
+    check_count,
+    check_positive,
+    image_dtype,
+    masks_in_order,
+    read_image,
+)
 from ..._shared.results import Outcome, result
 from ..._shared.sparse import connected_groups
-from ..._shared.workers import Workers, check_workers, spread
+from ..._shared.workers import Workers, spread
 from ..._transforms.matrices import (
     apply_transform,
     nearest_rotations,
@@ -103,6 +113,7 @@ class StackAlignment:
     inlier: Flags
 
 
+@checked
 def align_stack(
     sections: Any,
     *,
@@ -110,7 +121,7 @@ def align_stack(
     model: Literal["rigid", "affine"] = "rigid",
     mirror: bool = False,
     max_rotation: float | None = None,
-    valid: Any = None,
+    valid: Valid = None,
     fixed: int | None = None,
     workers: Workers = 1,
     progress: bool = False,
@@ -209,10 +220,9 @@ def align_stack(
     if model not in MODELS:
         message = f"`model` must be 'rigid' or 'affine'; got {model!r}."
         raise ValueError(message)
-    check_workers(workers)
     if max_rotation is not None:
         check_positive(max_rotation, "max_rotation")
-    images = unstacked(sections, "sections", labelled=False)
+    images = unstacked(sections, "sections")
     masks = _check_sections(images, valid)
     if fixed is not None and not 0 <= fixed < len(images):
         message = f"`fixed` must be one of {len(images)} sections; got {fixed!r}."
@@ -229,6 +239,7 @@ def align_stack(
             title="sections",
         )
     )
+    reach = min(reach, len(images) - 1)
     match = partial(match_sections, _angle_range(max_rotation, mirror), max_rotation)
 
     def run(pairs: list[tuple[int, int]]) -> Iterable[SectionLink]:
@@ -252,24 +263,19 @@ def _check_sections(images: Sequence[Any], valid: Any) -> list[Flags | None]:
                 f"got shape {shape} as section {number}."
             )
             raise ValueError(message)
-        if not hasattr(image, "dtype") or np.dtype(image.dtype).kind not in "biuf":
-            as_image(image, "sections")
-    if valid is None:
-        return [None] * len(images)
-    one_for_all = isinstance(valid, np.ndarray) and valid.ndim == 2
-    if not one_for_all and len(valid) != len(images):
-        message = f"`valid` must be one mask, or one for each of {len(images)} sections; got {len(valid)}."
-        raise ValueError(message)
+        image_dtype(image.dtype, "sections")
+    masks = masks_in_order(valid, range(len(images)), 2, "sections")
     return [
-        as_valid(valid if one_for_all else valid[number], np.shape(image), "valid")
-        for number, image in enumerate(images)
+        as_valid(mask, np.shape(image), "valid")
+        for mask, image in zip(masks, images, strict=True)
     ]
 
 
 def _read(
     images: Sequence[Any], masks: list[Flags | None], factor: int, number: int
 ) -> Section:
-    return make_section(factor, (as_image(images[number], "sections"), masks[number]))
+    image = read_image(images[number], f"sections[{number}]")
+    return make_section(factor, (as_image(image, "sections"), masks[number]))
 
 
 def _angle_range(max_rotation: float | None, mirror: bool) -> Range:

@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..._shared.arguments import checked
 from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.checks import (
     as_matrices,
     as_shape,
     as_shift,
+    check_memory,
     check_not_negative,
     check_positive,
     check_same_shape,
 )
 from ..._shared.link_arguments import (
+    Links,
     as_link_points,
     as_link_weights,
     find_tiles,
@@ -97,8 +100,9 @@ class _Stack(NamedTuple):
     least_unit: float
 
 
+@checked
 def relax_meshes(
-    links: ArrayLike,
+    links: Links,
     reference_points: ArrayLike,
     moving_points: ArrayLike,
     shape: Sequence[int],
@@ -216,6 +220,7 @@ def relax_meshes(
     if spacing is not None:
         pitch = as_shift(spacing, ndim, "spacing")
         check_positive(float(pitch.min()), "spacing")
+    check_memory(len(labels) * np.prod(sides, dtype=float) * ndim, "shape")
     free = ~find_tiles(fixed, labels, "fixed")
     stack = _Stack(
         grid=control_grid(sides, pitch),

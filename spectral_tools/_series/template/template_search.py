@@ -145,9 +145,11 @@ def search_template(template: SearchTemplate, frame: Volume) -> ShiftEstimate | 
     """Return the best of the allowed shifts of a circular correlation."""
     small = shrink_frame(frame, template.factor)
     # This is the correlation turned round: a spectrum less needs to be conjugated.
-    product = template.probes[0] * _tapered_spectrum(template, small[0])
-    for probe, channel in zip(template.probes[1:], small[1:], strict=True):
-        product += probe * _tapered_spectrum(template, channel)
+    # What is infinite or unknown is found in the surface.
+    with np.errstate(invalid="ignore", over="ignore"):
+        product = template.probes[0] * _tapered_spectrum(template, small[0])
+        for probe, channel in zip(template.probes[1:], small[1:], strict=True):
+            product += probe * _tapered_spectrum(template, channel)
     surface = inverse(product, template.shape)
     lags, height = list_peaks(surface, 2.0, periodic=True)
     if not len(height) and not (surface.any() and np.isfinite(surface).all()):

@@ -59,7 +59,8 @@ class ControlGrid(NamedTuple):
 
 def control_grid(shape: tuple[int, ...], spacing: Floats) -> ControlGrid:
     """Return the grid whose cells come nearest to a given size."""
-    cells = np.maximum(np.rint(np.array(shape) / spacing), 1).astype(int)
+    # No cell is smaller than a pixel.
+    cells = np.clip(np.rint(np.array(shape) / spacing), 1, shape).astype(int)
     return ControlGrid(shape, tuple(cells.tolist()))
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..._sampling.splines import spline_margin
+from ..._shared.arguments import checked
 from ..._shared.arrays import Floats, as_array
-from ..._shared.checks import as_affine, as_coordinates, image_dtype
+from ..._shared.checks import as_affine, as_coordinates, check_sizes, image_dtype
 from ..._shared.ndimage import distance_transform_edt, map_coordinates, spline_filter
 from ..matrices import apply_transform
 from ..point_maps import ARRIVED
@@ -34,6 +35,7 @@ FOLD = 1e-3
 MARGIN = spline_margin(3, np.dtype(np.float32))
 
 
+@checked
 def jacobian_determinant(displacement: ArrayLike) -> Floats:
     """Return how much larger things are in the moving image than in the reference.
 
@@ -80,6 +82,7 @@ def jacobian_determinant(displacement: ArrayLike) -> Floats:
     return _area(field, _jacobian(field))
 
 
+@checked
 def invert_displacement(displacement: ArrayLike) -> Floats:
     """Return the displacement field that leads the other way.
 
@@ -129,6 +132,7 @@ def invert_displacement(displacement: ArrayLike) -> Floats:
     return (goals - _invert_points(field, goals)).reshape(field.shape)
 
 
+@checked
 def apply_displacement(
     displacement: ArrayLike,
     points: ArrayLike,
@@ -196,6 +200,7 @@ def apply_displacement(
 def as_displacement(displacement: ArrayLike) -> Floats:
     """Return a field of a shape that makes sense; it may be NaN in places."""
     field = as_array(displacement)
+    check_sizes(field, "displacement")
     image_dtype(field.dtype, "displacement")
     ndim = field.ndim - 1
     if ndim not in (2, 3) or field.shape[-1] != ndim or min(field.shape[:-1]) < 2:

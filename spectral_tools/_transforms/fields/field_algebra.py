@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..._shared.arguments import checked
 from ..._shared.arrays import Floats
 from ..._shared.checks import (
     as_affine,
@@ -43,6 +44,7 @@ class FlattenedDisplacement:
     displacement: Floats
 
 
+@checked
 def compose_displacements(
     second: ArrayLike, first: ArrayLike, *, matrix: ArrayLike | None = None
 ) -> Floats:
@@ -102,6 +104,7 @@ def compose_displacements(
     return total.reshape(after.shape)
 
 
+@checked
 def resample_displacement(
     displacement: ArrayLike,
     shape: Sequence[int],
@@ -168,6 +171,7 @@ def resample_displacement(
     return values.reshape(*sides, ndim)
 
 
+@checked
 def flatten_displacement(
     displacement: ArrayLike,
     *,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..._shared.arguments import checked
 from ..._shared.arrays import Floats
 from ..._shared.checks import (
     as_affine,
@@ -138,6 +139,7 @@ class DisplacementFit:
     minimum_jacobian: float
 
 
+@checked
 def fit_displacement(
     reference_points: ArrayLike,
     moving_points: ArrayLike,

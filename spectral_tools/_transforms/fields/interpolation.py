@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..._shared.arguments import checked
 from ..._shared.arrays import Floats
 from ..._shared.checks import (
     as_affine,
@@ -28,6 +29,7 @@ Outside = Literal["nan", "nearest", "affine"]
 FLAT = 1e-7
 
 
+@checked
 def interpolate_displacement(
     reference_points: ArrayLike,
     moving_points: ArrayLike,
