@@ -1,15 +1,27 @@
 """Write files and folders beside their place, and move them when complete."""
 
+# Strategy: what is written grows in a hidden folder beside its target, which is locked
+# while its writer lives and named after the target: what a killed writer left there is
+# found by the next one. It takes the place of the target in one step.
+import ctypes
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from io import BufferedReader, FileIO
 from math import prod
 from pathlib import Path
+from stat import S_IMODE
 from struct import unpack_from
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed writer left there stays.
+    fcntl = None  # type: ignore[assignment]
 
 import h5py
 import numpy as np
@@ -22,13 +34,14 @@ __all__ = [
     "datasets",
     "find",
     "opened",
-    "put_in_place",
     "read",
     "told",
     "written",
 ]
 
 
+# What was in the place of a folder, until it is removed.
+OLD = "replaced"
 # What h5py raises when a file is not what it should be.
 TROUBLES = (
     AttributeError,
@@ -62,39 +75,151 @@ MOST_IN_HEAP = 1 << 16
 LARGEST_READ = 1 << 21
 
 
-def as_target(path: str | os.PathLike[str], name: str) -> Path:
-    """Return `path` if its folder exists and can be written to."""
-    target = Path(path)
-    folder = target.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        message = f"`{name}` must be in a folder that can be written to; got {target}."
+def as_target(path: str | os.PathLike[str], *, folder: bool = False) -> Path:
+    """Return where a path leads, past links, if something can be written there.
+
+    What a writer that was killed left of the same target is removed.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir() or not _may(target.parent, os.W_OK | os.X_OK):
+        message = f"`path` must be in a folder that can be written to; got {target}."
+        raise ValueError(message)
+    for room in target.parent.glob(_prefix(target) + "*"):
+        _sweep(room, target)
+    if not folder and target.is_dir():
+        message = f"`path` must be a file; got the folder {target}."
+        raise ValueError(message)
+    if target.exists() and not target.is_dir() and not target.is_file():
+        message = f"`path` must be a file or a folder; got the device {target}."
+        raise ValueError(message)
+    if target.exists() and not _may(target, os.W_OK):
+        message = f"`path` must be writeable; got the read-only {target}."
         raise ValueError(message)
     return target
 
 
+def _may(path: Path, how: int) -> bool:
+    return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _prefix(target: Path) -> str:
+    """Return how rooms of a target begin, whose own name may be as long as can be."""
+    name = blake2b(os.fsencode(target.name), digest_size=8).hexdigest()
+    return f".spectral_tools-{name}-"
+
+
 @contextmanager
-def beside(target: Path) -> Iterator[Path]:
-    """Make a folder on the same disk as the target, and remove it in the end."""
-    folder = target.absolute().parent
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=folder) as made:
-        yield Path(made)
+def beside(target: Path, name: str) -> Iterator[Path]:
+    """Yield a place on the same disk; what is made there takes that of the target."""
+    room = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+    lock = None
+    try:
+        if fcntl is not None:
+            lock = os.open(room, os.O_RDONLY)
+            # Some disks of other computers know no locks: nobody sweeps there.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield room / name
+        _put_in_place(room / name, target, room)
+    finally:
+        _remove(room, target)
+        if lock is not None:
+            os.close(lock)
 
 
-def put_in_place(made: Path, target: Path, room: Path) -> None:
-    """Move what was made to its place; what was there goes into `room`.
+def _sweep(room: Path, target: Path) -> None:
+    """Remove a room whose writer is no longer there.
 
-    A file is replaced in one step. A folder cannot be: for an instant there is none,
-    and the old one comes back if the new one cannot take its place.
+    An empty one may be of a writer that is about to lock it.
     """
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        lock = os.open(room, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if any(room.iterdir()):
+                _remove(room, target)
+        finally:
+            os.close(lock)
+
+
+def _remove(room: Path, target: Path) -> None:
+    """Remove a room, but for an old folder that nothing took the place of."""
+    old = room / OLD
+    try:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(room, ignore_errors=True)
+    except KeyboardInterrupt:
+        _remove(room, target)
+        raise
+
+
+def _put_in_place(made: Path, target: Path, room: Path) -> None:
+    """Move what was made to its place, with the mode and the owner of what was there.
+
+    This is one step: there is always the old one or the new one. Where a system cannot
+    exchange folders, there is none for an instant, and the old one waits in the room.
+    """
+    if made.is_file():
+        # Before the old one is given up, the new one is on the disk.
+        with made.open("r+b") as file:
+            os.fsync(file.fileno())
+    if target.exists():
+        old = target.stat()
+        for owner in ((old.st_uid, -1), (-1, old.st_gid)):
+            with suppress(AttributeError, OSError):
+                os.chown(made, *owner)
+        made.chmod(S_IMODE(old.st_mode))
     if not target.is_dir():
         made.replace(target)
-        return
-    old = target.rename(room / "replaced")
-    try:
+    elif not _exchange(made, target):
+        target.rename(room / OLD)
         made.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
+
+
+def _exchange(made: Path, target: Path) -> bool:
+    """Exchange two folders in one step, where the system can; tell whether it did."""
+    here, both = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    names = os.fsencode(made), os.fsencode(target)
+    return bool(rename(here, names[0], here, names[1], both) == 0)
+
+
+class PatientFile(FileIO):
+    """A file that keeps what goes wrong until the library has closed it.
+
+    It would not survive an error: what it could not write, it writes again when it
+    is closed, fails again, and ends the interpreter.
+    """
+
+    trouble: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or nothing more after something went wrong."""
+        rest = memoryview(data).cast("B")
+        count = len(rest)
+        with self._kept():
+            while rest and self.trouble is None:
+                rest = rest[super().write(rest) :]
+        return count
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Make the file longer or shorter."""
+        with self._kept():
+            return super().truncate(size)
+        return self.tell()
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyboardInterrupt) as error:
+            self.trouble = self.trouble or error
 
 
 class WatchedFile(BufferedReader):
@@ -174,16 +299,14 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 @contextmanager
 def written(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a file to write, which takes its place when it is complete."""
-    target = as_target(path, "path")
-    if target.is_dir():
-        message = f"`path` must be a file; got the folder {target}."
-        raise ValueError(message)
-    with beside(target) as room:
-        made = room / "new.h5"
-        with h5py.File(made, "w") as file:
-            yield file
-        put_in_place(made, target, room)
+    """Open a file of HDF5 to write, which takes its place when it is complete."""
+    with beside(as_target(path), "new.h5") as made, PatientFile(made, "w+") as patient:
+        try:
+            with h5py.File(patient, "w") as file:
+                yield file
+        finally:
+            if patient.trouble is not None:
+                raise patient.trouble
 
 
 def find(group: Any, path: str, where: str) -> Any:

@@ -23,6 +23,7 @@ from .._shared.checks import (
 )
 
 __all__ = [
+    "Box",
     "Frame",
     "Part",
     "Source",

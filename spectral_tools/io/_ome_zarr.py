@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from .._sampling.downsample import half_length, halve
-from ._files import as_target, beside, put_in_place
+from ._files import as_target, beside
 from ._image_source import (
     Frame,
     Part,
@@ -124,7 +126,7 @@ def write_ome_zarr(
     (24, 50) [1.3, 1.3]
     (12, 25) [2.6, 2.6]
     """
-    target = as_target(path, "path")
+    target = as_target(path, folder=True)
     _check_room(target, overwrite)
     source = as_source(image, channel_axis, shape)
     sides = as_sides(tile, "tile")
@@ -134,8 +136,8 @@ def write_ome_zarr(
         raise ValueError(message)
     names = as_channel_names(channel_names, source.shape[0])
     frame = as_frame(source.ndim, pixel_size, unit, origin)
-    with beside(target) as room:
-        made = room / "new.ome.zarr"
+    title = Path(path).name
+    with beside(target, "new.ome.zarr") as made, _folder(made) as folder:
         with tqdm(
             total=sum(map(prod, shapes)),
             desc="write_ome_zarr",
@@ -143,9 +145,8 @@ def write_ome_zarr(
             unit_scale=True,
             disable=not progress,
         ) as bar:
-            group = _write(made, source, shapes, sides, bar)
-        _describe(group, source.kept, frame, names, target.name)
-        put_in_place(made, target, room)
+            group = _write(folder, source, shapes, sides, bar)
+        _describe(group, source.kept, frame, names, title)
 
 
 def _check_room(target: Path, overwrite: bool) -> None:
@@ -160,8 +161,38 @@ def _check_room(target: Path, overwrite: bool) -> None:
         raise ValueError(message)
 
 
+@contextmanager
+def _folder(made: Path) -> Iterator[Any]:
+    """Yield a store in a folder to which nothing is written after it was left.
+
+    Zarr writes in threads of its own, which an error or an interrupt does not end:
+    they would make the folder anew that has just been removed.
+    """
+    from zarr.storage import LocalStore  # noqa: PLC0415
+
+    class Folder(LocalStore):
+        left = False
+        writing = 0
+
+        async def set(self, key: str, value: Any) -> None:
+            self.writing += 1
+            try:
+                if not self.left:
+                    await super().set(key, value)
+            finally:
+                self.writing -= 1
+
+    store = Folder(made)
+    try:
+        yield store
+    finally:
+        store.left = True
+        while store.writing:
+            time.sleep(0.001)
+
+
 def _write(
-    made: Path,
+    store: Any,
     source: Source,
     shapes: list[tuple[int, ...]],
     sides: tuple[int, int],
@@ -171,7 +202,7 @@ def _write(
     import numcodecs  # noqa: PLC0415
     import zarr  # noqa: PLC0415
 
-    group = zarr.open_group(str(made), mode="w", zarr_format=2)
+    group = zarr.open_group(store, mode="w", zarr_format=2)
     kept = source.kept
     for level, shape in enumerate(shapes):
         chunks = (1, 1, *map(min, sides, shape[2:]))
