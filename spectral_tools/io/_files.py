@@ -67,10 +67,17 @@ MOST_VALUES = 64
 # other, each with a head of its number and its size. Number 0 is what is free.
 MARK = re.compile(b"GCOL")
 HEAD = 16
+# An attribute of texts has their type, that of a character, their shape, and for each
+# text its length and where it lies, of `HEAD` bytes.
+TEXTS = re.compile(rb"[\x19\x29\x39\x49\x59][\x01\x11\x21][\x00\x01]\0\x10\0\0\0")
+# Attributes that are many lie in a heap of another kind, which no one compresses.
+PACKED = re.compile(rb"FRHP\0..(?!\0\0)", re.DOTALL)
 # Bytes of a heap: the library makes none smaller than this.
 SMALLEST_HEAP = 4096
 # It numbers objects with 16 bits.
 MOST_IN_HEAP = 1 << 16
+# Bytes of what stands before texts: their type, and a shape of 32 axes with its limits.
+LARGEST_SHAPE = 1 << 10
 # It reads a head with at most so many bytes around it.
 LARGEST_READ = 1 << 21
 
@@ -111,14 +118,8 @@ def _prefix(target: Path) -> str:
 @contextmanager
 def beside(target: Path, name: str) -> Iterator[Path]:
     """Yield a place on the same disk; what is made there takes that of the target."""
-    room = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
-    lock = None
+    room, lock = _locked_room(target)
     try:
-        if fcntl is not None:
-            lock = os.open(room, os.O_RDONLY)
-            # Some disks of other computers know no locks: nobody sweeps there.
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
         yield room / name
         _put_in_place(room / name, target, room)
     finally:
@@ -127,19 +128,31 @@ def beside(target: Path, name: str) -> Iterator[Path]:
             os.close(lock)
 
 
-def _sweep(room: Path, target: Path) -> None:
-    """Remove a room whose writer is no longer there.
+def _locked_room(target: Path) -> tuple[Path, int | None]:
+    """Make a room, and lock it before another writer takes it for one that was left."""
+    room = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+    if fcntl is None:
+        return room, None
+    with suppress(FileNotFoundError):
+        lock = os.open(room, os.O_RDONLY)
+        # Some disks of other computers know no locks: nobody sweeps there.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if room.is_dir():
+            return room, lock
+        os.close(lock)
+    return _locked_room(target)
 
-    An empty one may be of a writer that is about to lock it.
-    """
+
+def _sweep(room: Path, target: Path) -> None:
+    """Remove a room whose writer is no longer there."""
     if fcntl is None:
         return
     with suppress(OSError):
         lock = os.open(room, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if any(room.iterdir()):
-                _remove(room, target)
+            _remove(room, target)
         finally:
             os.close(lock)
 
@@ -226,7 +239,8 @@ class WatchedFile(BufferedReader):
     """A file whose heaps are looked at before the library has them.
 
     It goes from object to object by their sizes, and round in circles, or out of its
-    memory, if these are wrong: no error of Python could end that.
+    memory, if these are wrong: no error of Python could end that. It makes room for a
+    text of any length before it looks for it.
     """
 
     def readinto(self, buffer: Any) -> int:
@@ -235,8 +249,8 @@ class WatchedFile(BufferedReader):
         count = super().readinto(buffer)
         if count <= LARGEST_READ:
             # A mark may lie across two parts that are read.
-            first = max(start - len(MARK.pattern), 0)
-            data = self._part(first, start - first + count + len(MARK.pattern))
+            first = max(start - HEAD, 0)
+            data = self._part(first, start - first + count + HEAD)
             places = [first + found.start() for found in MARK.finditer(data)]
             most = 2 + len(data) // SMALLEST_HEAP
             if len(places) > most:
@@ -244,11 +258,41 @@ class WatchedFile(BufferedReader):
                 raise ValueError(message)
             for place in places:
                 self._check_heap(place)
+            for found in TEXTS.finditer(data):
+                self._check_texts(first + found.start())
+            if PACKED.search(data):
+                message = "Attributes must lie in plain heaps; got compressed ones."
+                raise ValueError(message)
         return count
 
     def _part(self, start: int, count: int) -> bytes:
         self.seek(start)
         return self.read(count)
+
+    def _check_texts(self, start: int) -> None:
+        """Raise if the texts of an attribute are longer than the file."""
+        data = self._part(start, LARGEST_SHAPE + HEAD * MOST_VALUES)
+        # Characters are numbers or strings, of 12 or 8 bytes; older files fill up to 8.
+        known = {0: 20, 3: 16}.get(data[8] % 16) if len(data) > 8 else None
+        place = known or 0
+        place += 4 * (place == 20 and data[20:24] == bytes(4))
+        version, rank, flags = data[place : place + 3].ljust(3, b"\0")
+        if known and version not in (1, 2, 3):
+            # This is the type of something else.
+            return
+        place += 8 if version == 1 else 4
+        sides = unpack_from(
+            f"<{min(rank, 32)}Q", data.ljust(LARGEST_SHAPE, b"\0"), place
+        )
+        place += 8 * rank * (1 + flags % 2)
+        size = os.fstat(self.fileno()).st_size
+        lengths = [
+            int.from_bytes(data[k : k + 4], "little")
+            for k in range(place, len(data) - HEAD + 1, HEAD)[: prod(sides)]
+        ]
+        if not known or version == 3 or rank > 32 or max(lengths, default=0) > size:
+            message = f"The texts at byte {start} must lie in the file; got {lengths}."
+            raise ValueError(message)
 
     def _check_heap(self, start: int) -> None:
         size = int.from_bytes(self._part(start, HEAD)[8:], "little")
@@ -360,6 +404,8 @@ def attribute(item: Any, name: str, where: str) -> Any:
         text = h5py.check_string_dtype(found.dtype)
         link = h5py.check_ref_dtype(found.dtype) is h5py.Reference
         odd = found.dtype.hasobject and not text and not link
+        # Texts of a type that lies elsewhere are not looked at in time.
+        odd = odd or found.get_type().committed()
         if odd or prod(found.shape or ()) > MOST_VALUES:
             return None
         value = item.attrs[name]
@@ -378,7 +424,7 @@ def read(dataset: Any, where: str) -> NDArray[Any]:
         # A chunk is unpacked as a whole, however little of it is wanted.
         count = max(prod(dataset.shape or (0,)), prod(dataset.chunks or (0,)))
         size = count * max(dataset.dtype.itemsize, 1)
-        stored = dataset.id.get_storage_size()
+        stored = min(dataset.id.get_storage_size(), dataset.file.id.get_filesize())
         # What has a length of its own may be many times the same long one.
         bad = dataset.shape is None or dataset.dtype.hasobject
     if outside or bad:

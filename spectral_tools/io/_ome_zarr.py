@@ -175,10 +175,18 @@ def _folder(made: Path) -> Iterator[Any]:
         writing = 0
 
         async def set(self, key: str, value: Any) -> None:
+            await self._unless_left(super().set(key, value))
+
+        async def set_if_not_exists(self, key: str, value: Any) -> None:
+            await self._unless_left(super().set_if_not_exists(key, value))
+
+        async def _unless_left(self, write: Any) -> None:
             self.writing += 1
             try:
-                if not self.left:
-                    await super().set(key, value)
+                if self.left:
+                    write.close()
+                else:
+                    await write
             finally:
                 self.writing -= 1
 

@@ -4,22 +4,16 @@
 """
 
 import gc
-import os
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
-from spectral_tools.io import _files
 
 pytest.importorskip("tifffile")
 pytest.importorskip("ome_zarr.io")
