@@ -13,7 +13,8 @@ from .._shared.checks import as_shape
 from .._shared.results import result
 from .._shared.workers import Workers, check_workers
 from .plan import Valid, make_plan
-from .regions import block_sides, check_store, regions_of, render_regions, write_blocks
+from .regions import block_sides, regions_of, render_regions, write_blocks
+from .stores import check_store
 
 __all__ = ["Composite", "composite_blocks", "warp_composite"]
 

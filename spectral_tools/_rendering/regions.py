@@ -25,6 +25,7 @@ from .plan import (
     tiles_near,
 )
 from .seams import blend_seams, has_seams, seam_boxes
+from .stores import Room, check_store, flush
 from .tile_reading import NATIVE, Tile, box_slices, keys_of, need_of, room_size
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "Region",
     "block_sides",
     "blocks_of",
-    "check_store",
     "cut_part",
     "needs_of",
     "regions_of",
@@ -293,35 +293,6 @@ def _fill_region(
         deliver_counts(count, spans, corner, counts)
 
 
-def check_store(
-    store: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> None:
-    """Raise unless a store has a shape and can hold the values of a dtype."""
-    if not hasattr(store, "__setitem__") or not hasattr(store, "dtype"):
-        message = (
-            f"`{name}` must take slices and have a dtype; got {type(store).__name__}."
-        )
-        raise TypeError(message)
-    if tuple(store.shape) != shape:
-        message = f"`{name}` must have shape {shape}; got {tuple(store.shape)}."
-        raise ValueError(message)
-    if not np.can_cast(dtype, store.dtype):
-        message = f"`{name}` must hold {dtype}; got dtype {store.dtype}."
-        raise TypeError(message)
-    if _is_read_only(store):
-        message = f"`{name}` must be writeable; got a read-only {type(store).__name__}."
-        raise ValueError(message)
-
-
-def _is_read_only(store: Any) -> bool:
-    """Return whether a NumPy, Zarr or HDF5 array says that it cannot be written."""
-    if not getattr(getattr(store, "flags", None), "writeable", True):
-        return True
-    if getattr(store, "read_only", False) is True:
-        return True
-    return getattr(getattr(store, "file", None), "mode", "") == "r"
-
-
 def block_sides(plan: Plan, blocks: Sequence[int] | None, out: Any) -> Ints:
     """Return the shape of the blocks: whole chunks of `out`, if it has any."""
     if blocks is not None:
@@ -355,16 +326,17 @@ def write_blocks(
         marks = np.asarray(done[...], dtype=bool)
         left = [k for k, cell in enumerate(cells) if not marks[cell]]
         regions, cells = [regions[k] for k in left], [cells[k] for k in left]
-    for cell, _ in zip(
-        cells,
-        _write_each(plan, regions, image, coverage, workers, progress),
-        strict=True,
-    ):
-        if done is not None:
-            _flush(image)
-            _flush(coverage)
-            done[cell] = True
-            _flush(done)
+    with Room([image, coverage, done]) as room:
+        for cell, _ in zip(
+            cells,
+            _write_each(plan, regions, image, coverage, room, workers, progress),
+            strict=True,
+        ):
+            if done is not None:
+                flush(image)
+                flush(coverage)
+                done[cell] = True
+                flush(done)
 
 
 def _write_each(
@@ -372,6 +344,7 @@ def _write_each(
     regions: list[Region],
     image: Any,
     coverage: Any,
+    room: Room,
     workers: Workers,
     progress: bool,
 ) -> Iterator[None]:
@@ -381,6 +354,7 @@ def _write_each(
         yield from write_regions(plan, regions, image, coverage, *shown)
         return
     for inside, pixels, counts in render_regions(plan, regions, *shown):
+        room.reserve([pixels.shape, counts.shape, (1,) * counts.ndim])
         image[plan.with_channels(inside)] = pixels
         coverage[inside] = counts
         yield
@@ -388,10 +362,3 @@ def _write_each(
 
 def _cell(region: Region, ndim: int, sides: Ints) -> tuple[int, ...]:
     return tuple((region[0][3 - ndim :] // sides).tolist())
-
-
-def _flush(store: Any) -> None:
-    """Make a store write what it still holds back."""
-    flush = getattr(store, "flush", None)
-    if flush is not None:
-        flush()

@@ -4,6 +4,7 @@
 # while its writer lives and named after the target: what a killed writer left there is
 # found by the next one. It takes the place of the target in one step.
 import ctypes
+import importlib
 import os
 import re
 import shutil
@@ -17,11 +18,6 @@ from pathlib import Path
 from stat import S_IMODE
 from struct import unpack_from
 from typing import Any
-
-try:
-    import fcntl
-except ImportError:  # Windows: what a killed writer left there stays.
-    fcntl = None  # type: ignore[assignment]
 
 import h5py
 import numpy as np
@@ -40,6 +36,8 @@ __all__ = [
 ]
 
 
+# Windows has no such locks: what a killed writer left stays there.
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 # What was in the place of a folder, until it is removed.
 OLD = "replaced"
 # What h5py raises when a file is not what it should be.
@@ -224,8 +222,8 @@ class PatientFile(FileIO):
     def truncate(self, size: int | None = None, /) -> int:
         """Make the file longer or shorter."""
         with self._kept():
-            return super().truncate(size)
-        return self.tell()
+            super().truncate(size)
+        return self.tell() if size is None else size
 
     @contextmanager
     def _kept(self) -> Iterator[None]:

@@ -240,12 +240,12 @@ class _Scratch:
 
     def __setitem__(self, where: Box, part: NDArray[Any]) -> None:
         for inside in self._runs(where):
-            self._file.write(np.ascontiguousarray(part[inside]))
+            self._file.write(np.ascontiguousarray(part[inside]).data)
 
     def __getitem__(self, where: Box) -> NDArray[Any]:
         part = np.zeros([one.stop - one.start for one in where], self.dtype)
         for inside in self._runs(where):
-            self._file.readinto(part[inside])
+            self._file.readinto(part[inside].data)
         return part
 
 

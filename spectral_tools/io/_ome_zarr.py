@@ -170,7 +170,7 @@ def _folder(made: Path) -> Iterator[Any]:
     """
     from zarr.storage import LocalStore  # noqa: PLC0415
 
-    class Folder(LocalStore):
+    class Folder(LocalStore):  # type: ignore[misc]
         left = False
         writing = 0
 

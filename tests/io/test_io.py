@@ -12,7 +12,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 import spectral_tools as spt
 from spectral_tools._sampling.downsample import halve
 from spectral_tools.io import _ome_tiff
-from spectral_tools.io._files import put_in_place
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")
@@ -387,16 +386,6 @@ def test_only_a_zarr_folder_is_replaced(rng, tmp_path):
     with pytest.raises(ValueError, match="`path` must be new or a Zarr folder; got"):
         write(tmp_path, "m.ome.zarr", image, overwrite=True)
     assert (folder / "thesis.txt").read_text() == "all of it"
-
-
-def test_a_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path):
-    old, room = tmp_path / "old", tmp_path / "room"
-    for folder in (old, room):
-        folder.mkdir()
-    (old / "data").write_text("old")
-    with pytest.raises(FileNotFoundError, match="missing"):
-        put_in_place(room / "missing", old, room)
-    assert (old / "data").read_text() == "old"
 
 
 def test_files_can_be_read_by_those_who_may_read_others(rng, tmp_path):

@@ -1,12 +1,16 @@
-"""What every writer keeps to, whatever ends it: the old file stays, or the new is whole.
+"""What writers keep to, whatever ends them: the old file stays, or the new is whole.
 
 `python tests/io/test_io_writers.py` kills each of them many times, and counts.
 """
 
 import gc
+import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import numpy as np
 import pytest
 
 import spectral_tools as spt
+from spectral_tools.io import _files
 
 pytest.importorskip("tifffile")
 pytest.importorskip("ome_zarr.io")
@@ -64,7 +69,8 @@ def read_zarr(path):
 
 
 def write_usid(path, value, side=600):
-    spt.io.write_usid(path, pixels(value, side), quantity="Height", units="nm")
+    options = {"quantity": "Height", "units": "nm", "positions": 1}
+    spt.io.write_usid(path, pixels(value, side), **options)
 
 
 def read_usid(path):
@@ -205,7 +211,7 @@ def test_an_interrupt_leaves_the_old_file_or_the_new_one(name, tmp_path, rng):
         took.append(time.perf_counter() - start)
         known.append(contents(name, path))
     times = 0
-    for share in np.append(rng.uniform(0.1, 0.9, 9), 9):
+    for share in np.append(rng.uniform(0.1, 0.9, 9), 99):
         with Interrupted(share * min(took)) as interrupt:
             write(path, times % 2)
         gc.collect()
@@ -213,3 +219,191 @@ def test_an_interrupt_leaves_the_old_file_or_the_new_one(name, tmp_path, rng):
         assert contents(name, path) in known
         assert listed(tmp_path) == [name]
     assert times
+
+
+# Where the target is
+
+
+@each
+def test_links_are_followed_and_modes_kept(name, tmp_path):
+    (tmp_path / "there").mkdir()
+    path, there = tmp_path / name, tmp_path / "there" / name
+    path.symlink_to(there)
+    WRITERS[name][0](path, 1)
+    there.chmod(0o750 if there.is_dir() else 0o640)
+    WRITERS[name][0](path, 2)
+    assert path.is_symlink()
+    assert there.stat().st_mode & 0o777 == (0o750 if there.is_dir() else 0o640)
+    assert listed(tmp_path / "there") == [name]
+
+
+@each
+def test_a_link_to_nowhere_is_refused(name, tmp_path):
+    (tmp_path / name).symlink_to(tmp_path / "missing" / name)
+    with pytest.raises(ValueError, match=r"must be in a folder that can be .*missing"):
+        WRITERS[name][0](tmp_path / name, 1)
+    assert listed(tmp_path) == [name]
+
+
+@files
+def test_what_is_no_file_is_not_replaced(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="`path` must be a file; got the folder"):
+        WRITERS[name][0](tmp_path / name, 1)
+    pipe = tmp_path / f"pipe {name}"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="must be a file or a folder; got the device"):
+        WRITERS[name][0](pipe, 1)
+
+
+@pytest.fixture
+def plain_user():
+    """Be somebody whom modes of files stop, in a folder of one's own."""
+    if os.name != "posix":
+        pytest.skip("Windows has no such users")
+    with tempfile.TemporaryDirectory() as folder:
+        root = os.geteuid() == 0
+        if root:
+            os.chown(folder, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+@each
+def test_what_is_read_only_is_not_replaced(name, plain_user):
+    path = plain_user / name
+    WRITERS[name][0](path, 1)
+    path.chmod(0o550 if path.is_dir() else 0o440)
+    with pytest.raises(ValueError, match="`path` must be writeable; got the read-only"):
+        WRITERS[name][0](path, 2)
+    assert listed(plain_user) == [name]
+    path.chmod(0o750)
+
+
+# What killed writers leave
+
+
+def left_room(path):
+    """Return a room as a killed writer of a target leaves it."""
+    room = Path(tempfile.mkdtemp(prefix=_files._prefix(path), dir=path.parent))
+    (room / "new").write_text("half of it")
+    return room
+
+
+@each
+def test_what_a_killed_writer_left_is_removed(name, tmp_path):
+    left_room(tmp_path / name)
+    other = left_room(tmp_path / f"{name}x")
+    WRITERS[name][0](tmp_path / name, 1)
+    assert listed(tmp_path) == sorted([name, other.name])
+
+
+def test_what_a_writer_makes_is_left_to_it(tmp_path):
+    path = tmp_path / "list.txt"
+    with _files.beside(path, "new") as made:
+        made.write_text("first")
+        write_list(path, 1)
+        assert made.read_text() == "first"
+    assert path.read_text() == "first"
+    assert listed(tmp_path) == ["list.txt"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_folder_comes_back_where_none_can_be_exchanged(killed, tmp_path, monkeypatch):
+    """Where a system needs two steps, a writer may end between them."""
+    monkeypatch.setattr(_files, "_exchange", lambda *_: False)
+    path = tmp_path / "m.ome.zarr"
+    write_zarr(path, 1)
+    before = contents(path.name, path)
+    write_zarr(path, 2)
+    assert contents(path.name, path) != before
+    write_zarr(path, 1)
+    if killed:
+        path.rename(left_room(path) / _files.OLD)
+        with pytest.raises(ValueError, match="`path` must be new unless `overwrite`"):
+            spt.io.write_ome_zarr(path, pixels(2))
+    else:
+        with _files.beside(path, "new") as made:
+            path.rename(made.with_name(_files.OLD))
+            made.mkdir()
+            monkeypatch.setattr(_files, "_put_in_place", lambda *_: None)
+    assert contents(path.name, path) == before
+    assert listed(tmp_path) == [path.name]
+
+
+# Kills at random moments
+
+
+def in_child(function):
+    """Run a function in a child, and return its process."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(int(function() or 0))
+        except BaseException as error:  # noqa: BLE001
+            os.write(2, repr(error).encode())
+            os._exit(99)
+    return child
+
+
+def kill(name, times, rng):
+    """Kill a writer some times, and count what is found where it should be.
+
+    Nothing is written or read in this process: threads of libraries do not live on in
+    a child.
+    """
+    counts = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path, write = Path(folder) / name, WRITERS[name][0]
+        truth = [Path(folder) / f"{value} {name}" for value in (1, 2)]
+
+        def prepare():
+            for value, where in enumerate(truth, 1):
+                write(where, value)
+            write(path, 1)
+
+        def check():
+            return [contents(name, where) for where in truth].index(
+                contents(name, path)
+            )
+
+        os.waitpid(in_child(prepare), 0)
+        start = time.perf_counter()
+        os.waitpid(in_child(lambda: write(path, 2)), 0)
+        took = time.perf_counter() - start
+        for k in range(times):
+            child = in_child(lambda value=1 + k % 2: write(path, value))
+            time.sleep(rng.uniform(0, 1) * took)
+            os.kill(child, signal.SIGKILL)
+            counts["killed"] += os.waitpid(child, 0)[1] == signal.SIGKILL
+            found = os.waitstatus_to_exitcode(os.waitpid(in_child(check), 0)[1])
+            counts["unreadable or lost"] += found not in (0, 1)
+        os.waitpid(in_child(lambda: write(path, 1)), 0)
+        counts["left behind"] = len(listed(Path(folder))) - 3
+    return counts
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_kills_leave_the_old_file_or_the_new_one():
+    """In a process of its own, in which no library has made threads."""
+    subprocess.run([sys.executable, __file__, "10"], check=True, cwd=ROOT)
+
+
+def main(times):
+    rng = np.random.default_rng()
+    bad = 0
+    for name in WRITERS:
+        counts = kill(name, times, rng)
+        print(name, dict(counts), flush=True)  # noqa: T201
+        bad += counts["unreadable or lost"] + counts["left behind"]
+        bad += not counts["killed"]
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else KILLS))
