@@ -8,13 +8,13 @@ import importlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from io import BufferedReader, FileIO
 from math import prod
 from pathlib import Path
+from secrets import token_hex
 from stat import S_IMODE
 from struct import unpack_from
 from typing import Any
@@ -116,8 +116,10 @@ def _prefix(target: Path) -> str:
 @contextmanager
 def beside(target: Path, name: str) -> Iterator[Path]:
     """Yield a place on the same disk; what is made there takes that of the target."""
-    room, lock = _locked_room(target)
+    # Its name is known before it is there: an interrupt does not leave it.
+    room, lock = target.with_name(_prefix(target) + token_hex(8)), None
     try:
+        lock = _make_locked(room)
         yield room / name
         _put_in_place(room / name, target, room)
     finally:
@@ -126,20 +128,20 @@ def beside(target: Path, name: str) -> Iterator[Path]:
             os.close(lock)
 
 
-def _locked_room(target: Path) -> tuple[Path, int | None]:
+def _make_locked(room: Path) -> int | None:
     """Make a room, and lock it before another writer takes it for one that was left."""
-    room = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+    room.mkdir(mode=0o700)
     if fcntl is None:
-        return room, None
+        return None
     with suppress(FileNotFoundError):
         lock = os.open(room, os.O_RDONLY)
         # Some disks of other computers know no locks: nobody sweeps there.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         if room.is_dir():
-            return room, lock
+            return lock
         os.close(lock)
-    return _locked_room(target)
+    return _make_locked(room)
 
 
 def _sweep(room: Path, target: Path) -> None:
@@ -212,12 +214,11 @@ class PatientFile(FileIO):
 
     def write(self, data: Any) -> int:
         """Write all of it, or nothing more after something went wrong."""
-        rest = memoryview(data).cast("B")
-        count = len(rest)
         with self._kept():
+            rest = memoryview(data).cast("B")
             while rest and self.trouble is None:
                 rest = rest[super().write(rest) :]
-        return count
+        return memoryview(data).nbytes
 
     def truncate(self, size: int | None = None, /) -> int:
         """Make the file longer or shorter."""

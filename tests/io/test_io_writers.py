@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -182,43 +183,44 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(name, limit, tmp_path)
     assert contents(name, path) != before
 
 
-class Interrupted:
-    """Interrupt the main thread after some time, wherever it is then."""
+class Interrupting:
+    """An image during whose reading the user interrupts."""
 
-    def __init__(self, seconds):
-        self.seconds, self.happened = seconds, False
+    shape, dtype = (600, 600), np.dtype(np.uint16)
 
-    def __enter__(self):
-        self.before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
-        return self
-
-    def __exit__(self, kind, *_):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self.before)
-        self.happened = kind is KeyboardInterrupt
-        return self.happened
+    def __getitem__(self, key):
+        if key[0].stop == 600:
+            interrupt()
+        return pixels(2)[key]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def interrupt(*_, **__):
+    message = "stop"
+    raise KeyboardInterrupt(message)
+
+
+@pytest.mark.parametrize("moment", ["while it is made", "when it is whole"])
 @each
-def test_an_interrupt_leaves_the_old_file_or_the_new_one(name, tmp_path, rng):
+def test_an_interrupt_leaves_the_old_file_and_nothing_else(
+    name, moment, tmp_path, monkeypatch
+):
     path, (write, _) = tmp_path / name, WRITERS[name]
-    known, took = [], []
-    for value in (0, 1):
-        start = time.perf_counter()
-        write(path, value)
-        took.append(time.perf_counter() - start)
-        known.append(contents(name, path))
-    times = 0
-    for share in np.append(rng.uniform(0.1, 0.9, 9), 99):
-        with Interrupted(share * min(took)) as interrupt:
-            write(path, times % 2)
-        gc.collect()
-        times += interrupt.happened
-        assert contents(name, path) in known
-        assert listed(tmp_path) == [name]
-    assert times
+    write(path, 1)
+    before = contents(name, path)
+    if moment == "when it is whole":
+        monkeypatch.setattr(_files, "_put_in_place", interrupt)
+    elif name.endswith(".h5"):
+        monkeypatch.setattr(h5py.Group, "create_dataset", interrupt)
+    elif "ome" in name:
+        monkeypatch.setattr(sys.modules[__name__], "pixels", lambda *_: Interrupting())
+    else:
+        monkeypatch.setattr(Path, "write_bytes", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        write(path, 2)
+    monkeypatch.undo()
+    gc.collect()
+    assert contents(name, path) == before
+    assert listed(tmp_path) == [name]
 
 
 # Where the target is
@@ -350,8 +352,8 @@ def in_child(function):
     return child
 
 
-def kill(name, times, rng):
-    """Kill a writer some times, and count what is found where it should be.
+def end(name, sent, times, rng):
+    """End a writer by a signal some times, and count what is where it should be.
 
     Nothing is written or read in this process: threads of libraries do not live on in
     a child.
@@ -371,19 +373,29 @@ def kill(name, times, rng):
                 contents(name, path)
             )
 
+        def interrupted(value):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                write(path, value)
+            except KeyboardInterrupt:
+                return 50
+
         os.waitpid(in_child(prepare), 0)
         start = time.perf_counter()
         os.waitpid(in_child(lambda: write(path, 2)), 0)
         took = time.perf_counter() - start
         for k in range(times):
-            child = in_child(lambda value=1 + k % 2: write(path, value))
-            time.sleep(rng.uniform(0, 1) * took)
-            os.kill(child, signal.SIGKILL)
-            counts["killed"] += os.waitpid(child, 0)[1] == signal.SIGKILL
+            child = in_child(lambda value=1 + k % 2: interrupted(value))
+            time.sleep(rng.uniform(0.1, 1) * took)
+            os.kill(child, sent)
+            ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            counts["ended"] += ended in (50, -sent)
+            counts["crashed"] += ended not in (0, 50, -sent)
             found = os.waitstatus_to_exitcode(os.waitpid(in_child(check), 0)[1])
             counts["unreadable or lost"] += found not in (0, 1)
-        os.waitpid(in_child(lambda: write(path, 1)), 0)
-        counts["left behind"] = len(listed(Path(folder))) - 3
+            counts["left until the next"] += len(listed(Path(folder))) > 3
+            os.waitpid(in_child(lambda value=1 + (k + 1) % 2: write(path, value)), 0)
+            counts["left"] += len(listed(Path(folder))) > 3
     return counts
 
 
@@ -395,14 +407,14 @@ def test_kills_leave_the_old_file_or_the_new_one():
 
 
 def main(times):
-    rng = np.random.default_rng()
-    bad = 0
-    for name in WRITERS:
-        counts = kill(name, times, rng)
-        print(name, dict(counts), flush=True)  # noqa: T201
-        bad += counts["unreadable or lost"] + counts["left behind"]
-        bad += not counts["killed"]
-    return bad
+    rng, bad = np.random.default_rng(), 0
+    for sent in (signal.SIGKILL, signal.SIGINT):
+        for name in WRITERS:
+            counts = end(name, sent, times, rng)
+            print(sent.name, name, dict(counts), flush=True)  # noqa: T201
+            wrong = ("crashed", "unreadable or lost", "left")
+            bad += sum(counts[key] for key in wrong) + (not counts["ended"])
+    return min(bad, 99)
 
 
 if __name__ == "__main__":
