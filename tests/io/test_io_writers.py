@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import h5py
@@ -191,7 +192,7 @@ class Interrupting:
     def __getitem__(self, key):
         if key[0].stop == 600:
             interrupt()
-        return pixels(2)[key]
+        return np.zeros(self.shape, self.dtype)[key]
 
 
 def interrupt(*_, **__):
@@ -352,6 +353,10 @@ def in_child(function):
     return child
 
 
+def summary(found):
+    return sha256(repr((sha256(found[0]).hexdigest(), found[1])).encode()).hexdigest()
+
+
 def end(name, sent, times, rng):
     """End a writer by a signal some times, and count what is where it should be.
 
@@ -361,17 +366,17 @@ def end(name, sent, times, rng):
     counts = Counter()
     with tempfile.TemporaryDirectory() as folder:
         path, write = Path(folder) / name, WRITERS[name][0]
-        truth = [Path(folder) / f"{value} {name}" for value in (1, 2)]
+        truth = Path(folder) / "truth"
 
         def prepare():
-            for value, where in enumerate(truth, 1):
-                write(where, value)
-            write(path, 1)
+            found = []
+            for value in (2, 1):
+                write(path, value)
+                found.append(summary(contents(name, path)))
+            truth.write_text("\n".join(found))
 
         def check():
-            return [contents(name, where) for where in truth].index(
-                contents(name, path)
-            )
+            return truth.read_text().split("\n").index(summary(contents(name, path)))
 
         def interrupted(value):
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -393,9 +398,9 @@ def end(name, sent, times, rng):
             counts["crashed"] += ended not in (0, 50, -sent)
             found = os.waitstatus_to_exitcode(os.waitpid(in_child(check), 0)[1])
             counts["unreadable or lost"] += found not in (0, 1)
-            counts["left until the next"] += len(listed(Path(folder))) > 3
+            counts["left until the next"] += len(listed(Path(folder))) > 2
             os.waitpid(in_child(lambda value=1 + (k + 1) % 2: write(path, value)), 0)
-            counts["left"] += len(listed(Path(folder))) > 3
+            counts["left"] += len(listed(Path(folder))) > 2
     return counts
 
 
