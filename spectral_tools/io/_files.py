@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from io import BufferedReader, FileIO
@@ -210,13 +211,15 @@ class PatientFile(FileIO):
     is closed, fails again, and ends the interpreter.
     """
 
-    trouble: BaseException | None = None
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.trouble: Future[None] = Future()
 
     def write(self, data: Any) -> int:
         """Write all of it, or nothing more after something went wrong."""
         with self._kept():
             rest = memoryview(data).cast("B")
-            while rest and self.trouble is None:
+            while rest and not self.trouble.done():
                 rest = rest[super().write(rest) :]
         return memoryview(data).nbytes
 
@@ -231,7 +234,8 @@ class PatientFile(FileIO):
         try:
             yield
         except (OSError, KeyboardInterrupt) as error:
-            self.trouble = self.trouble or error
+            if not self.trouble.done():
+                self.trouble.set_exception(error)
 
 
 class WatchedFile(BufferedReader):
@@ -343,13 +347,13 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 @contextmanager
 def written(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a file of HDF5 to write, which takes its place when it is complete."""
-    with beside(as_target(path), "new.h5") as made, PatientFile(made, "w+") as patient:
+    with beside(as_target(path), "new.h5") as made, PatientFile(made) as patient:
         try:
             with h5py.File(patient, "w") as file:
                 yield file
         finally:
-            if patient.trouble is not None:
-                raise patient.trouble
+            if patient.trouble.done():
+                patient.trouble.result()
 
 
 def find(group: Any, path: str, where: str) -> Any:

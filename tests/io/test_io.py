@@ -555,6 +555,14 @@ def test_zarr_shows_channels_without_values_too(tmp_path):
             {"channel_axis": 0, "channel_names": ["a"]},
             "`channel_names` must be 2 strings",
         ),
+        *(
+            (
+                np.zeros((2, 5, 5)),
+                {"channel_axis": 0, "channel_names": ["a", f"b{control}"]},
+                "`channel_names` must be text without controls; got 'b",
+            )
+            for control in "\0\x0b\x1f\n\ud800\uffff"
+        ),
     ],
 )
 def test_what_cannot_be_written_is_said_before(name, image, options, match, tmp_path):
