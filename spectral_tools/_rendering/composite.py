@@ -127,8 +127,8 @@ def warp_composite(
     done : array_like of bool, optional
         One flag for each block along each axis, for renderings that may be
         interrupted. Blocks whose flag is set are left as they are; the flags of
-        others are set when the block has been written. It needs `out`,
-        `out_coverage` and `blocks`.
+        others are set when the block has been written to its file. It needs
+        `out`, `out_coverage` and `blocks`.
     workers : int or map-like callable, optional
         Number of threads, or a callable that is used like `map`. The result
         does not depend on it.

@@ -25,6 +25,7 @@ from .plan import (
     tiles_near,
 )
 from .seams import blend_seams, has_seams, seam_boxes
+from .stores import Room, flush
 from .tile_reading import NATIVE, Tile, box_slices, keys_of, need_of, room_size
 
 __all__ = [
@@ -329,16 +330,17 @@ def write_blocks(
         marks = np.asarray(done[...], dtype=bool)
         left = [k for k, cell in enumerate(cells) if not marks[cell]]
         regions, cells = [regions[k] for k in left], [cells[k] for k in left]
-    for cell, _ in zip(
-        cells,
-        _write_each(plan, regions, image, coverage, workers, progress),
-        strict=True,
-    ):
-        if done is not None:
-            _flush(image)
-            _flush(coverage)
-            done[cell] = True
-            _flush(done)
+    with Room([image, coverage, done]) as room:
+        for cell, _ in zip(
+            cells,
+            _write_each(plan, regions, image, coverage, room, workers, progress),
+            strict=True,
+        ):
+            if done is not None:
+                flush(image)
+                flush(coverage)
+                done[cell] = True
+                flush(done)
 
 
 def _write_each(
@@ -346,6 +348,7 @@ def _write_each(
     regions: list[Region],
     image: Any,
     coverage: Any,
+    room: Room,
     workers: Workers,
     progress: bool,
 ) -> Iterator[None]:
@@ -355,6 +358,7 @@ def _write_each(
         yield from write_regions(plan, regions, image, coverage, *shown)
         return
     for inside, pixels, counts in render_regions(plan, regions, *shown):
+        room.reserve([pixels.shape, counts.shape, (1,) * counts.ndim])
         image[plan.with_channels(inside)] = pixels
         coverage[inside] = counts
         yield
@@ -362,10 +366,3 @@ def _write_each(
 
 def _cell(region: Region, ndim: int, sides: Ints) -> tuple[int, ...]:
     return tuple((region[0][3 - ndim :] // sides).tolist())
-
-
-def _flush(store: Any) -> None:
-    """Make a store write what it still holds back."""
-    flush = getattr(store, "flush", None)
-    if flush is not None:
-        flush()

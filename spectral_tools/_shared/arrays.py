@@ -113,6 +113,9 @@ def listed_images(images: Any, name: str) -> Any:
     """
     if isinstance(images, memoryview):
         images = np.asarray(images)
+    elif lies_in_store(images) and not isinstance(images.dtype, np.dtype):
+        # A tensor, whose types are not those of NumPy, is taken by value.
+        images = as_entry(images, name)
     if isinstance(images, np.ndarray) and images.ndim:
         if images.dtype.kind in "biufc":
             return as_array(images)

@@ -3,6 +3,7 @@
 # Strategy: files want the axes (channel, plane, row, col). A source reads any part of
 # an image, whatever the order of its axes, as an array with these four; blocks that
 # come by themselves are turned into the same form.
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
@@ -23,6 +24,7 @@ from .._shared.checks import (
 )
 
 __all__ = [
+    "Box",
     "Frame",
     "Part",
     "Source",
@@ -49,6 +51,8 @@ SIDE = 1024
 LONGEST = 4096
 
 
+# What XML cannot hold, or does not give back as it was.
+UNWRITTEN = re.compile("[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 # What lengths are called, short and long.
 UNITS = {
     "pm": "picometer",
@@ -362,4 +366,8 @@ def as_channel_names(names: Sequence[str] | None, count: int) -> list[str]:
     if len(found) != count or not all(isinstance(name, str) for name in found):
         message = f"`channel_names` must be {count} strings; got {names!r}."
         raise ValueError(message)
+    for name in found:
+        if UNWRITTEN.search(name):
+            message = f"`channel_names` must be text without controls; got {name!r}."
+            raise ValueError(message)
     return found

@@ -11,15 +11,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from .._sampling.downsample import halve
+from .._shared.arguments import checked
 from .._shared.checks import check_count
-from ._files import as_target, beside, put_in_place
+from ._files import as_target, beside
 from ._image_source import (
+    Box,
     Frame,
     Source,
     as_channel_names,
@@ -37,12 +38,11 @@ __all__ = ["write_ome_tiff"]
 COMPRESSIONS = ("zlib", None)
 # Offsets of four bytes end here; the rest is left for tables and metadata.
 CLASSIC = 4_000_000_000
-# Name of the file while it grows.
-NEW = "new.ome.tif"
 # Bytes of tiles that wait for being compressed.
 WAITING = 1 << 24
 
 
+@checked
 def write_ome_tiff(
     path: str | os.PathLike[str],
     image: Any,
@@ -131,10 +131,7 @@ def write_ome_tiff(
     ...         [level.shape for level in file.series[0].levels]
     [(48, 100), (24, 50), (12, 25)]
     """
-    target = as_target(path, "path")
-    if target.is_dir():
-        message = f"`path` must be a file; got the folder {target}."
-        raise ValueError(message)
+    target = as_target(path)
     source = as_source(image, channel_axis, shape)
     names = as_channel_names(channel_names, source.shape[0])
     layout = _Layout(
@@ -144,8 +141,8 @@ def write_ome_tiff(
     shapes = as_levels(levels, source, layout.sides)
     frame = as_frame(source.ndim, pixel_size, unit, origin)
     metadata = _metadata(frame, names, source.shape, rgb, located=origin is not None)
-    with beside(target) as room, ExitStack() as stores:
-        source = _in_pages(source, layout, room, stores)
+    with beside(target, "new.ome.tif") as made, ExitStack() as stores:
+        source = _in_pages(source, layout, made, stores)
         with tqdm(
             total=sum(map(prod, shapes)),
             desc="write_ome_tiff",
@@ -153,8 +150,7 @@ def write_ome_tiff(
             unit_scale=True,
             disable=not progress,
         ) as bar:
-            _write(room, source, shapes, layout, metadata, stores, bar)
-        put_in_place(room / NEW, target, room)
+            _write(made, source, shapes, layout, metadata, stores, bar)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -205,32 +201,58 @@ def _metadata(
     return found
 
 
-def _in_pages(source: Source, layout: _Layout, room: Path, stores: ExitStack) -> Source:
+def _in_pages(source: Source, layout: _Layout, made: Path, stores: ExitStack) -> Source:
     """Return a source that gives page after page without reading anything twice."""
     channels, planes = source.chunks[:2]
     if not source.comes_in_blocks and planes == 1 and (channels == 1 or layout.rgb):
         return source
-    store = _store(room, source.shape, source.dtype, layout, stores)
-    for where, part in parts(source, store.chunks):
+    store = _Scratch(made, source.shape, source.dtype, stores)
+    for where, part in parts(source, (1, 1, *layout.sides)):
         store[where] = part
     return as_source(store, 0, None)
 
 
-def _store(
-    room: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    layout: _Layout,
-    stores: ExitStack,
-) -> Any:
-    """Return an array in a temporary file."""
-    file = stores.enter_context(h5py.File(room / f"{shape[2]} x {shape[3]}.h5", "w"))
-    sides = [min(pair) for pair in zip(layout.sides, shape[2:], strict=True)]
-    return file.create_dataset("image", shape, dtype, chunks=(1, 1, *sides))
+class _Scratch:
+    """An array in a plain file, where a full disk is an error of Python.
+
+    It ends the interpreter where memory is mapped, and in HDF5.
+    """
+
+    def __init__(
+        self,
+        beside: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        stores: ExitStack,
+    ) -> None:
+        self.shape, self.dtype = shape, dtype
+        path = beside.with_name(f"{shape[2]} x {shape[3]}")
+        self._file = stores.enter_context(path.open("w+b"))
+
+    def _runs(self, where: Box) -> Iterator[Box]:
+        """Seek one after the other what lies together, and yield it inside a part."""
+        sides = [one.stop - one.start for one in where]
+        height = sides[2] if sides[3] == self.shape[3] else 1
+        for inside in cut(sides, (1, 1, height, sides[3])):
+            place = 0
+            for one, run, length in zip(where, inside, self.shape, strict=True):
+                place = place * length + one.start + run.start
+            self._file.seek(place * self.dtype.itemsize)
+            yield inside
+
+    def __setitem__(self, where: Box, part: NDArray[Any]) -> None:
+        for inside in self._runs(where):
+            self._file.write(np.ascontiguousarray(part[inside]).data)
+
+    def __getitem__(self, where: Box) -> NDArray[Any]:
+        part = np.zeros([one.stop - one.start for one in where], self.dtype)
+        for inside in self._runs(where):
+            self._file.readinto(part[inside].data)
+        return part
 
 
 def _write(
-    room: Path,
+    made: Path,
     source: Source,
     shapes: list[tuple[int, ...]],
     layout: _Layout,
@@ -242,11 +264,11 @@ def _write(
     import tifffile  # noqa: PLC0415
 
     size = sum(map(prod, shapes)) * source.dtype.itemsize
-    with tifffile.TiffWriter(room / NEW, ome=True, bigtiff=size > CLASSIC) as file:
+    with tifffile.TiffWriter(made, ome=True, bigtiff=size > CLASSIC) as file:
         for level, shape in enumerate(shapes):
             smaller = None
             if level + 1 < len(shapes):
-                smaller = _store(room, shapes[level + 1], source.dtype, layout, stores)
+                smaller = _Scratch(made, shapes[level + 1], source.dtype, stores)
             main = {"subifds": len(shapes) - 1, "metadata": metadata}
             file.write(
                 _tiles(source, layout, smaller, bar),
@@ -285,7 +307,8 @@ def _tiles(
         for band in bands(source, page, height):
             if smaller is not None:
                 half = halve(band)
-                smaller[(*page, slice(top, top + half.shape[2]))] = half
+                rows, columns = slice(top, top + half.shape[2]), slice(0, half.shape[3])
+                smaller[(*page, rows, columns)] = half
                 top += half.shape[2]
             for left in range(0, cols, width):
                 part = band[:, 0, :, left : left + width]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from .._sampling.downsample import half_length, halve
-from ._files import as_target, beside, put_in_place
+from .._shared.arguments import checked
+from ._files import as_target, beside
 from ._image_source import (
     Frame,
     Part,
@@ -35,6 +38,7 @@ COLORS = ("FF0000", "00FF00", "0000FF", "00FFFF", "FF00FF", "FFFF00")
 MARKS = (".zgroup", ".zarray", "zarr.json")
 
 
+@checked
 def write_ome_zarr(
     path: str | os.PathLike[str],
     image: Any,
@@ -124,7 +128,7 @@ def write_ome_zarr(
     (24, 50) [1.3, 1.3]
     (12, 25) [2.6, 2.6]
     """
-    target = as_target(path, "path")
+    target = as_target(path, folder=True)
     _check_room(target, overwrite)
     source = as_source(image, channel_axis, shape)
     sides = as_sides(tile, "tile")
@@ -134,8 +138,8 @@ def write_ome_zarr(
         raise ValueError(message)
     names = as_channel_names(channel_names, source.shape[0])
     frame = as_frame(source.ndim, pixel_size, unit, origin)
-    with beside(target) as room:
-        made = room / "new.ome.zarr"
+    title = Path(path).name
+    with beside(target, "new.ome.zarr") as made, _folder(made) as folder:
         with tqdm(
             total=sum(map(prod, shapes)),
             desc="write_ome_zarr",
@@ -143,9 +147,8 @@ def write_ome_zarr(
             unit_scale=True,
             disable=not progress,
         ) as bar:
-            group = _write(made, source, shapes, sides, bar)
-        _describe(group, source.kept, frame, names, target.name)
-        put_in_place(made, target, room)
+            group = _write(folder, source, shapes, sides, bar)
+        _describe(group, source.kept, frame, names, title)
 
 
 def _check_room(target: Path, overwrite: bool) -> None:
@@ -160,8 +163,46 @@ def _check_room(target: Path, overwrite: bool) -> None:
         raise ValueError(message)
 
 
+@contextmanager
+def _folder(made: Path) -> Iterator[Any]:
+    """Yield a store in a folder to which nothing is written after it was left.
+
+    Zarr writes in threads of its own, which an error or an interrupt does not end:
+    they would make the folder anew that has just been removed.
+    """
+    from zarr.storage import LocalStore  # noqa: PLC0415
+
+    class Folder(LocalStore):  # type: ignore[misc]
+        left = False
+        writing = 0
+
+        async def set(self, key: str, value: Any) -> None:
+            await self._unless_left(super().set(key, value))
+
+        async def set_if_not_exists(self, key: str, value: Any) -> None:
+            await self._unless_left(super().set_if_not_exists(key, value))
+
+        async def _unless_left(self, write: Any) -> None:
+            self.writing += 1
+            try:
+                if self.left:
+                    write.close()
+                else:
+                    await write
+            finally:
+                self.writing -= 1
+
+    store = Folder(made)
+    try:
+        yield store
+    finally:
+        store.left = True
+        while store.writing:
+            time.sleep(0.001)
+
+
 def _write(
-    made: Path,
+    store: Any,
     source: Source,
     shapes: list[tuple[int, ...]],
     sides: tuple[int, int],
@@ -171,7 +212,7 @@ def _write(
     import numcodecs  # noqa: PLC0415
     import zarr  # noqa: PLC0415
 
-    group = zarr.open_group(str(made), mode="w", zarr_format=2)
+    group = zarr.open_group(store, mode="w", zarr_format=2)
     kept = source.kept
     for level, shape in enumerate(shapes):
         chunks = (1, 1, *map(min, sides, shape[2:]))

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ._files import as_target, beside, put_in_place
+from ._files import as_target, beside
 
 __all__ = ["Words", "check_names", "number_text", "write_text"]
 
@@ -190,11 +190,5 @@ def leads_outside(name: str) -> bool:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file beside its place and move it there when it is complete."""
-    target = as_target(path, "path")
-    if target.is_dir():
-        message = f"`path` must be a file; got the folder {target}."
-        raise ValueError(message)
-    with beside(target) as room:
-        made = room / "new"
+    with beside(as_target(path), "new") as made:
         made.write_bytes(text.encode())
-        put_in_place(made, target, room)

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from .._shared.arguments import checked
 from .._shared.arrays import Ints
 from .._shared.results import result
 from ._files import attribute, datasets, find, opened, read, told
@@ -237,6 +238,7 @@ class USIDData:
     units: str
 
 
+@checked
 def read_usid_tree(path: str | os.PathLike[str]) -> list[USIDEntry]:
     """List the main datasets of a file.
 
@@ -282,6 +284,7 @@ def read_usid_tree(path: str | os.PathLike[str]) -> list[USIDEntry]:
         ]
 
 
+@checked
 def read_usid(
     path: str | os.PathLike[str],
     *,

@@ -12,7 +12,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 import spectral_tools as spt
 from spectral_tools._sampling.downsample import halve
 from spectral_tools.io import _ome_tiff
-from spectral_tools.io._files import put_in_place
 
 tifffile = pytest.importorskip("tifffile")
 zarr = pytest.importorskip("zarr")
@@ -389,16 +388,6 @@ def test_only_a_zarr_folder_is_replaced(rng, tmp_path):
     assert (folder / "thesis.txt").read_text() == "all of it"
 
 
-def test_a_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path):
-    old, room = tmp_path / "old", tmp_path / "room"
-    for folder in (old, room):
-        folder.mkdir()
-    (old / "data").write_text("old")
-    with pytest.raises(FileNotFoundError, match="missing"):
-        put_in_place(room / "missing", old, room)
-    assert (old / "data").read_text() == "old"
-
-
 def test_files_can_be_read_by_those_who_may_read_others(rng, tmp_path):
     (tmp_path / "plain").write_text("")
     plain = (tmp_path / "plain").stat().st_mode
@@ -566,6 +555,14 @@ def test_zarr_shows_channels_without_values_too(tmp_path):
             {"channel_axis": 0, "channel_names": ["a"]},
             "`channel_names` must be 2 strings",
         ),
+        *(
+            (
+                np.zeros((2, 5, 5)),
+                {"channel_axis": 0, "channel_names": ["a", f"b{control}"]},
+                "`channel_names` must be text without controls; got 'b",
+            )
+            for control in "\0\x0b\x1f\n\ud800\uffff"
+        ),
     ],
 )
 def test_what_cannot_be_written_is_said_before(name, image, options, match, tmp_path):
@@ -599,7 +596,7 @@ def test_tiles_must_be_multiples_of_16(name, tmp_path):
         (np.zeros((5, 5), "u1"), {"rgb": True}, "`rgb` must come with 3 channels"),
         (
             np.zeros((3, 5, 5), "u1"),
-            {"rgb": True, "channel_axis": 0, "channel_names": "rgb"},
+            {"rgb": True, "channel_axis": 0, "channel_names": ["rgb"]},
             "`channel_names` must be 3 strings",
         ),
         (np.zeros((5, 5)), {"compression": "lzw"}, "`compression` must be one of"),

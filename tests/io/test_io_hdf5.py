@@ -356,11 +356,26 @@ def crowded(data):
     return data[:place] + b"GCOL" * 8 + data[place + 32 :]
 
 
+def longer(data):
+    """Give a text a length of four gigabytes, before the place where it lies."""
+    heap = data.index(b"GCOL").to_bytes(8, "little")
+    place = data.index(heap, data.index(b"quantity\0")) - 4
+    return data[:place] + b"\xf0\xff\xff\xff" + data[place + 4 :]
+
+
+def of_others(data):
+    """Make a text consist of something else than characters."""
+    place = data.index(b"\x19\x01\x01", data.index(b"quantity\0")) + 8
+    return data[:place] + b"\x16" + data[place + 1 :]
+
+
 WHOLE = "scan.h5:.* quantity must be .* heap at byte .* must be whole; got "
 HEAPS = {
     "free space without end": (lambda d: resized(d, 0, 0), WHOLE + "0"),
     "an object behind the end": (lambda d: resized(d, 1, 5000), WHOLE + "5000"),
     "an object behind memory": (lambda d: resized(d, 1, 2**64 - 40), WHOLE + "184"),
+    "a text longer than the file": (longer, "must lie in the file; got .4294967280"),
+    "a text of no characters": (of_others, "The texts at byte .* must lie in the fi"),
     "heaps in a heap": (crowded, "Bytes must have 3 heaps; got 9"),
     "texts of another kind": (
         lambda d: d.replace(b"\x19\x01\x01", b"\x19\xff\x01"),
@@ -378,6 +393,23 @@ def test_broken_texts_are_named(kind, tmp_path):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=match):
         spt.io.read_usid(path, dataset=MAIN)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_texts_are_not_made_longer_than_their_file(libver, tmp_path):
+    """Attributes that are many lie elsewhere in newer files."""
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w", libver=libver) as file:
+        for k in range(20):
+            file.attrs[f"key{k}"] = [f"text {k}", "µ"]
+        file.attrs["format"] = "spectral_tools result"
+    with pytest.raises(ValueError, match="must be of version 1; got None"):
+        spt.io.load_result(path)
+    data = path.read_bytes()
+    place = data.index(b"\x15\0\0\0", data.index(b"format\0"))
+    path.write_bytes(data[:place] + b"\xf0\xff\xff\xff" + data[place + 4 :])
+    with pytest.raises(ValueError, match=r"texts at byte .* must lie in the file"):
+        spt.io.load_result(path)
 
 
 def test_addresses_of_other_sizes_are_refused(tmp_path):
