@@ -36,6 +36,7 @@ from ._placement.report import (
     placement_report,
     seam_residuals,
 )
+from ._placement.solve_distortion import Distortion, solve_distortion
 from ._placement.solve_tiles import Placement, solve_affine, solve_rigid
 from ._placement.uncertainty import offset_covariance, position_covariance
 from ._point_matching.control_points import find_control_points, refine_points
@@ -93,6 +94,7 @@ from ._transforms.point_maps import TransformEstimate
 __all__ = [
     "Composite",
     "DisplacementFit",
+    "Distortion",
     "FlattenedDisplacement",
     "Gains",
     "LoopClosures",
@@ -182,6 +184,7 @@ __all__ = [
     "simulate_series",
     "simulate_tiles",
     "solve_affine",
+    "solve_distortion",
     "solve_gains",
     "solve_rigid",
     "swap_xy_matrix",

@@ -5,6 +5,7 @@ layout : what is known before any match, and the model of the stage (public)
 loop_closures : closing errors of short loops, which name false links (public)
 place_tiles : match and place in one call, and match again what failed (public)
 report : how well placed tiles meet, link by link and in words (public)
+solve_distortion : the distortion that all tiles share, with their positions (public)
 solve_tiles : solve_rigid and solve_affine (public)
 uncertainty : covariance of positions, of two tiles or all (public)
 """

@@ -33,7 +33,16 @@ from .solvers.robust_links import solve_network
 from .solvers.similarities import solve_similarities
 from .solvers.translations import Network
 
-__all__ = ["Placement", "solve_affine", "solve_rigid"]
+__all__ = [
+    "CheckedLinks",
+    "Placement",
+    "checked_links",
+    "gathered",
+    "network_of",
+    "solve_affine",
+    "solve_rigid",
+    "translations",
+]
 
 
 MODELS = ("affine", "similarity")
@@ -221,7 +230,7 @@ def solve_rigid(
     >>> links[placed.chosen == 1], bool(placed.inlier.all())
     (array([[4, 5]]), True)
     """
-    given = _checked_links(
+    given = checked_links(
         links, reference_points, moving_points, covariance,
         positions, position_sigma, fixed,
     )  # fmt: skip
@@ -237,12 +246,11 @@ def solve_rigid(
         return _placement_of_points(given, matrices, believed, ndim * (ndim + 1) // 2)
 
     usable = given.usable
-    network = Network(
-        offsets=offsets[usable],
-        options=options[usable],
-        variances=np.diagonal(given.covariance, axis1=1, axis2=2)[usable],
-        doubt=None if doubt is None else doubt[usable],
-        **given.tiles,
+    network = network_of(
+        given,
+        offsets[usable],
+        options[usable],
+        None if doubt is None else doubt[usable],
     )
     solution = solve_network(network, robust=robust)
     chosen = np.zeros(len(offsets), np.intp)
@@ -251,8 +259,8 @@ def solve_rigid(
         offsets = options[np.arange(len(offsets)), chosen]
     residuals = offsets + np.take(solution.positions, given.links[:, 0], axis=0)
     residuals -= np.take(solution.positions, given.links[:, 1], axis=0)
-    matrices = _translations(solution.positions)
-    return _placement(given, matrices, residuals, solution.believed, chosen, ndim)
+    matrices = translations(solution.positions)
+    return gathered(given, matrices, residuals, solution.believed, chosen, ndim)
 
 
 class CheckedLinks(NamedTuple):
@@ -287,7 +295,7 @@ class CheckedLinks(NamedTuple):
     tiles: dict[str, Any]
 
 
-def _checked_links(
+def checked_links(
     links: Links,
     reference_points: ArrayLike,
     moving_points: ArrayLike,
@@ -320,6 +328,19 @@ def _checked_links(
     )  # fmt: skip
 
 
+def network_of(
+    given: CheckedLinks, offsets: Floats, options: Floats, doubt: Floats | None
+) -> Network:
+    """Return usable links with their offsets as a network of tiles that only move."""
+    return Network(
+        offsets=offsets,
+        options=options,
+        variances=np.diagonal(given.covariance, axis1=1, axis2=2)[given.usable],
+        doubt=doubt,
+        **given.tiles,
+    )
+
+
 def _point_links(given: CheckedLinks) -> PointLinks:
     return PointLinks(
         reference=given.reference[given.usable],
@@ -334,10 +355,10 @@ def _placement_of_points(
     """Return the result of a solver that takes no alternatives."""
     residuals = points_apart(matrices, given.links, given.reference, given.moving)
     chosen = np.zeros(len(residuals), np.intp)
-    return _placement(given, matrices, residuals, believed, chosen, unknowns)
+    return gathered(given, matrices, residuals, believed, chosen, unknowns)
 
 
-def _placement(
+def gathered(
     given: CheckedLinks,
     matrices: Floats,
     residuals: Floats,
@@ -440,7 +461,7 @@ def _check_origin(given: CheckedLinks, offsets: Floats) -> None:
         raise ValueError(message)
 
 
-def _translations(positions: Floats) -> Floats:
+def translations(positions: Floats) -> Floats:
     count, ndim = positions.shape
     matrices = np.zeros((count, ndim + 1, ndim + 1))
     matrices[:] = np.eye(ndim + 1)
@@ -564,7 +585,7 @@ def solve_affine(
     >>> float(np.abs(placed.residuals).max().round(3))
     0.0
     """
-    given = _checked_links(
+    given = checked_links(
         links, reference_points, moving_points, covariance,
         positions, position_sigma, fixed,
     )  # fmt: skip

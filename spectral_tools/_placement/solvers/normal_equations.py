@@ -307,7 +307,7 @@ def possible_spring(problem: PointLinks, spring: float) -> float:
     return float(np.clip(spring, NEGLIGIBLE * level, level / NEGLIGIBLE))
 
 
-def consensus_test(problem: PointLinks, unknown: float) -> OutlierTest:
+def consensus_test(problem: LinkedTiles, unknown: float) -> OutlierTest:
     """Return what tells honest links, given how many of them the unknowns use up."""
     least = problem.least_unit
     if not least and len(problem.links) - unknown < 0.5:
@@ -317,13 +317,13 @@ def consensus_test(problem: PointLinks, unknown: float) -> OutlierTest:
 
 
 def unit_variance(
-    problem: PointLinks, squares: Floats, trust: Floats, unknown: float
+    problem: LinkedTiles, squares: Floats, trust: Floats, unknown: float
 ) -> float:
     """Return the variance of links in units of their own covariances.
 
     Parameters
     ----------
-    problem : PointLinks
+    problem : LinkedTiles
         Tiles and links.
     squares : ndarray of shape (n_links,)
         Squared residuals in those units.

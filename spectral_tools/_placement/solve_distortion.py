@@ -1,0 +1,454 @@
+"""Solve for the distortion that all tiles share, together with their positions.
+
+What optics or a scan bend, they bend alike in every tile: where two tiles overlap, the
+middle of the one lies on the edge of the other, and the same point is moved by two
+parts of one field. That field and the positions are found in one least squares; the
+positions are eliminated first, as their equations are those of tiles that only move.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.polynomial import legendre
+from numpy.typing import ArrayLike
+
+from .._shared.arrays import Flags, Floats, Ints
+from .._shared.checks import as_shape
+from .._shared.link_arguments import Links, Positions
+from .._shared.results import result
+from .._shared.statistics import FAINT, ROUNDING, ROUNDS, find_consensus, has_outliers
+from .solve_tiles import (
+    CheckedLinks,
+    Placement,
+    checked_links,
+    gathered,
+    network_of,
+    translations,
+)
+from .solvers.normal_equations import (
+    consensus_test,
+    distinct_pairs,
+    unit_variance,
+)
+from .solvers.robust_links import solve_network
+from .solvers.translations import Relaxation, squares, systems_of
+
+__all__ = ["Distortion", "solve_distortion"]
+
+MODELS = ("polynomial", "radial", "rows", "columns")
+# Degrees that are tried: the first is no distortion. Beyond the last polynomials swing
+# between windows (test_no_distortion_is_found_where_there_is_none).
+DEGREES = (1, 2, 3, 4, 5)
+# Inverse variance of coefficients, as shares of a side: one in a thousand, as optics have.
+# What overlaps hardly see is no larger (test_what_no_overlap_sees_stays_small).
+STIFFNESS = 0.001**-2.0
+# Windows are held out in so many parts, one after the other.
+FOLDS = 5
+
+
+@result
+class Distortion:
+    """What bends every tile alike, and where the tiles are without it.
+
+    Attributes
+    ----------
+    placement : Placement
+        Positions of tiles that are corrected; residuals and outcomes of the links.
+    displacement : ndarray of shape (rows, cols, 2)
+        The field on the pixels of a corrected tile:
+        ``corrected_point = recorded_point + displacement[corrected_point]``, as
+        `warp_image` takes it.
+    degree : int
+        Largest degree of the terms; 1 if there is no distortion.
+    terms : ndarray of int, shape (n_terms, 2)
+        Degrees of each term along the rows and the columns: a product of two
+        polynomials of Legendre, which run from -1 to 1 from edge to edge of a tile.
+    coefficients : ndarray of shape (n_terms, 2)
+        How far each term moves a recorded point, in pixels.
+    covariance : ndarray of shape (n_terms, 2, n_terms, 2)
+        Their covariance, in px^2.
+    heldout_error : ndarray of shape (n_tried, 2)
+        Each degree that was tried, and by how many pixels, root mean square, it misses
+        windows that it was not fitted to; empty if the degree was given.
+    """
+
+    placement: Placement
+    displacement: Floats
+    degree: int
+    terms: Ints
+    coefficients: Floats
+    covariance: Floats
+    heldout_error: Floats
+
+
+def solve_distortion(
+    links: Links,
+    reference_points: ArrayLike,
+    moving_points: ArrayLike,
+    *,
+    shape: tuple[int, int],
+    covariance: ArrayLike | None = None,
+    degree: int | None = None,
+    model: Literal["polynomial", "radial", "rows", "columns"] = "polynomial",
+    positions: Positions | None = None,
+    position_sigma: ArrayLike | None = None,
+    fixed: Any = None,
+    robust: bool = True,
+) -> Distortion:
+    """Place tiles and find the distortion that all of them share.
+
+    A lens or a scan bends all tiles alike. Where they overlap, one point is seen in
+    two places of the field of view, and moved by different amounts: several matches
+    along each overlap tell the distortion from the positions.
+
+    Parameters
+    ----------
+    links : array_like of int, shape (n_links, 2), or sequence of label pairs
+        The reference and the moving tile of each pair of points, as `solve_rigid`
+        takes them. Each overlap needs several rows, from windows along it.
+    reference_points, moving_points : array_like of shape (n_links, 2)
+        Points in pixels of the one and the other tile, as recorded, that belong
+        together.
+    shape : tuple of int
+        Rows and columns of the tiles, which are all alike.
+    covariance : array_like of shape (n_links, 2, 2) or (2, 2), optional
+        Covariance of reference less moving point, in px^2. A link with an infinite
+        entry has no say. By default all count alike, and the residuals say how much.
+    degree : int, optional
+        Largest degree of the polynomial, at least 2; lenses mostly need 3. By default
+        it is chosen by windows that are held out, from none at all to 5: the smallest
+        that misses them by no more than the best does, within one standard error.
+    model : {"polynomial", "radial", "rows", "columns"}, optional
+        Any smooth distortion; that of a lens about the middle of the tile (odd degrees
+        of the radius); or that of a scan, whose shifts depend on the row alone, or on
+        the column alone.
+    positions, position_sigma, fixed, robust : optional
+        As in `solve_rigid`.
+
+    Returns
+    -------
+    Distortion
+        The field, its coefficients with their covariance, and the placement of the
+        corrected tiles.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer windows than unknowns.
+
+    See Also
+    --------
+    refine_pair : Matches windows along an overlap.
+    warp_image : Corrects a tile by the field.
+
+    Notes
+    -----
+    Recorded points p become p + P(p), with P a sum of products of Legendre polynomials
+    of total degree 2 and more. Constant and linear terms cannot be told from the
+    positions, and are left out: tiles change as little as possible. So do they along
+    terms that no overlap sees: coefficients are expected to be about a thousandth of a
+    side, and what links say nothing about stays zero. All tiles are placed, and the
+    coefficients found, by one weighted least squares [1]_; windows that contradict the
+    others are dropped as in `solve_rigid`.
+
+    The covariance of positions does not include what the field leaves open.
+
+    References
+    ----------
+    .. [1] Kaynig, Fischer, Müller and Buhmann, Fully automatic stitching and distortion
+       correction of transmission electron microscope images, J. Struct. Biol. 171
+       (2010) 163, :doi:`10.1016/j.jsb.2010.04.012`.
+
+    Examples
+    --------
+    Four tiles of 200 x 200 pixels, bent by a lens, and 30 points in each overlap:
+
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> rng = np.random.default_rng(0)
+    >>> def record(points):
+    ...     away = (points - 99.5) / 100
+    ...     return points - 1.5 * away * np.sum(away**2, axis=-1, keepdims=True)
+    >>> corners, pairs = spt.grid_positions((2, 2), (160, 160)), spt.grid_links((2, 2))
+    >>> links = np.repeat(pairs, 30, axis=0)
+    >>> low = corners[links].max(axis=1)
+    >>> scene = low + rng.random((120, 2)) * (corners[links].min(axis=1) + 199 - low)
+    >>> found = spt.solve_distortion(
+    ...     links,
+    ...     *(record(scene - corners[tile]) for tile in links.T),
+    ...     shape=(200, 200),
+    ...     degree=3,
+    ...     model="radial",
+    ... )
+    >>> float(np.abs(found.placement.residuals).max().round(2))
+    0.01
+    """
+    given = checked_links(
+        links, reference_points, moving_points, covariance,
+        positions, position_sigma, fixed,
+    )  # fmt: skip
+    sides = as_shape(shape, "shape", ndim=2)
+    if given.reference.shape[1] != 2:
+        ndim = given.reference.shape[1]
+        message = (
+            f"`reference_points` must have shape (n_links, 2); got {ndim} columns."
+        )
+        raise ValueError(message)
+    if model not in MODELS:
+        message = f"`model` must be one of {', '.join(MODELS)}; got {model!r}."
+        raise ValueError(message)
+    if degree is not None and degree < 2:
+        message = f"`degree` must be at least 2; got {degree}."
+        raise ValueError(message)
+    windows = _Windows(given, sides)
+    bases = [_basis(model, each, sides) for each in ((degree,) if degree else DEGREES)]
+    if degree is None:
+        # What is held out leaves the others fewer windows than there are.
+        most = (1 - 1 / FOLDS) * len(windows.network.links)
+        bases = [one for one in bases if windows.unknown(one) < most] or bases[:1]
+    fits = [_fit(windows, basis, robust=robust) for basis in bases]
+    chosen, missed = (0, np.zeros((0, 2))) if degree else _held_out(fits)
+    return _distortion(windows, fits[chosen], missed)
+
+
+class _Basis(NamedTuple):
+    """Fields that a distortion is a sum of.
+
+    Attributes
+    ----------
+    degree : int
+        The largest that a term may have.
+    terms : ndarray of int, shape (n_terms, 2)
+        Products of Legendre polynomials, by their degrees.
+    ways : ndarray of shape (n_terms, 2, n_parameters)
+        Coefficients of these along both axes, for each field.
+    """
+
+    degree: int
+    terms: Ints
+    ways: Floats
+
+
+def _basis(model: str, degree: int, sides: tuple[int, ...]) -> _Basis:
+    highest = [degree if model != other else 0 for other in ("columns", "rows")]
+    found = np.argwhere(np.ones(np.add(highest, 1)))
+    found = found[(found.sum(axis=1) >= 2) & (found.sum(axis=1) <= degree)]
+    count = 2 * len(found)
+    if model != "radial":
+        return _Basis(degree, found, np.eye(count).reshape(len(found), 2, count))
+    # A field along the radius is a sum of the same products, by Gauss's quadrature.
+    nodes, weights = legendre.leggauss(degree + 2)
+    away = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
+    away *= np.array(sides) / max(sides)
+    square = np.sum(away**2, axis=-1, keepdims=True)
+    fields = [away * square**power for power in range(1, (degree + 1) // 2)]
+    values = legendre.legvander(nodes, degree) * np.sqrt(weights)[:, np.newaxis]
+    values *= np.sqrt(np.arange(degree + 1) + 0.5)
+    one, other = values[:, found[:, 0]], values[:, found[:, 1]]
+    root = np.sqrt(weights)
+    size = np.sqrt((found[:, 0] + 0.5) * (found[:, 1] + 0.5))
+    ways = np.einsum(
+        "ik,jk,i,j,mija,k->kam", one, other, root, root, np.array(fields), size
+    )
+    return _Basis(degree, found, ways)
+
+
+def _products(points: Floats, terms: Ints, sides: tuple[int, ...]) -> Floats:
+    """Return the value of each term at points (n, n_terms)."""
+    values = np.ones((len(points), len(terms)))
+    for axis in range(2):
+        place = (2 * points[:, axis] + 1) / sides[axis] - 1
+        degrees = terms[:, axis]
+        values *= legendre.legvander(place, degrees.max(initial=0))[:, degrees]
+    return values
+
+
+class _State(NamedTuple):
+    """One fit, and the variance of links that it found, in their own units."""
+
+    positions: Floats
+    parameters: Floats
+    residuals: Floats
+    squares: Floats
+    variance: float
+    covariance: Floats
+
+
+class _Fit(NamedTuple):
+    """A fit with one basis: which links it believes, and how to fit others."""
+
+    basis: _Basis
+    state: _State
+    believed: Flags
+    again: Callable[[Floats, float | None, _State], _State]
+
+
+class _Windows:
+    """Links, and the equations of the positions that are solved for again and again."""
+
+    def __init__(self, given: CheckedLinks, sides: tuple[int, ...]) -> None:
+        self.given, self.sides = given, sides
+        self.points = given.reference[given.usable], given.moving[given.usable]
+        offsets = self.points[0] - self.points[1]
+        self.network = network_of(given, offsets, offsets[:, np.newaxis], None)
+        self._relaxation = Relaxation(self.network, systems_of(self.network))
+        self._still = np.zeros_like(self.network.places)
+
+    def columns(self, basis: _Basis) -> Floats:
+        """Return what each field adds to offsets (n_parameters, n_links, 2)."""
+        first, second = (_products(p, basis.terms, self.sides) for p in self.points)
+        return np.einsum("nk,kam->mna", second - first, basis.ways)
+
+    def unknown(self, basis: _Basis) -> float:
+        """Return how many links the unknowns use up."""
+        network = self.network
+        free = np.count_nonzero(~network.fixed & ~network.held)
+        return float(free) + basis.ways.shape[-1] / 2
+
+    def solved(
+        self,
+        basis: _Basis,
+        columns: Floats,
+        trust: Floats,
+        variance: float,
+    ) -> _State:
+        """Solve for positions and parameters, with a prior of the latter.
+
+        Strategy: what positions leave of each column is found first; the normal
+        equations of the parameters are those of what is left.
+        """
+        network, still = self.network, self._still
+        spring = np.einsum(
+            "kam,kal,a->ml", basis.ways, basis.ways,
+            STIFFNESS / np.square(self.sides, dtype=float),
+        )  # fmt: skip
+        weights = network.weights * trust[:, np.newaxis, np.newaxis]
+        if weights.shape[-1] == 1:
+            weights = weights * np.eye(2)
+        positions = self._relaxation.moved(network, trust, network.places)
+        moves = [
+            self._relaxation.moved(
+                replace(network, offsets=column, places=still), trust, still
+            )
+            for column in columns
+        ]
+        left = [
+            column - self._apart(move)
+            for column, move in zip(columns, moves, strict=True)
+        ]
+        pulled = np.einsum("nab,mnb->mna", weights, columns)
+        residuals = network.offsets - self._apart(positions)
+        normal = np.einsum("kna,mna->km", np.array(left).reshape(columns.shape), pulled)
+        inverse = np.linalg.inv((normal + normal.T) / 2 + variance * spring)
+        parameters = inverse @ np.einsum("mna,na->m", pulled, residuals)
+        for amount, move, column in zip(parameters, moves, left, strict=True):
+            positions = positions - amount * move
+            residuals = residuals - amount * column
+        found = squares(network, residuals)
+        variance = unit_variance(network, found, trust, self.unknown(basis))
+        return _State(
+            positions, parameters, residuals, found, variance, variance * inverse
+        )
+
+    def _apart(self, positions: Floats) -> Floats:
+        reference, moving = self.network.links.T
+        return positions[moving] - positions[reference]
+
+
+def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:
+    network, columns = windows.network, windows.columns(basis)
+    unknown = windows.unknown(basis)
+    if len(network.links) <= unknown:
+        message = (
+            f"`links` must be more than the {math.ceil(unknown)} that the unknowns of "
+            f"the tiles and the field use up; got {len(network.links)}."
+        )
+        raise ValueError(message)
+
+    def again(trust: Floats, variance: float | None, last: _State) -> _State:
+        return windows.solved(basis, columns, trust, variance or last.variance)
+
+    believed = np.ones(len(network.links), np.bool_)
+    least = network.least_unit or 1.0
+    state = windows.solved(basis, columns, believed.astype(float), least)
+    state = again(believed.astype(float), None, state)
+    if robust and has_outliers(2, state.squares, network.least_unit):
+        # To tiles that only move, what is bent are errors; whole pairs may be false.
+        found = solve_network(network, robust=True).believed
+        pairs = distinct_pairs(network.links)
+        joined = np.bincount(pairs.number, found) > 0
+        state, believed = find_consensus(
+            again,
+            lambda state: state.squares,
+            state,
+            consensus_test(network, unknown),
+            joined[pairs.number],
+        )
+    return _Fit(basis, state, believed, again)
+
+
+def _held_out(fits: list[_Fit]) -> tuple[int, Floats]:
+    """Return which fit windows choose that are held out, and what each misses."""
+    believed = fits[-1].believed
+    part = np.arange(len(believed)) % FOLDS
+    missed = np.zeros((len(fits), len(believed)))
+    lengths = np.zeros_like(missed)
+    for row, fit in enumerate(fits):
+        for out in range(FOLDS):
+            trust = np.where(believed & (part != out), 1.0, FAINT)
+            state = fit.again(trust, None, fit.state)
+            held = part == out
+            missed[row, held] = state.squares[held]
+            lengths[row, held] = np.square(state.residuals[held]).sum(axis=1)
+    missed, lengths = missed[:, believed], lengths[:, believed]
+    worse = missed - missed[missed.mean(axis=1).argmin()]
+    spread = worse.std(axis=1) / math.sqrt(max(worse.shape[1], 1))
+    chosen = int(np.argmax(worse.mean(axis=1) <= 2 * spread))
+    error = np.sqrt(lengths.mean(axis=1))
+    return chosen, np.column_stack([[fit.basis.degree for fit in fits], error])
+
+
+def _distortion(windows: _Windows, fit: _Fit, missed: Floats) -> Distortion:
+    given, state, (_, terms, ways) = windows.given, fit.state, fit.basis
+    coefficients = ways @ state.parameters
+    first, second = (
+        _products(points, terms, windows.sides)
+        for points in (given.reference, given.moving)
+    )
+    residuals = given.reference - given.moving - (second - first) @ coefficients
+    reference, moving = state.positions[given.links.T]
+    residuals += reference - moving
+    chosen = np.zeros(len(residuals), np.intp)
+    matrices = translations(state.positions)
+    return Distortion(
+        placement=gathered(given, matrices, residuals, fit.believed, chosen, 2),
+        displacement=_field(terms, coefficients, windows.sides),
+        degree=fit.basis.degree,
+        terms=terms,
+        coefficients=coefficients,
+        covariance=np.einsum("kam,ml,jbl->kajb", ways, state.covariance, ways),
+        heldout_error=missed,
+    )
+
+
+def _field(terms: Ints, coefficients: Floats, sides: tuple[int, ...]) -> Floats:
+    """Return the field on the pixels of a corrected tile.
+
+    Terms move recorded points, which are looked for: where what is moved comes to lie
+    on the pixel.
+    """
+    pixels = np.moveaxis(np.indices(sides), 0, -1).astype(np.float64)
+    table = np.zeros((*(terms.max(axis=0, initial=0) + 1), 2))
+    table[terms[:, 0], terms[:, 1]] = coefficients
+    field = np.zeros_like(pixels)
+    for _ in range(ROUNDS):
+        rows, cols = np.moveaxis((2 * (pixels - field) + 1) / sides - 1, -1, 0)
+        last, field = field, np.stack(legendre.legval2d(rows, cols, table), axis=-1)
+        if np.abs(field - last).max() < ROUNDING:
+            break
+    return field
