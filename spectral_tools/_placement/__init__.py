@@ -1,5 +1,6 @@
 """From links to a matrix for each tile, and how far it can be trusted.
 
+checked_links : links and tiles as all solvers take them
 grid_links : which tiles of a grid are neighbours, and where they should be (public)
 layout : what is known before any match, and the model of the stage (public)
 loop_closures : closing errors of short loops, which name false links (public)

@@ -9,7 +9,7 @@ positions are eliminated first, as their equations are those of tiles that only 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -17,19 +17,14 @@ import numpy as np
 from numpy.polynomial import legendre
 from numpy.typing import ArrayLike
 
+from .._shared.arguments import checked
 from .._shared.arrays import Flags, Floats, Ints
 from .._shared.checks import as_shape
 from .._shared.link_arguments import Links, Positions
 from .._shared.results import result
 from .._shared.statistics import FAINT, ROUNDING, ROUNDS, find_consensus, has_outliers
-from .solve_tiles import (
-    CheckedLinks,
-    Placement,
-    checked_links,
-    gathered,
-    network_of,
-    translations,
-)
+from .checked_links import CheckedLinks, checked_links, network_of, translations
+from .solve_tiles import Placement, gathered
 from .solvers.normal_equations import (
     consensus_test,
     distinct_pairs,
@@ -86,12 +81,13 @@ class Distortion:
     heldout_error: Floats
 
 
+@checked
 def solve_distortion(
     links: Links,
     reference_points: ArrayLike,
     moving_points: ArrayLike,
     *,
-    shape: tuple[int, int],
+    shape: Sequence[int],
     covariance: ArrayLike | None = None,
     degree: int | None = None,
     model: Literal["polynomial", "radial", "rows", "columns"] = "polynomial",
@@ -173,7 +169,7 @@ def solve_distortion(
     >>> rng = np.random.default_rng(0)
     >>> def record(points):
     ...     away = (points - 99.5) / 100
-    ...     return points - 1.5 * away * np.sum(away**2, axis=-1, keepdims=True)
+    ...     return points - 0.5 * away * np.sum(away**2, axis=-1, keepdims=True)
     >>> corners, pairs = spt.grid_positions((2, 2), (160, 160)), spt.grid_links((2, 2))
     >>> links = np.repeat(pairs, 30, axis=0)
     >>> low = corners[links].max(axis=1)
@@ -202,15 +198,27 @@ def solve_distortion(
     if model not in MODELS:
         message = f"`model` must be one of {', '.join(MODELS)}; got {model!r}."
         raise ValueError(message)
-    if degree is not None and degree < 2:
-        message = f"`degree` must be at least 2; got {degree}."
+    most = math.isqrt(2 * len(given.links))
+    if degree is not None and not 2 <= degree <= max(most, 2):
+        message = (
+            f"`degree` must be from 2 to {max(most, 2)}, for {len(given.links)} links; "
+            f"got {degree}."
+        )
         raise ValueError(message)
+    for points in (given.reference, given.moving):
+        outside = ((points < -0.5) | (points > np.array(sides) - 0.5)).any(axis=1)
+        if outside.any():
+            message = (
+                f"`shape` must be that of tiles with all points on them; got {sides} "
+                f"and the point {points[outside][0].tolist()}."
+            )
+            raise ValueError(message)
     windows = _Windows(given, sides)
     bases = [_basis(model, each, sides) for each in ((degree,) if degree else DEGREES)]
     if degree is None:
         # What is held out leaves the others fewer windows than there are.
-        most = (1 - 1 / FOLDS) * len(windows.network.links)
-        bases = [one for one in bases if windows.unknown(one) < most] or bases[:1]
+        enough = (1 - 1 / FOLDS) * len(windows.network.links)
+        bases = [one for one in bases if windows.unknown(one) < enough] or bases[:1]
     fits = [_fit(windows, basis, robust=robust) for basis in bases]
     chosen, missed = (0, np.zeros((0, 2))) if degree else _held_out(fits)
     return _distortion(windows, fits[chosen], missed)
@@ -395,6 +403,8 @@ def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:
 def _held_out(fits: list[_Fit]) -> tuple[int, Floats]:
     """Return which fit windows choose that are held out, and what each misses."""
     believed = fits[-1].believed
+    if not believed.any():
+        return 0, np.zeros((0, 2))
     part = np.arange(len(believed)) % FOLDS
     missed = np.zeros((len(fits), len(believed)))
     lengths = np.zeros_like(missed)
@@ -407,7 +417,7 @@ def _held_out(fits: list[_Fit]) -> tuple[int, Floats]:
             lengths[row, held] = np.square(state.residuals[held]).sum(axis=1)
     missed, lengths = missed[:, believed], lengths[:, believed]
     worse = missed - missed[missed.mean(axis=1).argmin()]
-    spread = worse.std(axis=1) / math.sqrt(max(worse.shape[1], 1))
+    spread = worse.std(axis=1) / math.sqrt(worse.shape[1])
     chosen = int(np.argmax(worse.mean(axis=1) <= 2 * spread))
     error = np.sqrt(lengths.mean(axis=1))
     return chosen, np.column_stack([[fit.basis.degree for fit in fits], error])

@@ -10,7 +10,6 @@ from scipy.special import fdtrc, fdtri, gammainccinv
 from .arrays import Flags, Floats
 
 __all__ = [
-    "CORE",
     "FAINT",
     "GRADUATION",
     "ROUNDING",
@@ -69,11 +68,9 @@ State = TypeVar("State")
 # whose matches is believed stays near where they put it.
 FAINT = 1e-9
 # The kernel narrows by this factor from step to step, down to two standard
-# deviations: wider ones would hide contradictions in the spread they cause.
+# deviations, whose square it is: wider ones would hide contradictions in the spread
+# they cause.
 GRADUATION = 4.0
-CORE = 4.0
-# It need not be wider than this at first, in variances of the bulk of residuals.
-WIDE = 64.0
 # What the narrow kernel left out misses by its own error and by that of what is
 # predicted for it: it is testd when it has been fitted.
 SECOND_CHANCE = 4.0
@@ -288,11 +285,11 @@ def find_consensus(
     # with ever narrower ones, which forget contradictions from the worst down, and
     # end with plain least squares of what is left, until nothing changes any more.
     state, squares = start, squares_of(start)
-    kernel = min(2 * squares.max(), WIDE * test.core(squares, allowed))
-    while kernel > CORE * test.core(squares, allowed):
+    kernel = 2 * float(squares.max(initial=0))
+    while kernel > GRADUATION * test.core(squares, allowed):
         kernel /= GRADUATION
         trust = np.maximum(allowed * (kernel / (squares + kernel)) ** 2, FAINT)
-        state = fit(trust, kernel / CORE, state)
+        state = fit(trust, kernel / GRADUATION, state)
         squares = squares_of(state)
 
     limit = first_limit(test.ndim, test.core(squares, allowed))

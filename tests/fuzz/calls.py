@@ -292,6 +292,12 @@ def needed(data):
             "tile_shape": (40, 40),
         },
         "solve_affine": linked,
+        "solve_distortion": {
+            "links": np.repeat(d.links, 8, axis=0),
+            "reference_points": np.tile(d.points[:8], (len(d.links), 1)),
+            "moving_points": np.tile(d.moved[:8], (len(d.links), 1)),
+            "shape": (60, 60),
+        },
         "solve_gains": mosaic,
         "solve_rigid": linked,
         "swap_xy_matrix": {"matrix": d.matrices[1]},

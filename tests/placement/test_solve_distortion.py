@@ -155,8 +155,9 @@ def test_false_windows_and_false_pairs_are_dropped(rng):
     truth, links, points = mosaic(rng, barrel)
     false = rng.random(len(links)) < 0.1
     false |= (links == (5, 6)).all(axis=1)
-    shift = rng.uniform(-40, 40, points[1].shape)
-    shift[(links == (5, 6)).all(axis=1)] = (25, -31)
+    shift = rng.uniform(5, 40, points[1].shape)
+    shift *= np.sign(np.array(SHAPE) / 2 - points[1])
+    shift[(links == (5, 6)).all(axis=1)] = (10, 31)
     points[1] = points[1] + shift * false[:, np.newaxis]
     found = solved(links, points, degree=3)
     assert not found.placement.inlier[false].any()
@@ -237,7 +238,9 @@ def test_inputs_are_left_alone_and_answers_repeat(rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"degree": 1}, "`degree` must be at least 2; got 1"),
+        ({"degree": 1}, "`degree` must be from 2 to 4, for 12 links; got 1"),
+        ({"degree": 5}, "`degree` must be from 2 to 4, for 12 links; got 5"),
+        ({"shape": (300, 512)}, "`shape` must be that of tiles with all points on"),
         ({"model": "fisheye"}, "`model` must be one of .*; got 'fisheye'"),
         ({"shape": (400, 512, 3)}, "`shape` must hold 2 positive integers"),
     ],
@@ -255,6 +258,6 @@ def test_volumes_are_refused_by_name():
 
 
 def test_fewer_windows_than_unknowns_are_refused(rng):
-    _, links, points = mosaic(rng, nothing, grid=(1, 2), windows=3)
+    _, links, points = mosaic(rng, nothing, grid=(1, 2), windows=8)
     with pytest.raises(ValueError, match=r"`links` must be more than the .* unknowns"):
         solved(links, points, degree=3)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ..._shared.arrays import Floats
 from ..._shared.sparse import factorized_blocks, sum_rows
-from ..._shared.statistics import CORE, FAINT, GRADUATION, ROUNDING
+from ..._shared.statistics import FAINT, GRADUATION, ROUNDING
 from ..._transforms.matrices import nearest_rotations
 from .normal_equations import Blocks, Pairs, PointLinks, free_blocks
 
@@ -99,9 +99,9 @@ def _pair_rotations(
     if robust and len(low):
         kernel = 2 * squares.max()
         middle = _pair_medians(pairs, squares)
-        while kernel > CORE * middle.min() and kernel > ROUNDING**2:
+        while kernel > GRADUATION * middle.min() and kernel > ROUNDING**2:
             kernel /= GRADUATION
-            width = np.maximum(kernel, CORE * middle[pairs.number]) + ROUNDING**2
+            width = np.maximum(kernel, GRADUATION * middle[pairs.number]) + ROUNDING**2
             trust = (width / (squares + width)) ** 2
             found, weight, squares = _pair_fits(problem, pairs, low, high, trust, scale)
             middle = _pair_medians(pairs, squares)
