@@ -386,17 +386,20 @@ def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:
     state = windows.solved(basis, columns, believed.astype(float), least)
     state = again(believed.astype(float), None, state)
     if robust and has_outliers(2, state.squares, network.least_unit):
-        # To tiles that only move, what is bent are errors; whole pairs may be false.
-        found = solve_network(network, robust=True).believed
         pairs = distinct_pairs(network.links)
-        joined = np.bincount(pairs.number, found) > 0
-        state, believed = find_consensus(
-            again,
-            lambda state: state.squares,
-            state,
-            consensus_test(network, unknown),
-            joined[pairs.number],
-        )
+        test = consensus_test(network, unknown)
+        bent = np.zeros(len(columns))
+        # To tiles that only move, what is bent are errors: first all of it, then what is
+        # left of it. Whole pairs may be false.
+        for _ in range(2):
+            offsets = network.offsets - np.tensordot(bent, columns, 1)
+            straight = replace(network, offsets=offsets, options=offsets[:, np.newaxis])
+            found = solve_network(straight, robust=True).believed
+            joined = np.bincount(pairs.number, found) > 0
+            state, believed = find_consensus(
+                again, lambda state: state.squares, state, test, joined[pairs.number]
+            )
+            bent = state.parameters
     return _Fit(basis, state, believed, again)
 
 
