@@ -227,6 +227,13 @@ def align_series(
     apply_shifts : Move the frames to where they belong.
     common_area : The part that all moved frames show.
 
+    Notes
+    -----
+    Light may change: where means and spreads of frames differ by more than chance lets
+    views of one scene, each frame is put into the light of a usual one first, which is
+    that of the template. What stays in place is then known up to that light. A `pattern`
+    that is given is taken as it is, and frames too.
+
     References
     ----------
     .. [1] Guizar-Sicairos, Thurman, Fienup (2008). Efficient subpixel image

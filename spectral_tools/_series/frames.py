@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,8 @@ from .._shared.checks import (
     image_dtype,
     read_image,
 )
+from .._shared.fft import forward
+from .._shared.statistics import UNLIKELY, chi_square_limit
 from .._shared.workers import Workers, spread
 from .template.template_search import Bounds
 
@@ -221,6 +223,20 @@ def as_groups(
     return groups
 
 
+class Light(NamedTuple):
+    """How much of what frames differ by is light: its gain, and its level.
+
+    Both are shares, 0 to 1; `spread` is the standard deviation of a usual frame.
+    """
+
+    gain: float
+    level: float
+    spread: float
+
+
+STEADY = Light(0.0, 0.0, 1.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlaneGroup:
     """What frames are, and what is looked for: a whole frame, or some of its planes."""
@@ -229,6 +245,7 @@ class PlaneGroup:
     valid: NDArray[np.bool_] | None
     offset: float
     scale: float
+    light: Light  # by which frames differ
     bounds: Bounds
 
 
@@ -249,6 +266,7 @@ def normalized_volume(
     # Kernels go through its memory plane by plane, row by row.
     scaled = np.subtract(image, group.offset, dtype=wide, order="C")
     scaled *= 1 / group.scale
+    _even_light(scaled, known, group.light)
     volume: Any = scaled.astype(np.float32, copy=False)
     if group.planes is not None:
         volume = volume[:, None]
@@ -264,6 +282,53 @@ def normalized_volume(
         mended, known = mend_holes(volume[0].copy(), known)
         volume = mended[None]
     return np.where(known, volume, np.float32(0)), None if known.all() else known
+
+
+def _even_light(image: Any, known: Any, light: Light) -> None:
+    """Put an image into the light of a usual one, in place.
+
+    Movies bleach, lamps flicker and gains are switched: what is left of that would be
+    taken for something that stays in place while the scene moves.
+    """
+    values = image if known is None else image[known]
+    if not values.size or not light.gain + light.level > 0:
+        return
+    middle, spread = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    image -= light.level * middle
+    if spread > 0:
+        image *= (light.spread / spread) ** light.gain
+
+
+def _light_of(sample: list[NDArray[Any]], valid: Any, scale: float) -> Light:
+    """Tell how much of what frames differ by is light, and not what each of them sees.
+
+    Means and spreads of views of one scene differ by what its power spectrum says; if
+    they differ by more than chance lets that, all of it counts as light.
+    """
+    levels, spreads, chances = [], [], []
+    for frame in sample:
+        known = np.isfinite(frame) if valid is None else np.isfinite(frame) & valid
+        if not known.any() or not np.ptp(frame[known]) > 0:
+            continue
+        level = float(frame[known].mean(dtype=np.float64))
+        values = np.where(known, (frame - level) / scale, 0).astype(np.float32)
+        spreads.append(float(values[known].std(dtype=np.float64)))
+        levels.append(level / scale)
+        power = np.square(np.abs(forward(values)), dtype=np.float64).ravel()
+        # Half of all modes are stored, and the square of a mode is twice that of its mean;
+        # the largest stand for the one that is the level.
+        total, coarse = power.sum(), np.sort(power)[-4:].mean()
+        chances.append((np.square(power).sum() / total**2 / 8, coarse / total / 2))
+    if len(spreads) < 2:
+        return STEADY
+    of_gain, of_level = np.mean(chances, axis=0)
+    free = len(spreads) - 1
+    limit = chi_square_limit(free, UNLIKELY) / free
+    gain = float(np.var(np.log(spreads)) > limit * of_gain)
+    # Another gain moves the level too.
+    apart = np.array(levels) / np.mean(spreads)
+    level = max(gain, float(np.var(apart) > limit * of_level))
+    return Light(gain, level, math.exp(np.log(spreads).mean()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -313,7 +378,7 @@ def check_series(
         message = f"`frames` must hold at least two frames; got {len(sample)}."
         raise ValueError(message)
     image, frame = _reference_of(reference, series)
-    groups = _groups_of(sample, series.shape, listed, mask, limit)
+    groups = _groups_of(sample, series.shape, listed, mask, limit, even=static is None)
     patterns = None
     if static is not None:
         patterns = [_cut_pattern(static, group) for group in groups]
@@ -381,7 +446,9 @@ def _cut_pattern(
 ) -> Volume | None:
     if pattern is None or not pattern.any():
         return None
-    return normalized_volume(pattern, replace(group, offset=0.0, valid=None))[0]
+    return normalized_volume(
+        pattern, replace(group, offset=0.0, valid=None, light=STEADY)
+    )[0]
 
 
 def _groups_of(
@@ -390,6 +457,8 @@ def _groups_of(
     groups: list[list[int]] | None,
     mask: NDArray[np.bool_] | None,
     limit: Floats | None,
+    *,
+    even: bool,
 ) -> list[PlaneGroup]:
     """Return how the frames are read, and what is searched."""
     size = np.array((1,) * (3 - len(shape)) + shape)
@@ -406,13 +475,16 @@ def _groups_of(
     )
     scale = float(np.max([v.std(dtype=np.float64) for v in finite])) if finite else 1.0
     each: Sequence[list[int] | None] = [None] if groups is None else groups
+    masks = [m if m is None or p is None else m[p] for p in each for m in [mask]]
+    views = [[f if p is None else f[p] for f in sample] for p in each]
     return [
         PlaneGroup(
             planes=planes,
-            valid=mask if mask is None or planes is None else mask[planes],
+            valid=known,
             offset=offset,
             scale=scale or 1.0,
+            light=_light_of(seen, known, scale or 1.0) if even else STEADY,
             bounds=Bounds(low=-high, high=high, drifts=limit is None),
         )
-        for planes in each
+        for planes, known, seen in zip(each, masks, views, strict=True)
     ]

@@ -871,3 +871,40 @@ def test_frames_of_few_hills_are_told_from_their_rivals():
     # The search alone calls nine of these thirty ambiguous.
     assert outcomes.count(spt.Outcome.MATCHED) >= 27
     assert max(errors) < 0.2
+
+
+# Light that changes
+
+
+@pytest.mark.parametrize(
+    "light",
+    [
+        np.linspace(1, 0.5, 40),
+        np.where(np.arange(40) < 15, 1, 0.4),
+        np.geomspace(1, 0.2, 40),
+    ],
+    ids=["bleaching", "step", "faint"],
+)
+def test_light_that_changes_is_no_pattern(light):
+    truth = np.cumsum(np.random.default_rng(8).normal(0, 1.1, (40, 2)), axis=0)
+    scene = spt.gaussian_texture((240, 240), cutoff=0.2, rng=8)
+    frames = spt.simulate_series(
+        scene, truth, (110, 120), noise_sigma=0.1, rng=8
+    ).frames
+    found = spt.align_series((frames + 4) * light[:, None, None])
+    assert (found.outcome == spt.Outcome.MATCHED).mean() > 0.7
+    # Without knowing of the light frames are off by up to 10 px, and matched.
+    assert np.abs(error_of(found.shifts, truth)).max() < 0.1
+    assert not found.pattern.any()
+
+
+def test_frames_that_show_nothing_do_not_hide_the_others():
+    truth = np.random.default_rng(9).normal(0, 3, (21, 2))
+    frames = movie(truth, rng=9).frames.copy()
+    frames[[0, 10, 20]] = np.random.default_rng(9).normal(
+        0, 0.3, (3, *frames.shape[1:])
+    )
+    found = spt.align_series(frames)
+    good = np.delete(np.arange(21), [0, 10, 20])
+    assert (found.outcome[good] == spt.Outcome.MATCHED).all()
+    assert np.abs(error_of(found.shifts[good], truth[good])).max() < 0.3

@@ -171,7 +171,10 @@ def grow_template(
     if len(useful) < 2:
         return no_alignment(frames, nothing)
     best: list[ShiftEstimate | None] = []
-    for start in (len(useful) // 2, 0, len(useful) - 1):
+    # The middle, the ends, and then halfway between what was tried.
+    starts = [len(useful) // 2, 0, len(useful) - 1]
+    starts += [len(useful) // 4, 3 * len(useful) // 4, len(useful) // 8]
+    for start in dict.fromkeys(starts):
         found = _match_successively([frames[n] for n in useful], start, bounds, known)
         if _count_matched(found) > _count_matched(best):
             best = found
