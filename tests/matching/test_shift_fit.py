@@ -115,7 +115,7 @@ def test_errors_of_crops_have_no_bias(crops):
         ((64, 64), 10, 1.35),
         # Tapers of 6 px at both ends leave 0.62 of 16 planes and 0.86 of 44 rows: a
         # factor of 1.48 already.
-        ((20, 48, 48), 10, 1.6),
+        pytest.param((20, 48, 48), 10, 1.6, marks=pytest.mark.slow),
     ],
 )
 def test_other_shapes_and_noise_come_close_too(shape, level, figure):

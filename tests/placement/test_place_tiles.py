@@ -205,6 +205,7 @@ def test_a_false_link_against_a_stage_counts_what_it_tells(
     assert error > 10 if believed == "link" else error < 4
 
 
+@pytest.mark.slow
 def test_error_bars_across_a_gap_are_honest():
     squares = []
     for number in range(12):

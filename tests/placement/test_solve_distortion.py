@@ -137,8 +137,7 @@ def test_the_degree_is_chosen_by_windows_that_are_held_out(rng):
 @pytest.mark.parametrize("grid", [(2, 2), (3, 3)])
 def test_no_distortion_is_found_where_there_is_none(grid, rng):
     degrees = [
-        solved(*mosaic(rng, nothing, grid=grid, windows=8)[1:]).degree
-        for _ in range(20)
+        solved(*mosaic(rng, nothing, grid=grid, windows=8)[1:]).degree for _ in range(6)
     ]
     assert np.count_nonzero(np.array(degrees) > 1) <= 1
 

@@ -363,7 +363,7 @@ def run_odd_calls(calls, seed):
 
 
 def test_odd_calls_get_clear_errors():
-    assert run_odd_calls(250, 11).count("\n") == 0
+    assert run_odd_calls(100, 11).count("\n") == 0
 
 
 @pytest.mark.slow
