@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -253,8 +254,10 @@ def _describe(
     title: str,
 ) -> None:
     """Write the metadata: axes, scales and translations of the levels, channels."""
-    from ome_zarr.format import FormatV04  # noqa: PLC0415
-    from ome_zarr.writer import write_multiscales_metadata  # noqa: PLC0415
+    # On import it calls a class of its own that it has deprecated.
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        from ome_zarr.format import FormatV04  # noqa: PLC0415
+        from ome_zarr.writer import write_multiscales_metadata  # noqa: PLC0415
 
     axes: list[dict[str, str]] = [
         {"name": AXES[k], "type": "space" if k else "channel"} for k in kept
