@@ -109,7 +109,14 @@ def known_values(values: Any, name: str) -> AnyArray:
     held = masks_joined(values)
     if isinstance(held, np.ma.MaskedArray) and held.dtype.kind != "f":
         check_unmasked(held, name, f"pixels in {held.dtype}")
-    return as_array(held)
+    try:
+        return as_array(held)
+    except (TypeError, ValueError) as error:
+        message = (
+            f"`{name}` must hold real numbers, in rows of one length; got what NumPy "
+            f"says this of: {error}."
+        )
+        raise TypeError(message) from error
 
 
 def as_source(
