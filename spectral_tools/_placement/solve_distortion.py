@@ -31,7 +31,7 @@ from .solvers.normal_equations import (
     unit_variance,
 )
 from .solvers.robust_links import solve_network
-from .solvers.translations import Relaxation, squares, systems_of
+from .solvers.translations import Relaxation, link_residuals, squares, systems_of
 
 __all__ = ["Distortion", "solve_distortion"]
 
@@ -118,7 +118,7 @@ def solve_distortion(
     degree : int, optional
         Largest degree of the polynomial, at least 2; lenses mostly need 3. By default
         it is chosen by windows that are held out, from none at all to 5: the smallest
-        that misses them by no more than the best does, within one standard error.
+        that misses them by no more than the best does, within two standard errors.
     model : {"polynomial", "radial", "rows", "columns"}, optional
         Any smooth distortion; that of a lens about the middle of the tile (odd degrees
         of the radius); or that of a scan, whose shifts depend on the row alone, or on
@@ -255,14 +255,10 @@ def _basis(model: str, degree: int, sides: tuple[int, ...]) -> _Basis:
     away *= np.array(sides) / max(sides)
     square = np.sum(away**2, axis=-1, keepdims=True)
     fields = [away * square**power for power in range(1, (degree + 1) // 2)]
-    values = legendre.legvander(nodes, degree) * np.sqrt(weights)[:, np.newaxis]
-    values *= np.sqrt(np.arange(degree + 1) + 0.5)
+    values = legendre.legvander(nodes, degree) * weights[:, np.newaxis]
+    values *= np.arange(degree + 1) + 0.5
     one, other = values[:, found[:, 0]], values[:, found[:, 1]]
-    root = np.sqrt(weights)
-    size = np.sqrt((found[:, 0] + 0.5) * (found[:, 1] + 0.5))
-    ways = np.einsum(
-        "ik,jk,i,j,mija,k->kam", one, other, root, root, np.array(fields), size
-    )
+    ways = np.einsum("ik,jk,mija->kam", one, other, np.array(fields))
     return _Basis(degree, found, ways)
 
 
@@ -336,21 +332,12 @@ class _Windows:
             STIFFNESS / np.square(self.sides, dtype=float),
         )  # fmt: skip
         weights = network.weights * trust[:, np.newaxis, np.newaxis]
-        if weights.shape[-1] == 1:
-            weights = weights * np.eye(2)
         positions = self._relaxation.moved(network, trust, network.places)
-        moves = [
-            self._relaxation.moved(
-                replace(network, offsets=column, places=still), trust, still
-            )
-            for column in columns
-        ]
-        left = [
-            column - self._apart(move)
-            for column, move in zip(columns, moves, strict=True)
-        ]
+        alone = [replace(network, offsets=each, places=still) for each in columns]
+        moves = [self._relaxation.moved(each, trust, still) for each in alone]
+        left = [link_residuals(*each) for each in zip(alone, moves, strict=True)]
         pulled = np.einsum("nab,mnb->mna", weights, columns)
-        residuals = network.offsets - self._apart(positions)
+        residuals = link_residuals(network, positions)
         normal = np.einsum("kna,mna->km", np.array(left).reshape(columns.shape), pulled)
         inverse = np.linalg.inv((normal + normal.T) / 2 + variance * spring)
         parameters = inverse @ np.einsum("mna,na->m", pulled, residuals)
@@ -362,10 +349,6 @@ class _Windows:
         return _State(
             positions, parameters, residuals, found, variance, variance * inverse
         )
-
-    def _apart(self, positions: Floats) -> Floats:
-        reference, moving = self.network.links.T
-        return positions[moving] - positions[reference]
 
 
 def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:

@@ -475,7 +475,7 @@ def _groups_of(
     )
     scale = float(np.max([v.std(dtype=np.float64) for v in finite])) if finite else 1.0
     each: Sequence[list[int] | None] = [None] if groups is None else groups
-    masks = [m if m is None or p is None else m[p] for p in each for m in [mask]]
+    masks = [mask if mask is None or p is None else mask[p] for p in each]
     views = [[f if p is None else f[p] for f in sample] for p in each]
     return [
         PlaneGroup(

@@ -20,7 +20,7 @@ from .arrays import AnyArray, masks_joined
 from .results import MEANINGS
 from .workers import check_workers
 
-__all__ = ["as_dtype", "checked"]
+__all__ = ["as_dtype", "checked", "gathered"]
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -185,7 +185,7 @@ def _as_numbers(values: Any, name: str, kinds: str = "biuf") -> AnyArray:
     """Return an array of real numbers; a masked one keeps its mask."""
     array = values
     if type(values) is not np.ndarray and not isinstance(values, np.ma.MaskedArray):
-        array = _gathered(values, name)
+        array = gathered(values, name)
     if array.dtype.kind not in kinds:
         if array.size or array.dtype.kind not in "OV":
             message = f"`{name}` must hold real numbers; got dtype {array.dtype}."
@@ -194,7 +194,7 @@ def _as_numbers(values: Any, name: str, kinds: str = "biuf") -> AnyArray:
     return array
 
 
-def _gathered(values: Any, name: str) -> AnyArray:
+def gathered(values: Any, name: str) -> AnyArray:
     """Return the array that something is, or the one of all that it holds."""
     if values is None or isinstance(values, (*TEXTS, Mapping, AbstractSet)):
         _refuse_numbers(name, values)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.downsample import count_levels, half_length
-from .._shared.arrays import AnyArray, Floats, as_array, masks_joined
+from .._shared.arguments import gathered
+from .._shared.arrays import AnyArray, Floats, as_array
 from .._shared.checks import (
     as_finite,
     as_shape,
@@ -106,17 +107,10 @@ class Source:
 
 def known_values(values: Any, name: str) -> AnyArray:
     """Return an array with NaN for what is masked, if its dtype can say so."""
-    held = masks_joined(values)
+    held = gathered(values, name)
     if isinstance(held, np.ma.MaskedArray) and held.dtype.kind != "f":
         check_unmasked(held, name, f"pixels in {held.dtype}")
-    try:
-        return as_array(held)
-    except (TypeError, ValueError) as error:
-        message = (
-            f"`{name}` must hold real numbers, in rows of one length; got what NumPy "
-            f"says this of: {error}."
-        )
-        raise TypeError(message) from error
+    return as_array(held)
 
 
 def as_source(

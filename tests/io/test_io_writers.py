@@ -22,6 +22,7 @@ import pytest
 
 import spectral_tools as spt
 from spectral_tools.io import _files
+from tests.children import in_child
 
 pytest.importorskip("tifffile")
 pytest.importorskip("ome_zarr.io")
@@ -342,18 +343,6 @@ def test_a_folder_comes_back_where_none_can_be_exchanged(killed, tmp_path, monke
 # Kills at random moments
 
 
-def in_child(function):
-    """Run a function in a child, and return its process."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(int(function() or 0))
-        except BaseException as error:  # noqa: BLE001
-            os.write(2, repr(error).encode())
-            os._exit(99)
-    return child
-
-
 def summary(found):
     return sha256(repr((sha256(found[0]).hexdigest(), found[1])).encode()).hexdigest()
 
@@ -399,7 +388,7 @@ def end(name, sent, times, rng):
             counts["crashed"] += ended < 0 and ended != -sent
             # Such as an interrupt that comes while a file is closed.
             counts["other errors"] += ended not in (0, 50) and ended > 0
-            found = os.waitstatus_to_exitcode(os.waitpid(in_child(check), 0)[1])
+            found = ended(in_child(check))
             counts["unreadable or lost"] += found not in (0, 1)
             counts["left until the next"] += len(listed(Path(folder))) > 2
             os.waitpid(in_child(lambda: write(path, 1)), 0)

@@ -21,6 +21,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import spectral_tools as spt
+from tests.children import ended, in_child
 
 ROOT = Path(__file__).parents[2]
 #: Killed so many times each, where all is counted.
@@ -244,22 +245,6 @@ def test_hdf5_can_be_read_between_any_two_blocks(early, truth):
         # Only while the tables of one block are written, after which one more is done.
         assert set(range(1, 46)) <= set(done.tolist())
         assert (done[-1], (done < 0).mean() < 0.3) == (45, True)
-
-
-def in_child(function):
-    """Run a function in a child, and return its process."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(int(function() or 0))
-        except BaseException as error:  # noqa: BLE001
-            os.write(2, repr(error).encode())
-            os._exit(99)
-    return child
-
-
-def ended(child):
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def kill(kind, times, rng, truth):
