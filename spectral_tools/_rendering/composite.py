@@ -48,6 +48,7 @@ def warp_composite(
     tiles: Sequence[ArrayLike | None] | ArrayLike,
     matrices: ArrayLike,
     *,
+    displacement: ArrayLike | None = None,
     bounds: ArrayLike | str | None = "union",
     scale: float = 1.0,
     blend: str = "feather",
@@ -81,6 +82,10 @@ def warp_composite(
         with its matrix.
     matrices : array_like of shape (n, ndim + 1, ndim + 1)
         Affine maps from each tile to the mosaic.
+    displacement : array_like of shape (rows, cols, 2) or (planes, rows, cols, 3), optional
+        One field that bends all tiles, which have one shape then, as `solve_distortion`
+        finds it: ``corrected_point = recorded_point + displacement[corrected_point]``.
+        Matrices are those of the corrected tiles.
     bounds : {"union", "intersection"} or array_like of shape (2, ndim), optional
         The part of the mosaic to render, at whole pixels: where all tiles fit
         in, or the rectangle that all of them share. Or its first and stop point,
@@ -195,6 +200,7 @@ def warp_composite(
         channel_axis=channel_axis,
         fill_value=fill_value,
         dtype=dtype,
+        displacement=displacement,
     )
     image, coverage = out, out_coverage
     if image is None:
@@ -213,6 +219,7 @@ def composite_blocks(
     tiles: Sequence[ArrayLike | None] | ArrayLike,
     matrices: ArrayLike,
     *,
+    displacement: ArrayLike | None = None,
     blocks: Sequence[int] | None = None,
     bounds: ArrayLike | str | None = "union",
     scale: float = 1.0,
@@ -237,6 +244,8 @@ def composite_blocks(
         Images, as for `warp_composite`; None for a missing one.
     matrices : array_like of shape (n, ndim + 1, ndim + 1)
         Homogeneous matrix of each tile, from tile to mosaic.
+    displacement : array_like of shape (rows, cols, 2) or (planes, rows, cols, 3), optional
+        One field that bends all tiles, as for `warp_composite`.
     blocks : sequence of int, optional
         Shape of a block without channels, by default about a million pixels.
     bounds : {"union", "intersection"} or array_like of shape (2, ndim), optional
@@ -296,6 +305,7 @@ def composite_blocks(
         channel_axis=channel_axis,
         fill_value=fill_value,
         dtype=dtype,
+        displacement=displacement,
     )
     if blocks is None:
         sides = plan.region[-plan.ndim :]

@@ -29,6 +29,7 @@ def lazy_composite(
     tiles: Sequence[ArrayLike | None] | ArrayLike,
     matrices: ArrayLike,
     *,
+    displacement: ArrayLike | None = None,
     chunks: Any = None,
     bounds: ArrayLike | str | None = "union",
     scale: float = 1.0,
@@ -61,6 +62,8 @@ def lazy_composite(
         Images, as for `warp_composite`; None for a missing one.
     matrices : array_like of shape (n, ndim + 1, ndim + 1)
         Homogeneous matrix of each tile, from tile to mosaic.
+    displacement : array_like of shape (rows, cols, 2) or (planes, rows, cols, 3), optional
+        One field that bends all tiles, as for `warp_composite`.
     chunks : int, tuple or str, optional
         Chunks of the result with channels, in any way that dask knows. By default
         about a million pixels with all channels.
@@ -127,6 +130,7 @@ def lazy_composite(
         channel_axis=channel_axis,
         fill_value=fill_value,
         dtype=dtype,
+        displacement=displacement,
     )
     plan = replace(plan, tiles=[_opened(tile) for tile in plan.tiles])
     try:

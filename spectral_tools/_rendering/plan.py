@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.arguments import checked
-from .._shared.arrays import Float, Floats, Ints
+from .._shared.arrays import Float, Floats, Ints, as_array
 from .._shared.checks import (
     Valid,
     as_axis,
@@ -21,6 +21,7 @@ from .._shared.checks import (
     check_affine,
     check_not_negative,
     check_positive,
+    check_sizes,
     fits_into,
     image_dtype,
 )
@@ -30,6 +31,7 @@ from .tile_reading import (
     FAR,
     Piece,
     Tile,
+    TileField,
     box_slices,
     entries,
     extent_of,
@@ -49,6 +51,7 @@ __all__ = [
     "Bounded",
     "Plan",
     "add_channels",
+    "as_field",
     "composite_bounds",
     "cut_up",
     "make_plan",
@@ -184,21 +187,21 @@ def _moves(plan: Plan, tile: Tile, starts: Ints, stops: Ints) -> list[Floats]:
     if plan.field is None:
         return []
     found = []
+    flat = 3 - plan.ndim
     for start, stop in zip(starts, stops, strict=True):
-        shape = tuple((stop - start).tolist())
-        inside = box_slices(start, stop)[3 - plan.ndim :]
-        field = plan.field[inside].reshape(-1, plan.ndim)
-        moves = np.zeros((3, *shape))
-        field = np.where(np.isfinite(field).all(axis=1)[:, None], field, np.nan)
-        moves[3 - plan.ndim :] = -(
-            field @ tile.linear[3 - plan.ndim :, 3 - plan.ndim :].T
-        ).T.reshape(-1, *shape)
+        moves = np.zeros((3, *(stop - start).tolist()))
+        field = plan.field[box_slices(start, stop)[flat:]]
+        steps = [np.asarray(each, np.float64) for each in np.moveaxis(field, -1, 0)]
+        with np.errstate(invalid="ignore"):
+            # What is not known of one axis is not known of the point.
+            for axis, step in product(range(plan.ndim), range(plan.ndim)):
+                share = tile.linear[flat + axis, flat + step]
+                moves[flat + axis] -= (share * steps[step]).reshape(moves.shape[1:])
         found.append(moves)
     return found
 
 
 def add_channels(
-    plan: Plan,
     piece: Piece,
     block: int,
     channels: slice,
@@ -212,12 +215,13 @@ def add_channels(
     """Add some channels of a tile to one block."""
     tile = piece.tile
     onto: Any = (tile.half, tile.order, blend, mean, total, count, spans)
-    if tile.shifted and piece.known is None and plan.field is None:
+    if tile.shifted and piece.known is None:
         add_shifted(*lines_of(piece, block, channels), *onto)
         return
     source = source_of(piece, block, channels, room)
     lies: Any = (source.offsets, source.start, source.centre)
-    bent: Any = (source.known, source.moves, tile.linear)
+    field: Any = (source.fields, source.frame, source.corner)
+    bent: Any = (source.known, source.moves, *field, tile.linear)
     add_warped(source.pixels, *bent, *lies, *onto)
 
 
@@ -238,7 +242,7 @@ def sample_piece(
     spans[:, 1] = values.shape[2]
     room = np.empty(0, plan.computed)
     onto: Any = (FEATHER, values[None], weights, count, spans, room)
-    add_channels(plan, piece, block, slice(channel, channel + 1), *onto)
+    add_channels(piece, block, slice(channel, channel + 1), *onto)
 
 
 def make_plan(
@@ -255,6 +259,7 @@ def make_plan(
     dtype: DTypeLike | None,
     seam_width: float = 0.0,
     field: NDArray[Any] | None = None,
+    displacement: ArrayLike | None = None,
 ) -> Plan:
     """Check the arguments of a rendering, and lay the tiles out."""
     check_positive(scale, "scale")
@@ -281,8 +286,9 @@ def make_plan(
     _check_fill(fill_value, kept, computed)
 
     origin, shape = _canvas(maps, shapes, bounds, scale, there)
+    bent = None if displacement is None else _tile_field(displacement, shapes, computed)
     placed = place(
-        present, masks, maps, shapes, origin, scale, order, field is not None
+        present, masks, maps, shapes, origin, scale, order, field is not None, bent
     )
     return Plan(
         tiles=placed,
@@ -308,6 +314,33 @@ def make_plan(
         region=_sides(REGION[ndim], scale * min(1.0, GROUP / channels) ** (1 / ndim)),
         block=_sides(BLOCK[ndim], scale),
     )
+
+
+def _tile_field(
+    displacement: ArrayLike, shapes: Ints, dtype: np.dtype[Any]
+) -> TileField:
+    """Return the field of all tiles once it is known to fit each of them."""
+    field = as_field(displacement, shapes.shape[1])
+    for shape in shapes.tolist():
+        if tuple(shape) != field.shape[:-1]:
+            message = (
+                "`displacement` must have the shape of all tiles and one axis more; "
+                f"got {field.shape} for a tile of shape {tuple(shape)}."
+            )
+            raise ValueError(message)
+    return TileField(field, dtype)
+
+
+def as_field(displacement: ArrayLike, ndim: int) -> NDArray[np.floating[Any]]:
+    """Return displacements (..., ndim) on pixels, once their shape is known to be one."""
+    field = as_array(displacement)
+    check_sizes(field, "displacement")
+    field = field.astype(image_dtype(field.dtype, "displacement"), copy=False)
+    if field.ndim != ndim + 1 or field.shape[-1] != ndim or 0 in field.shape:
+        axes = "rows, cols" if ndim == 2 else "planes, rows, cols"
+        message = f"`displacement` must have shape ({axes}, {ndim}); got {field.shape}."
+        raise ValueError(message)
+    return field
 
 
 def check_choice(value: Any, choices: tuple[Any, ...], name: str) -> None:

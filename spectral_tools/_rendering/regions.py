@@ -290,7 +290,7 @@ def _fill_region(
             onto: Any = (plan.blend, mean, total, count, spans, room)
             for piece in pieces:
                 if piece.touched[block]:
-                    add_channels(plan, piece, block, channels, *onto)
+                    add_channels(piece, block, channels, *onto)
             ends: Any = (plan.fill_value, *plan.limits, plan.kept.kind != "f")
             where: Any = (corner, some)
             deliver(mean, total, spans, *ends, *where)

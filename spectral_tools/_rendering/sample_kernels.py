@@ -16,6 +16,7 @@ from .._sampling.sample_rows import (
     LEAST,
     bend,
     bend_runs,
+    cut_runs,
     displace,
     distances,
     flows,
@@ -24,9 +25,9 @@ from .._sampling.sample_rows import (
     lean_runs,
     lift,
     locate,
-    measure,
+    nearest,
     normalise,
-    split,
+    spell,
     trace,
 )
 from .._sampling.splines import gather_spline, spline_weights
@@ -154,6 +155,9 @@ def add_warped(
     source: Image,
     known: Image,
     moves: Floats,
+    fields: Image,
+    frame: tuple[int, int, int],
+    corner: Ints,
     linear: Floats,
     offsets: Floats,
     start: Floats,
@@ -177,6 +181,13 @@ def add_warped(
         1 where a pixel of `source` counts and 0 elsewhere; empty if all count.
     moves : ndarray of shape (3, block planes, block rows, block cols) or empty
         Added to the coordinates in `source` of each pixel of the block.
+    fields : ndarray of shape (ndim, size + LANES) or empty
+        What is taken from these coordinates: displacements along each axis on the
+        pixels of the tile and one more all around, one after the other, and room.
+    frame : tuple of three int
+        Shape of the tile with that border; a flat one has one plane.
+    corner : ndarray of int, shape (3,)
+        Pixel of the tile that `source` begins with.
     linear : ndarray of shape (3, 3)
         Steps in `source`, in its columns, for one step along each axis of the
         block.
@@ -191,6 +202,7 @@ def add_warped(
     totals, counts = total.reshape(-1), count.reshape(-1)
     runs, lows = np.empty((2, columns + 1), np.intp), np.empty((3, wide), np.int32)
     parts = np.zeros((3, wide), source.dtype)
+    bent = np.empty((3, wide if fields.size else 0), source.dtype)
     values = np.empty((channels, wide), source.dtype)
     weights, share = np.empty(wide, source.dtype), np.ones(wide, source.dtype)
     taps = np.zeros((3, order + 1, wide if order > 1 else 0), source.dtype)
@@ -200,7 +212,7 @@ def add_warped(
     # Counted once: turning an integer into a float in a loop keeps it scalar.
     ramp = np.arange(wide).astype(np.float64)
     steps = ramp.astype(source.dtype)
-    fluent = flows(step, shape[0]) and moves.size == 0 and flags.size == 0
+    fluent = flows(step, shape[0]) and flags.size == 0
     for lies in range(mean.shape[1] * height):
         plane, row = lies // height, lies % height
         # As a plain 0, it would have all that it is given to compiled a second time.
@@ -217,16 +229,25 @@ def add_warped(
         for axis in range(3):
             origin[axis] += first * step[axis]
         if moves.size:
-            points = moves[:, plane, row].copy()
-            displace(origin, step, ramp, points, low, high, size, weights)
-            split(points, shape, order, size, lows, parts)
-            measure(points, centre, half, size, weights)
+            displace(
+                moves, plane, row, origin, step, ramp, low, high, centre, half,
+                order, size, lows, parts, weights,
+            )  # fmt: skip
+        elif fields.size:
+            _bend(
+                fields, frame, corner, origin, step, ramp, steps, centre, half,
+                size, runs, lows, parts, bent, weights,
+            )  # fmt: skip
+            if order == 0:
+                nearest(lows, parts, size)
         else:
             distances(origin, step, steps, centre, half, size, weights)
             if fluent:
                 pieces = trace(origin, step, steps, shape, order, size, runs, parts)
             else:
                 locate(origin, step, ramp, shape, order, size, lows, parts)
+        if fluent and (moves.size or fields.size):
+            pieces = cut_runs(lows, shape, size, runs)
         if order > 1:
             for axis in range(0 if shape[0] > 1 else 1, 3):
                 spline_weights(order, parts[axis], size + LANES, taps[axis])
@@ -234,7 +255,7 @@ def add_warped(
             gather(flags, lows, parts, shape, size, share)
         for channel in range(channels):
             line, out = flat[channel], values[channel]
-            if fluent:
+            if pieces:
                 _follow(line, runs, pieces, parts, taps, shape, share, out)
             else:
                 _collect(line, lows, parts, taps, shape, size, out)
@@ -245,6 +266,60 @@ def add_warped(
             blend, values, weights, first, size, lies * columns,
             means, totals, counts, spans[lies],
         )  # fmt: skip
+
+
+@compiled
+def _bend(
+    fields: Image,
+    frame: tuple[int, int, int],
+    corner: Ints,
+    origin: Floats,
+    step: Floats,
+    ramp: Floats,
+    steps: Image,
+    centre: Floats,
+    half: Floats,
+    size: int,
+    runs: Ints,
+    lows: NDArray[np.int32],
+    parts: Image,
+    moves: Image,
+    weights: Image,
+) -> None:
+    """Locate the points of a row in a tile that a field bends, and weigh them.
+
+    The field is interpolated where the points would lie in a plain tile.
+    """
+    lead, real = 0 if frame[0] > 1 else 1, weights.dtype.type
+    for axis in range(lead, 3):
+        origin[axis] += corner[axis] + 1
+    if flows(step, frame[0]):
+        pieces = trace(origin, step, steps, frame, 1, size, runs, parts)
+        for axis in range(lead, 3):
+            lean_runs(fields[axis - lead], runs, pieces, parts, frame, moves[axis])
+        spell(runs, pieces, frame, lows)
+    else:
+        locate(origin, step, ramp, frame, 1, size, lows, parts)
+        for axis in range(lead, 3):
+            gather(fields[axis - lead], lows, parts, frame, size, moves[axis])
+    for k in range(size):
+        weights[k] = np.inf
+    least, slack = real(LEAST), real(-2 * SLACK)
+    for axis in range(lead, 3):
+        reach, stride, line = real(half[axis]), real(step[axis]), moves[axis]
+        begin = real(origin[axis] - corner[axis] - 1 - centre[axis])
+        for k in range(size):
+            away = reach - abs(begin + steps[k] * stride - line[k])
+            inside = min(weights[k], max(least, away))
+            weights[k] = inside if away >= slack else real(0)  # NaN is not
+    for axis in range(lead, 3):
+        line, low, part = moves[axis], lows[axis], parts[axis]
+        back = real(corner[axis] + 1)
+        for k in range(size):
+            point = part[k] - (line[k] if weights[k] > 0 else real(0))
+            whole = np.floor(point)
+            low[k] += np.int32(whole - back)
+            part[k] = point - whole
 
 
 @compiled

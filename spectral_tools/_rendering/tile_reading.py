@@ -35,6 +35,7 @@ __all__ = [
     "NATIVE",
     "Piece",
     "Tile",
+    "TileField",
     "box_slices",
     "entries",
     "extent_of",
@@ -62,6 +63,23 @@ NATIVE = frozenset(map(np.dtype, ("?", "u1", "u2", "u4", "i1", "i2", "i4", "f4",
 READ = frozenset(map(np.dtype, ("u1", "u2", "f4", "f8")))
 
 
+class TileField:
+    """Displacements on the pixels of every tile, as the kernels take them."""
+
+    def __init__(self, field: NDArray[Any], dtype: np.dtype[Any]) -> None:
+        ndim = field.shape[-1]
+        edge = [(1, 1)] * ndim
+        planes = [np.pad(field[..., axis], edge, mode="edge") for axis in range(ndim)]
+        sides = planes[0].shape
+        self.shape = (1,) * (3 - ndim) + sides
+        self.lines = np.zeros((ndim, planes[0].size + LANES), dtype)
+        for line, plane in zip(self.lines, planes, strict=True):
+            line[: plane.size] = plane.ravel()
+        self.least, self.most = np.zeros(3), np.zeros(3)
+        extremes = _extremes(self.lines[:, : planes[0].size])
+        self.least[3 - ndim :], self.most[3 - ndim :] = extremes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tile:
     """A tile and where it lies: ``tile_point = linear @ canvas_pixel + offset``."""
@@ -73,10 +91,11 @@ class Tile:
     half: Floats  # of the size; infinite along the planes of a flat tile
     linear: Floats
     offset: Floats
-    shifted: bool  # the map is a translation
+    shifted: bool  # the map is a translation, and nothing bends it
     order: int  # of the interpolation
     sigma: Floats  # (3,): how much it is smoothed before it is sampled
     box: Floats  # (2, 3): lowest and highest canvas coordinates
+    field: TileField | None  # what bends it
 
 
 def entries(stack: Any, name: str) -> list[Any]:
@@ -178,6 +197,7 @@ def place(
     scale: float,
     order: int,
     displaced: bool,
+    field: TileField | None,
 ) -> list[Tile]:
     """Return where each tile lies on a canvas, and how it is sampled there."""
     ndim = shapes.shape[1]
@@ -197,8 +217,9 @@ def place(
     sigma = np.maximum((spans - 1) / 2, 0) * (order > 0)
     sigma[sigma <= LEAST_SIGMA] = 0
     shifted = (linear == np.eye(3)).all(axis=(1, 2))
+    shifted &= not displaced and field is None
     # Between whole pixels there is nothing to interpolate.
-    whole = ~np.bool_(displaced) & shifted & (offset == np.rint(offset)).all(axis=1)
+    whole = shifted & (offset == np.rint(offset)).all(axis=1)
     return [
         Tile(
             number=n,
@@ -212,6 +233,7 @@ def place(
             order=0 if whole[n] else order,
             sigma=sigma[n],
             box=boxes[n],
+            field=field,
         )
         for n in range(len(images))
     ]
@@ -256,6 +278,9 @@ class Source:
     pixels: NDArray[Float]
     known: NDArray[Float]
     moves: Floats
+    fields: NDArray[Float]
+    frame: tuple[int, ...]
+    corner: Ints
     offsets: Floats
     start: Floats
     centre: Floats
@@ -351,8 +376,13 @@ def _reach(
     extent = (stops - 1 - starts) / 2 @ np.abs(tile.linear).T
     low, high = middle - extent, middle + extent
     if moves:
-        least, most = np.transpose([_extremes(each) for each in moves], (1, 0, 2))
+        ranges = [_extremes(each.reshape(3, -1)) for each in moves]
+        least, most = np.transpose(ranges, (1, 0, 2))
         low, high = low + least, high + most
+    if tile.field is not None:
+        # Points that are bent out of the tile are looked for where they were.
+        low = low - np.maximum(tile.field.most, 0)
+        high = high - np.minimum(tile.field.least, 0)
     low = np.maximum(low, -0.5 - SLACK)
     high = np.minimum(high, tile.size - 0.5 + SLACK)
     lower = np.floor(low - SLACK).astype(np.intp) - tile.order // 2
@@ -362,12 +392,14 @@ def _reach(
     return lower, upper, np.logical_and.reduce(low <= high, axis=1)
 
 
-def _extremes(moves: Floats) -> Floats:
-    """Return the least and the largest displacement of a block along each axis."""
-    flat = moves.reshape(3, -1)
-    finite = np.isfinite(flat)
-    least = flat.min(axis=1, initial=FAR, where=finite)
-    return np.stack([least, flat.max(axis=1, initial=-FAR, where=finite)])
+def _extremes(moves: NDArray[np.floating[Any]]) -> Floats:
+    """Return the least and the largest displacement along each axis of (ndim, n)."""
+    found = np.stack([moves.min(axis=1), moves.max(axis=1)])
+    if not np.isfinite(found).all():
+        finite = np.isfinite(moves)
+        found[0] = moves.min(axis=1, initial=FAR, where=finite)
+        found[1] = moves.max(axis=1, initial=-FAR, where=finite)
+    return found
 
 
 def _margin(tile: Tile, dtype: np.dtype[Any]) -> Ints:
@@ -466,10 +498,17 @@ def source_of(
         pixels = _cut(some, piece.lines, channels.start, lower, upper, room)
         if known.size:
             np.copyto(pixels, 0, where=known == 0)
+    fields, frame, field = np.empty((0, 0), room.dtype), (1, 1, 1), piece.tile.field
+    if field is not None:
+        fields, frame = field.lines, field.shape
+    corner = np.rint((piece.tile.size - 1) / 2 - piece.centre[block]).astype(np.intp)
     return Source(
         pixels=pixels,
         known=known,
         moves=piece.moves[block] if piece.moves else NO_MOVES,
+        fields=fields,
+        frame=frame,
+        corner=corner,
         offsets=piece.offsets[channels],
         start=piece.start[block],
         centre=piece.centre[block],

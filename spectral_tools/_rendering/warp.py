@@ -20,13 +20,12 @@ from .._shared.checks import (
     check_affine,
     check_memory,
     check_positive,
-    check_sizes,
     image_dtype,
 )
 from .._shared.results import result
 from .._shared.workers import Workers
 from .._transforms.point_maps import TransformEstimate, affine_and_field, map_of
-from .plan import make_plan
+from .plan import as_field, make_plan
 from .regions import write_blocks
 
 __all__ = ["Resampled", "resample", "warp_image"]
@@ -117,7 +116,7 @@ def warp_image(
     ndim = len(inward) - 1
     moving = masks_joined(image)
     moving = moving if hasattr(moving, "dtype") else np.asarray(moving)
-    field = None if displacement is None else _as_field(displacement, ndim)
+    field = None if displacement is None else as_field(displacement, ndim)
     if shape is not None:
         sides = as_shape(shape, "shape", ndim=ndim)
     elif field is not None:
@@ -156,17 +155,6 @@ def warp_image(
     result, coverage = np.empty(plan.image_shape, plan.kept), np.empty(sides, np.uint8)
     write_blocks(plan, plan.region[-ndim:], result, coverage, None, workers, False)
     return result
-
-
-def _as_field(displacement: ArrayLike, ndim: int) -> NDArray[np.floating[Any]]:
-    field = as_array(displacement)
-    check_sizes(field, "displacement")
-    field = field.astype(image_dtype(field.dtype, "displacement"), copy=False)
-    if field.ndim != ndim + 1 or field.shape[-1] != ndim or 0 in field.shape:
-        axes = "rows, cols" if ndim == 2 else "planes, rows, cols"
-        message = f"`displacement` must have shape ({axes}, {ndim}); got {field.shape}."
-        raise ValueError(message)
-    return field
 
 
 @result

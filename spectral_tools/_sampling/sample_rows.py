@@ -19,6 +19,7 @@ __all__ = [
     "LEAST",
     "bend",
     "bend_runs",
+    "cut_runs",
     "displace",
     "distances",
     "flows",
@@ -27,9 +28,9 @@ __all__ = [
     "lean_runs",
     "lift",
     "locate",
-    "measure",
+    "nearest",
     "normalise",
-    "split",
+    "spell",
     "trace",
 ]
 
@@ -208,57 +209,49 @@ def distances(
 
 @compiled
 def displace(
+    moves: Floats,
+    plane: int,
+    row: int,
     origin: Floats,
     step: Floats,
     ramp: Floats,
-    points: Floats,
     low: Floats,
     high: Floats,
-    size: int,
-    weights: Image,
-) -> None:
-    """Turn moves into points, in place; outside of the tile the weight is 0."""
-    for k in range(size):
-        weights[k] = 1
-    for axis in range(3):
-        begin, stride, line = origin[axis], step[axis], points[axis]
-        least, most = low[axis], high[axis]
-        for k in range(size):
-            point = line[k] + (begin + ramp[k] * stride)
-            inside = (least <= point) & (point <= most)  # NaN is not
-            weights[k] *= inside
-            line[k] = point if inside else least
-
-
-@compiled
-def split(
-    points: Floats,
-    shape: tuple[int, int, int],
+    centre: Floats,
+    half: Floats,
     order: int,
     size: int,
     lows: NDArray[np.int32],
     parts: Image,
+    weights: Image,
 ) -> None:
-    """Write the pixels below points, and the fractions."""
+    """Locate points that are moved off a line, and weigh them.
+
+    The weight is the distance to the border of the tile, and 0 outside.
+    """
     nudge, share = (0.5, 0.0) if order == 0 else (0.0, 1.0)
-    for axis in range(0 if shape[0] > 1 else 1, 3):
-        for k in range(size):
-            lows[axis, k] = np.int32(points[axis, k] + nudge)
-            parts[axis, k] = (points[axis, k] - lows[axis, k]) * share
-
-
-@compiled
-def measure(
-    points: Floats, centre: Floats, half: Floats, size: int, weights: Image
-) -> None:
-    """Multiply the weights by the distance to the border of the tile."""
+    real = weights.dtype.type
     for k in range(size):
-        distance = np.inf
-        for axis in range(3):
-            if half[axis] < np.inf:
-                away = abs(points[axis, k] - centre[axis])
-                distance = min(distance, half[axis] - away)
-        weights[k] *= max(distance, LEAST)
+        weights[k] = np.inf
+    for axis in range(3):
+        if half[axis] == np.inf:
+            continue
+        begin, stride, line = origin[axis], step[axis], moves[axis, plane, row]
+        least, most, middle, reach = low[axis], high[axis], centre[axis], half[axis]
+        below, part = lows[axis], parts[axis]
+        # Two loops: with one, a compiler has too many arrays to tell apart.
+        for k in range(size):
+            point = line[k] + (begin + ramp[k] * stride)
+            away = real(reach - abs(point - middle))
+            # Of NaN, the first of two is the larger, and it is not inside.
+            inside = (least <= point) & (point <= most)
+            weights[k] = min(weights[k], max(real(LEAST), away)) * inside
+        for k in range(size):
+            point = max(least, line[k] + (begin + ramp[k] * stride))
+            point = min(most, point)
+            pixel = np.int32(point + nudge)
+            below[k] = pixel
+            part[k] = (point - pixel) * share
 
 
 @compiled
@@ -330,6 +323,63 @@ def flows(step: Floats, planes: int) -> bool:
     if planes > 1:
         breaks += abs(step[0])
     return breaks * SHORTEST < 1
+
+
+@compiled
+def spell(
+    runs: Ints, count: int, shape: tuple[int, int, int], lows: NDArray[np.int32]
+) -> None:
+    """Write the pixels below the points of runs."""
+    _, rows, cols = shape
+    plane, row, col = lows[0], lows[1], lows[2]
+    for n in range(count):
+        line, at = divmod(runs[1, n], cols)
+        layer, here = divmod(line, rows)
+        begin, size = runs[0, n], runs[0, n + 1] - runs[0, n]
+        _count_up(plane[begin:], layer, 0, size)
+        _count_up(row[begin:], here, 0, size)
+        _count_up(col[begin:], at, 1, size)
+
+
+@compiled
+def _count_up(line: NDArray[np.int32], first: int, step: int, size: int) -> None:
+    for k in range(size):
+        line[k] = first + k * step
+
+
+@compiled
+def nearest(lows: NDArray[np.int32], parts: Image, size: int) -> None:
+    """Take the pixel that is nearest to each point, not that below."""
+    for axis in range(3):
+        low, part = lows[axis], parts[axis]
+        for k in range(size):
+            low[k] += part[k] >= part.dtype.type(0.5)
+            part[k] = 0
+
+
+@compiled
+def cut_runs(
+    lows: NDArray[np.int32], shape: tuple[int, int, int], size: int, runs: Ints
+) -> int:
+    """Cut a row of points into runs as `trace` does, by the pixels below them.
+
+    Returns their number; 0 if they are too short to be worth it.
+    """
+    planes, rows, cols = shape
+    plane, row, col = lows[0], lows[1], lows[2]
+    count = 0
+    for k in range(size):
+        breaks = (row[k] ^ row[k - 1]) | (col[k] ^ (col[k - 1] + 1))
+        if planes > 1:
+            breaks |= plane[k] ^ plane[k - 1]
+        if k == 0 or breaks:
+            at = np.intp(row[k]) * cols + col[k]
+            if planes > 1:
+                at += np.intp(plane[k]) * rows * cols
+            runs[0, count], runs[1, count] = k, at
+            count += 1
+    runs[0, count] = size
+    return count if count * SHORTEST < size else 0
 
 
 @compiled
