@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._shared.arguments import checked
-from .._shared.arrays import Float
+from .._shared.arrays import Float, Floats
 from .._shared.checks import (
+    as_finite,
     as_points,
     as_shape,
     as_shift,
@@ -21,8 +22,9 @@ from .._shared.checks import (
     check_not_negative,
     check_unmasked,
 )
-from .._shared.ndimage import affine_transform, spline_filter
+from .._shared.ndimage import affine_transform, map_coordinates, spline_filter
 from .._shared.results import result
+from .._transforms.fields.displacement import invert_displacement
 
 __all__ = [
     "SimulatedPair",
@@ -108,10 +110,29 @@ def cut_frames(
     )
 
 
+def _bent_pixels(distortion: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """Return the points (ndim, ...) of a corrected tile that its pixels record."""
+    field = as_finite(distortion, "distortion")
+    if field.shape != (*shape, len(shape)):
+        message = (
+            f"`distortion` must have shape {(*shape, len(shape))}; got {field.shape}."
+        )
+        raise ValueError(message)
+    pixels = np.indices(shape, np.float64)
+    bent = pixels - np.moveaxis(invert_displacement(field), -1, 0)
+    if not np.isfinite(bent).all():
+        message = "`distortion` must not fold tiles; got a field that does."
+        raise ValueError(message)
+    return bent
+
+
 def cut_tiles(
-    scene: NDArray[Float], matrices: NDArray[np.float64], shape: tuple[int, ...]
+    scene: NDArray[Float],
+    matrices: NDArray[np.float64],
+    shape: tuple[int, ...],
+    pixels: Floats | None = None,
 ) -> NDArray[Float]:
-    """Sample the quintic spline through the scene in each tile.
+    """Sample the quintic spline through the scene at the pixels of each tile.
 
     Against a phase ramp, for textures of slope 3, its error is 0.003 % of the
     standard deviation at a cutoff of 0.3, and 0.14 % at 0.5.
@@ -119,6 +140,13 @@ def cut_tiles(
     spline = spline_filter(scene, 5, mode="mirror")
     tiles = np.empty((len(matrices), *shape), scene.dtype)
     for tile, matrix in zip(tiles, matrices, strict=True):
+        if pixels is not None:
+            where = np.tensordot(matrix[:-1, :-1], pixels, 1)
+            where += matrix[:-1, -1].reshape(-1, *[1] * len(shape))
+            map_coordinates(
+                spline, where, output=tile, order=5, mode="mirror", prefilter=False
+            )
+            continue
         affine_transform(
             spline,
             matrix[:-1, :-1],
@@ -237,10 +265,11 @@ def simulate_tiles(
     gain_sigma: float = 0.0,
     noise_sigma: float = 0.0,
     pattern: ArrayLike | None = None,
+    distortion: ArrayLike | None = None,
     missing: ArrayLike = (),
     rng: Seed = None,
 ) -> SimulatedTiles:
-    """Cut a grid of overlapping tiles out of an image, as a microscope would.
+    r"""Cut a grid of overlapping tiles out of an image, as a microscope would.
 
     Each tile is ``gain * shading * scene + pattern + noise``, where the scene
     is sampled at the true place of the tile: the stage position plus an error.
@@ -274,6 +303,10 @@ def simulate_tiles(
         Standard deviation of white normal noise, in grey values.
     pattern : array_like of shape `tile_shape`, optional
         Fixed pattern of the camera, in grey values, added to every tile.
+    distortion : array_like of shape (\*`tile_shape`, ndim), optional
+        Field that bends all tiles alike, in pixels, as `warp_composite` takes it to
+        undo that: ``corrected_point = recorded_point + distortion[corrected_point]``.
+        Matrices and positions are those of corrected tiles.
     missing : array_like of shape (m, ndim), optional
         Grid indices of tiles that were not taken. Positions and gains of the
         others do not depend on it.
@@ -318,8 +351,11 @@ def simulate_tiles(
         check_not_negative(value, name)
     added = as_pattern(pattern, shape)
     kept = _kept(missing, counts)
+    bent = None if distortion is None else _bent_pixels(distortion, shape)
 
     reach = LIMIT * (stage_sigma + rotation_sigma * corner_lever(shape))
+    if bent is not None:
+        reach = reach + np.abs(bent - np.indices(shape)).max()
     stage = _stage(scene.shape, counts, shape, overlap, reach)
     errors = stage_sigma * _draw(rng, stage.shape)
     angles = rotation_sigma * _draw(rng, (len(stage),))
@@ -331,7 +367,7 @@ def simulate_tiles(
     matrices = tile_matrices(stage + errors, angles, shape)[kept]
 
     shading = camera_shading(shape, vignetting)
-    tiles = cut_tiles(scene, matrices, shape)
+    tiles = cut_tiles(scene, matrices, shape, bent)
     tiles *= shading
     tiles *= gain.reshape(-1, *[1] * scene.ndim)
     add_camera(tiles, added, noise_sigma, rng)

@@ -6,6 +6,7 @@ image_area : what of an image is image: padding cut off, holes filled
 local_agreement : whether a match repeats itself in the parts of an overlap
 match_tiles : many tiles along the links between them (public)
 misfit : how far the parts of an overlap contradict one shift
+overlap_windows : windows along an overlap, each with a shift of its own
 phase_correlate : search and fit of one pair (public)
 search : the whole-pixel shift, exact or circular, and how likely chance is
 shift_fit : the fraction of a pixel, by spectral maximum likelihood, of one window or many

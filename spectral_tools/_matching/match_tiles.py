@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,11 +29,20 @@ from .._shared.link_arguments import Links, listed_positions, number_links
 from .._shared.results import Outcome, result
 from .._shared.workers import Workers, spread
 from .fixed_pattern import Job, match_without_pattern, steady_pattern
-from .phase_correlate import ShiftEstimate, correlate_images, no_match, overlap_share
+from .image_area import image_in
+from .overlap_windows import OverlapWindows, match_overlap_windows, taper_free
+from .phase_correlate import (
+    ShiftEstimate,
+    both_masks,
+    correlate_images,
+    no_match,
+    overlap_share,
+)
 
 __all__ = [
     "TileMatches",
     "UnreadableWarning",
+    "in_windows",
     "label_pairs",
     "match_links",
     "match_tiles",
@@ -67,10 +76,11 @@ class TileMatches:
     Attributes
     ----------
     links : ndarray of shape (n, 2)
-        The links as they were given: reference tile and moving tile.
+        The links as they were given: reference tile and moving tile. Those that were
+        matched in windows are repeated.
     reference_points, moving_points : ndarray of shape (n, ndim)
         A pair of points that coincide, in the pixels of either tile, at the
-        centre of what the two tiles share.
+        centre of what the two tiles share, or of a window of it.
     covariance : ndarray of shape (n, ndim, ndim)
         Covariance of the difference of the two points, in square pixels.
         Infinite for pairs that were not matched: they say nothing.
@@ -88,6 +98,9 @@ class TileMatches:
         NaN where it was not measured.
     padding : ndarray of shape (n, 2)
         Share of what was looked at of either tile that was taken for padding, 0 to 1.
+    size : ndarray of shape (n, ndim)
+        Sides of what was compared, the overlap or a window of it, between the middles of
+        its fading edges, in pixels.
     """
 
     links: NDArray[Any]
@@ -100,6 +113,7 @@ class TileMatches:
     outcome: NDArray[np.object_]
     misfit: NDArray[np.float64]
     padding: NDArray[np.float64]
+    size: NDArray[np.float64]
 
 
 @checked
@@ -115,6 +129,7 @@ def match_tiles(
     whitening: float | None = None,
     peaks: int = 3,
     pattern: ArrayLike | None = None,
+    windows: int = 1,
     workers: Workers = 1,
     progress: bool = False,
 ) -> TileMatches:
@@ -157,6 +172,11 @@ def match_tiles(
     pattern : array_like, optional
         What the camera adds to every tile, in the shape of a tile; 0 for none. By
         default it is measured where links give reason to.
+    windows : int, optional
+        Into how many windows the overlap of each link is cut, at most, if it was matched:
+        each gets a row of its own, with a shift of its own, as `solve_distortion` takes
+        them. Windows without texture get none; if no window is found, or with 1, the
+        link has one row.
     workers : int or map-like callable, optional
         Number of threads, or a function used like `map`. The result
         does not depend on it.
@@ -166,7 +186,8 @@ def match_tiles(
     Returns
     -------
     TileMatches
-        Points and their trust for each link, ready for `solve_rigid`.
+        Points and their trust for each link, or for each window of it, ready for
+        `solve_rigid`.
 
     Raises
     ------
@@ -193,13 +214,13 @@ def match_tiles(
     array([[  4., 212.],
            [208.,   0.]])
     """
-    found, lost = match_links(
+    found, parts, lost = match_links(
         tiles, links, positions=positions, max_shift=max_shift, min_overlap=min_overlap,
         valid=valid, padding=padding, whitening=whitening, peaks=peaks, pattern=pattern,
-        workers=workers, progress=progress,
+        windows=windows, workers=workers, progress=progress,
     )  # fmt: skip
     warn_of_lost(lost)
-    return found
+    return in_windows(found, parts)
 
 
 def warn_of_lost(lost: Mapping[Hashable, str]) -> None:
@@ -226,10 +247,14 @@ def match_links(
     whitening: float | None,
     peaks: int = 3,
     pattern: ArrayLike | None,
+    windows: int = 1,
     workers: Workers,
     progress: bool,
-) -> tuple[TileMatches, dict[Hashable, str]]:
-    """Match tiles, and tell which could not be read and why."""
+) -> tuple[TileMatches, list[OverlapWindows | None], dict[Hashable, str]]:
+    """Match tiles, and tell which could not be read and why.
+
+    Windows of links stand by themselves; None where there are none.
+    """
     images = list(unstacked(tiles))
     numbered, labels = _number_tiles(
         tiles if isinstance(tiles, Mapping) else images, links
@@ -247,6 +272,7 @@ def match_links(
     check_whitening(whitening)
     check_count(peaks, "peaks")
     check_memory(peaks * ndim * max(len(numbered), 1), "peaks")
+    check_count(windows, "windows")
     masks = _masks(valid, shapes, labels)
     camera = steady_pattern(pattern, shapes)
 
@@ -258,7 +284,7 @@ def match_links(
 
     def match(jobs: list[Job]) -> list[ShiftEstimate]:
         pairs = [_tile_pair(images, shapes, masks, reach, job) for job in jobs]
-        options = _Options(reach, min_overlap, padding, whitening, peaks)
+        options = _Options(reach, min_overlap, padding, whitening, peaks, windows)
         function = partial(_match_pair, options)
         found = spread(
             function, pairs, workers=workers, progress=progress, title="match tiles",
@@ -282,7 +308,8 @@ def match_links(
             images, shapes, numbered, jobs, estimates, reach, match
         )
     rows = numbered if not isinstance(tiles, Mapping) else label_pairs(numbered, labels)
-    return _gather(rows, numbered, shapes, estimates, peaks), lost
+    parts = [getattr(each, "windows", None) for each in estimates]
+    return _gather(rows, numbered, shapes, estimates, peaks), parts, lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -331,6 +358,14 @@ class _Options(NamedTuple):
     padding: bool
     whitening: float | None
     peaks: int
+    windows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _TileEstimate(ShiftEstimate):
+    """An estimate with the windows of the overlap; their points are in the tile."""
+
+    windows: OverlapWindows | None = None
 
 
 class _Unread(NamedTuple):
@@ -368,7 +403,49 @@ def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate | _Unread:
         padding=options.padding,
         rest=-origin,
     )
-    return _of_whole_tiles(found, origin, *pair.shapes)
+    estimate = _of_whole_tiles(found, origin, *pair.shapes)
+    windows = None
+    if options.windows > 1 and found.outcome in {Outcome.MATCHED, Outcome.AMBIGUOUS}:
+        corner = np.array([part.start for part in pair.parts[0]])
+        windows = _windows_of((cuts[0], cuts[1]), pair.masks, found.shift, options)
+    if windows is not None:
+        windows = windows._replace(
+            points=windows.points + corner, shift=windows.shift + origin
+        )
+    known = {each.name: getattr(estimate, each.name) for each in fields(estimate)}
+    return _TileEstimate(**known, windows=windows)
+
+
+def _windows_of(
+    images: tuple[NDArray[Any], NDArray[Any]],
+    masks: tuple[Flags | None, Flags | None],
+    shift: NDArray[np.float64],
+    options: _Options,
+) -> OverlapWindows | None:
+    """Match windows along what two images share at a shift; vectors have their axes."""
+    areas = [
+        image_in(
+            image,
+            mask,
+            tuple(slice(0, n) for n in image.shape),
+            padding=options.padding,
+        )
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    corner, origin = areas[0].corner, areas[0].corner - areas[1].corner
+    first, second = areas[0].volume, areas[1].volume
+    if first is None or second is None:
+        return None
+    valid = both_masks(first, second, (areas[0].valid, areas[1].valid))
+    start = np.concatenate([np.zeros(3 - len(shift)), shift - origin])
+    found = match_overlap_windows((first, second), start, valid, options.windows)
+    axes = slice(3 - len(shift), 3)
+    return found._replace(
+        points=found.points[:, axes] + corner,
+        shift=found.shift[:, axes] + origin,
+        covariance=found.covariance[:, axes, axes],
+        size=found.size[:, axes],
+    )
 
 
 def _of_whole_tiles(
@@ -486,4 +563,43 @@ def _gather(
         outcome=outcome,
         misfit=np.array([e.misfit for e in estimates], np.float64),
         padding=np.array([e.padding for e in estimates]).reshape(count, 2),
+        size=_sides(high - low),
     )
+
+
+def _sides(overlap: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sides of overlaps (n, ndim) without the middles of their tapers."""
+    blocks = np.maximum(np.rint(overlap), 0).astype(np.intp)
+    return np.array([taper_free(block) for block in blocks]).reshape(overlap.shape)
+
+
+def in_windows(
+    matches: TileMatches, windows: list[OverlapWindows | None]
+) -> TileMatches:
+    """Return matches with a row for each window in place of that of its link."""
+    found = {n: each for n, each in enumerate(windows) if each and len(each.points)}
+    rows = (
+        np.concatenate(
+            [
+                np.full(len(found[n].points) if n in found else 1, n)
+                for n in range(len(windows))
+            ]
+        )
+        if found
+        else np.arange(len(windows))
+    )
+    merged: Any = {
+        each.name: getattr(matches, each.name)[rows] for each in fields(matches)
+    }
+    for n, each in found.items():
+        own = rows == n
+        # What else the whole may be, its windows may be.
+        others = matches.alternatives[n] - matches.alternatives[n, 0]
+        merged["reference_points"][own] = each.points
+        merged["moving_points"][own] = each.points - each.shift
+        merged["covariance"][own] = each.covariance
+        merged["correlation"][own] = each.correlation
+        merged["false_alarm"][own] = each.false_alarm
+        merged["size"][own] = each.size
+        merged["alternatives"][own] = each.points[:, np.newaxis] + others
+    return TileMatches(**merged)

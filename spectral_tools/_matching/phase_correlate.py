@@ -53,6 +53,7 @@ __all__ = [
     "AMBIGUOUS",
     "BELIEVED",
     "ShiftEstimate",
+    "both_masks",
     "correlate_images",
     "no_match",
     "overlap_share",
@@ -156,7 +157,7 @@ def correlate_images(
     # What is cut off may be all that could have met.
     if (search.low >= first.shape).any() or (-search.high >= second.shape).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
-    valid = _both(first, second, (areas[0].valid, areas[1].valid))
+    valid = both_masks(first, second, (areas[0].valid, areas[1].valid))
     at_rest, smooth = as_three(rest - origin), None
     if parts and valid is None:
         whole = images, masks, as_three(rest)
@@ -189,7 +190,7 @@ def correlate_images(
     return replace(estimate, covariance=covariance, misfit=misfit.sigmas)
 
 
-def _both(
+def both_masks(
     first: Volume,
     second: Volume,
     valid: tuple[Flags | None, Flags | None],

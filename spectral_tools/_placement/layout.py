@@ -43,6 +43,7 @@ class Layout:
     labels: Sequence[Hashable]
     present: Flags
     size: Floats  # of the largest tile
+    alike: bool  # all have it
     links: Ints
     nominal: Floats | None
     reach: Floats | None
@@ -95,7 +96,8 @@ def lay_out(
     if max_shift is not None:
         reach = as_shift(max_shift, len(size), "max_shift")
     return Layout(
-        labels=labels, present=present, size=size, links=pairs, nominal=nominal, reach=reach
+        labels=labels, present=present, size=size, alike=len(set(sides)) == 1,
+        links=pairs, nominal=nominal, reach=reach,
     )  # fmt: skip
 
 

@@ -11,20 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._matching.match_tiles import TileMatches, label_pairs, match_links, warn_of_lost
-from .._matching.phase_correlate import BELIEVED
+from .._matching.match_tiles import (
+    TileMatches,
+    in_windows,
+    label_pairs,
+    match_links,
+    warn_of_lost,
+)
+from .._matching.overlap_windows import OverlapWindows
 from .._shared.arguments import checked
-from .._shared.arrays import Flags, Floats, Ints, listed_images
-from .._shared.checks import Valid, masks_in_order
-from .._shared.link_arguments import Links, tile_outcomes
+from .._shared.arrays import Flags, Floats, listed_images
+from .._shared.checks import Valid, check_count, masks_in_order
+from .._shared.link_arguments import Links
 from .._shared.results import Outcome, result
-from .._shared.sparse import bridges, connected_groups
-from .._shared.statistics import f_tail
 from .._shared.workers import Workers
+from .bent_tiles import Matched, as_tile_field, corrected_matches, field_from_windows
 from .grid_links import Order
-from .layout import CUT, LINKS_BEFORE, Layout, StageModel, fit_stage, lay_out
+from .layout import CUT, Layout, StageModel, lay_out
 from .report import PlacementWarning, doubts
-from .solve_tiles import Placement, solve_rigid
+from .solve_distortion import Distortion
+from .solve_tiles import Placement
+from .stage_steps import place_with_stage, usable_links
 
 __all__ = ["TilePlacement", "place_tiles"]
 
@@ -33,207 +40,6 @@ __all__ = ["TilePlacement", "place_tiles"]
 PASSES = 2
 # The window of such a match is that wide besides what the stage may be off by, in px.
 LEAST_REACH = 3.0
-
-
-def usable_links(matches: TileMatches) -> Flags:
-    """Tell which links have an offset, for themselves or among others."""
-    return np.asarray(np.isfinite(matches.covariance).all(axis=(1, 2)))
-
-
-def vouched_links(matches: TileMatches) -> Flags:
-    """Tell which links are believed by themselves, beside how many were tried.
-
-    One match in a thousand by chance is nothing among many that are right, and all
-    there is among hundreds of which none is [1]_.
-
-    References
-    ----------
-    .. [1] Benjamini and Hochberg, Controlling the false discovery rate, J. R. Stat.
-       Soc. B 57 (1995) 289, :doi:`10.1111/j.2517-6161.1995.tb02031.x`.
-    """
-    chance = np.where(matches.outcome == Outcome.MATCHED, matches.false_alarm, 1.0)
-    order = np.argsort(chance, kind="stable")
-    rate = chance[order] * len(chance) / np.arange(1, len(chance) + 1)
-    vouched = np.zeros(len(chance), np.bool_)
-    vouched[order[: np.flatnonzero(rate < BELIEVED).max(initial=-1) + 1]] = True
-    return vouched
-
-
-def place_with_stage(
-    layout: Layout, matches: TileMatches
-) -> tuple[Placement, StageModel, Floats]:
-    """Learn the stage from the matches, and place the tiles with it.
-
-    # Strategy: with the stage as a prior the solver decides which links, and which
-    # of their peaks, are right. Then these links alone place the tiles, because
-    # errors of a stage may add up from tile to tile, and only where they leave gaps
-    # a step of the stage stands in.
-    """
-    offsets = matches.reference_points - matches.moving_points
-    vouched = vouched_links(matches)
-    nominal, telling = layout.nominal, vouched
-    if nominal is None:
-        nominal = np.zeros((len(layout.labels), len(layout.size)))
-        telling = np.zeros_like(vouched)
-    steps = nominal[layout.links[:, 1]] - nominal[layout.links[:, 0]]
-    stage = fit_stage(steps[telling], offsets[telling], layout.size)
-    middle = nominal.mean(axis=0)
-    expected = (nominal - middle) @ stage.matrix.T + middle
-    prior: dict[str, Any] = (
-        {} if layout.nominal is None else {"position_sigma": stage.sigma}
-    )
-    believed = solve_rigid(
-        layout.links,
-        matches.reference_points,
-        matches.moving_points,
-        covariance=matches.covariance,
-        alternatives=matches.alternatives,
-        false_alarm=matches.false_alarm,
-        positions=expected,
-        **prior,
-    )
-    believed, contested = _weigh_against_stage(
-        layout, matches, believed, stage, expected
-    )
-    solved = _with_stage_steps(layout, matches, vouched, believed, stage, expected)
-    solved.outcome[contested] = Outcome.CONTRADICTED
-    return solved, stage, expected
-
-
-def _weigh_against_stage(
-    layout: Layout,
-    matches: TileMatches,
-    believed: Placement,
-    stage: StageModel,
-    expected: Floats,
-) -> tuple[Placement, Flags]:
-    """Believe clear links that the stage alone contradicts, or tell whom it concerns.
-
-    Returns what is believed then, and which tiles neither is sure about: of two groups
-    those of the smaller.
-
-    # Strategy: between groups of tiles that believed links tie together, the solver may
-    # have given up a clear link, or chosen a lesser peak of it, because of the stage. Such
-    # a link is believed if other links let it without any stage, and if it is far less
-    # likely to be a false alarm than the stage is to err by so much.
-    """
-    links, count = layout.links, len(layout.labels)
-    clear = matches.outcome == Outcome.MATCHED
-    clear &= len(links) * matches.false_alarm < BELIEVED
-    held = believed.inlier.copy()
-    swayed = (clear & (believed.chosen > 0))[held]
-    held[held] = ~(swayed & bridges(links[held], count))
-    group = connected_groups(links[held], count)
-    ends = np.sort(group[links], axis=1)
-    asked = np.flatnonzero(clear & ~held & (ends[:, 0] != ends[:, 1]))
-    if layout.nominal is None or not len(asked):
-        return believed, np.zeros(count, np.bool_)
-    chosen = believed.chosen.copy()
-    chosen[asked] = 0
-    offsets = _offsets(matches, chosen)
-    rows = np.concatenate([asked, np.flatnonzero(held)])
-    alone = solve_rigid(
-        links[rows],
-        offsets[rows],
-        np.zeros_like(offsets[rows]),
-        covariance=matches.covariance[rows],
-    )
-    agreed = asked[alone.inlier[: len(asked)]]
-    reference, moving = links[agreed].T
-    steps = layout.nominal[moving] - layout.nominal[reference]
-    errors = offsets[agreed] - expected[moving] + expected[reference]
-    spread = np.diagonal(_step_covariance(stage, steps), axis1=1, axis2=2)
-    # All links between two groups speak together.
-    pair = np.unique(ends[agreed], axis=0, return_inverse=True)[1]
-    alarm = np.bincount(pair, np.log(len(links) * matches.false_alarm[agreed] + 1e-300))
-    square = np.bincount(pair, (errors**2 / spread).sum(axis=1)) / np.bincount(pair)
-    # Tails are longer, the fewer errors of the stage told how large they are: one a
-    # tile, but for the first of a group.
-    freedom = count - (group.max() + 1) + LINKS_BEFORE
-    likely = np.exp(alarm) < BELIEVED * f_tail(len(stage.sigma), freedom, square)
-    held[agreed[likely[pair]]] = True
-
-    group = connected_groups(links[held], count)
-    apart = group[links[asked[~held[asked]]]]
-    apart = apart[apart[:, 0] != apart[:, 1]]
-    smaller = np.bincount(group)[apart].argmin(axis=1)
-    contested = np.isin(group, apart[np.arange(len(apart)), smaller])
-    return replace(believed, inlier=held, chosen=chosen), contested
-
-
-def _offsets(matches: TileMatches, chosen: Ints) -> Floats:
-    """Return the offset of each link, with the alternative that was chosen."""
-    reference = matches.alternatives[np.arange(len(chosen)), chosen]
-    reference[chosen == 0] = matches.reference_points[chosen == 0]
-    return reference - matches.moving_points
-
-
-def _closing_links(layout: Layout, inlier: Flags, vouched: Flags) -> Flags:
-    """Drop links that nothing vouches for, neither themselves nor a loop that closes.
-
-    One of them may agree with the stage by chance; those around a loop do not.
-    """
-    alone = bridges(layout.links[inlier], len(layout.labels))
-    kept = inlier.copy()
-    kept[inlier] = vouched[inlier] | ~alone
-    return kept
-
-
-def _with_stage_steps(
-    layout: Layout,
-    matches: TileMatches,
-    vouched: Flags,
-    believed: Placement,
-    stage: StageModel,
-    expected: Floats,
-) -> Placement:
-    """Solve the links that are believed, and steps of the stage between their groups."""
-    links, usable = layout.links, usable_links(matches)
-    inlier = _closing_links(layout, believed.inlier, vouched)
-    offsets = _offsets(matches, believed.chosen)
-    group = connected_groups(links[inlier], len(layout.labels))
-    gap = ~inlier & (group[links[:, 0]] != group[links[:, 1]])
-    if layout.nominal is None:
-        gap[:] = False
-    covariance = matches.covariance.copy()
-    covariance[~inlier] = np.diag(np.full(len(layout.size), np.inf))
-    steps = offsets.copy()
-    if gap.any():
-        ends = links[gap]
-        steps[gap] = expected[ends[:, 1]] - expected[ends[:, 0]]
-        told = np.linalg.solve(stage.matrix, steps[gap].T).T
-        covariance[gap] = _step_covariance(stage, told)
-    solved: Any = solve_rigid(
-        links,
-        steps,
-        np.zeros_like(steps),
-        covariance=covariance,
-        positions=expected,
-        robust=False,
-    )
-    found = solved.matrices[:, :-1, -1]
-    anywhere = np.full(len(layout.labels), layout.nominal is not None)
-    return replace(
-        solved,
-        # Residuals are those of the matches, not of the steps that stand in for some.
-        residuals=offsets + found[links[:, 0]] - found[links[:, 1]],
-        inlier=inlier,
-        counted=inlier | gap,
-        chosen=believed.chosen,
-        group=group,
-        outcome=tile_outcomes(links, usable, inlier, anywhere),
-    )
-
-
-def _step_covariance(stage: StageModel, steps: Floats) -> Floats:
-    """Return how well steps of the stage are known.
-
-    Two tiles stray about the model, each by itself; what the model is off by, they share,
-    so that many of them do not average it away.
-    """
-    lever = np.einsum("na,ab,nb->n", steps, stage.leverage, steps)
-    spread = 2 * stage.sigma**2 * (1 + len(steps) * lever[:, np.newaxis])
-    return np.asarray(spread[:, :, np.newaxis] * np.eye(len(stage.sigma)))
 
 
 @result
@@ -273,16 +79,23 @@ class TilePlacement(Placement):
     fixed : ndarray of bool, shape (n,)
         No tile is held.
     matches : TileMatches
-        What became of each link, when it was last matched.
+        What became of each link, when it was last matched; in pixels of corrected
+        tiles if a field bends them.
     stage : StageModel
         Linear map from nominal to true steps, and the spread about it.
     expected : ndarray of shape (n, ndim)
         Position of each tile by that model alone, in pixels.
+    distortion : Distortion or None
+        The field that bends all tiles, if it was asked for.
+    windows : TileMatches or None
+        The windows of all links, as recorded, if a field bends tiles.
     """
 
     matches: TileMatches
     stage: StageModel
     expected: Floats
+    distortion: Distortion | None = None
+    windows: TileMatches | None = None
 
 
 @checked
@@ -300,6 +113,9 @@ def place_tiles(
     padding: bool = True,
     whitening: float | None = None,
     pattern: ArrayLike | None = None,
+    distortion: int | str | None = None,
+    displacement: ArrayLike | None = None,
+    windows: int = 16,
     workers: Workers = 1,
     progress: bool = False,
 ) -> TilePlacement:
@@ -344,6 +160,16 @@ def place_tiles(
     pattern : array_like, optional
         What the camera adds to every tile; 0 for none, by default measured
         where links give reason to.
+    distortion : int or {"polynomial", "radial", "rows", "columns"}, optional
+        Solve for what bends all tiles alike, by windows along each overlap: the degree
+        of a polynomial (3 for most lenses), or a model of `solve_distortion` whose
+        degree is chosen by windows that are held out. Tiles are flat and of one shape
+        then.
+    displacement : array_like of shape (rows, cols, 2), optional
+        What bends all tiles, known from another acquisition:
+        ``corrected_point = recorded_point + displacement[corrected_point]``.
+    windows : int, optional
+        Into how many windows each overlap is cut, at most, where tiles are bent.
     workers : int or map-like callable, optional
         Number of threads, or a function used like `map`. The result
         does not depend on it.
@@ -353,13 +179,15 @@ def place_tiles(
     Returns
     -------
     TilePlacement
-        Matrices and outcomes of the tiles, the links, and the stage.
+        Matrices and outcomes of the tiles, the links, and the stage. If a field bends
+        tiles, matrices are those of corrected tiles, and `warp_composite` takes it as
+        its `displacement`: ``placed.distortion.displacement``.
 
     Raises
     ------
     ValueError
         If neither positions nor a grid nor links are given, or they do not fit
-        the tiles.
+        the tiles, or if fewer windows are found than a distortion has unknowns.
 
     Warns
     -----
@@ -372,6 +200,7 @@ def place_tiles(
     --------
     match_tiles : The first half of it.
     solve_rigid : The second.
+    solve_distortion : Finds the field, and says what it cannot tell.
     warp_composite : Render the mosaic.
 
     Examples
@@ -397,25 +226,40 @@ def place_tiles(
     layout = lay_out(
         tiles, positions, grid, order, overlap, links, max_shift, min_overlap
     )
+    field = as_tile_field(displacement, distortion, layout)
+    check_count(windows, "windows")
+    bent = distortion is not None or field is not None
     lost: dict[Hashable, str] = {}
     match = partial(
         _match_links, tiles, layout, lost, min_overlap=min_overlap, valid=valid,
-        padding=padding, whitening=whitening, pattern=pattern, workers=workers,
-        progress=progress,
+        padding=padding, whitening=whitening, pattern=pattern,
+        windows=windows if bent else 1, workers=workers, progress=progress,
     )  # fmt: skip
     everything = np.ones(len(layout.links), np.bool_)
-    matches = match(everything, layout.nominal, layout.reach)
-    solved, stage, expected = place_with_stage(layout, matches)
+    matched = match(everything, layout.nominal, layout.reach)
+    solved, stage, expected = place_with_stage(layout, matched.links)
     for _ in range(PASSES):
         failed = ~solved.inlier
         failed &= layout.present[layout.links].all(axis=1)
-        again = _rematch(layout, match, matches, solved, stage, failed)
-        if again is matches:
+        again = _rematch(layout, match, matched, solved, stage, failed)
+        if again is matched:
             break
-        matches = again
+        matched = again
+        solved, stage, expected = place_with_stage(layout, matched.links)
+    matches, found = matched.links, None
+    if distortion is not None:
+        found = field_from_windows(layout, matched, solved, distortion)
+        field = found.displacement
+    if field is not None:
+        matches = corrected_matches(*matched, field)
         solved, stage, expected = place_with_stage(layout, matches)
     warn_of_lost(lost)
     placed = _labelled(layout, matches, solved, stage, expected)
+    if bent:
+        seen = in_windows(
+            replace(matched.links, links=placed.matches.links), matched.windows
+        )
+        placed = replace(placed, distortion=found, windows=seen)
     for doubt in doubts(placed):
         warnings.warn(doubt, PlacementWarning, stacklevel=3)
     return placed
@@ -431,13 +275,13 @@ def _match_links(
     *,
     valid: Any,
     **options: Any,
-) -> TileMatches:
+) -> Matched:
     """Match the links that are wanted, and leave the others without an answer."""
     there = np.flatnonzero(layout.present).tolist()
     images: dict[Hashable, Any] = {n: tiles[layout.labels[n]] for n in there}
     wanted = wanted & layout.present[layout.links].all(axis=1)
     masks = masks_in_order(valid, layout.labels, len(layout.size))
-    found, unread = match_links(
+    found, windows, unread = match_links(
         images,
         [tuple(pair) for pair in layout.links[wanted].tolist()],
         positions=None if places is None else {n: places[n] for n in there},
@@ -461,8 +305,12 @@ def _match_links(
         outcome=outcome,
         misfit=np.full(len(wanted), np.nan),
         padding=np.zeros((len(wanted), 2)),
+        size=np.zeros((len(wanted), ndim)),
     )
-    return _replace_rows(nothing, wanted, found, slice(None))
+    held: list[OverlapWindows | None] = [None] * len(wanted)
+    for row, own in zip(np.flatnonzero(wanted).tolist(), windows, strict=True):
+        held[row] = own
+    return Matched(_replace_rows(nothing, wanted, found, slice(None)), held)
 
 
 def _replace_rows(
@@ -481,11 +329,11 @@ def _replace_rows(
 def _rematch(
     layout: Layout,
     match: Any,
-    matches: TileMatches,
+    matched: Matched,
     solved: Placement,
     stage: StageModel,
     failed: Flags,
-) -> TileMatches:
+) -> Matched:
     """Match links that failed near where the solution puts them.
 
     Two tiles that other links hold are known to a few pixels, others to a step.
@@ -494,19 +342,27 @@ def _rematch(
     joined = solved.group[layout.links[:, 0]] == solved.group[layout.links[:, 1]]
     near = LEAST_REACH + stage.sigma
     far = LEAST_REACH + CUT * np.sqrt(2) * stage.sigma
-    merged = matches
+    merged = matched
     for rows, window in ((failed & joined, near), (failed & ~joined, far)):
         # Without a layout nothing is known of tiles that no link joins.
         if not rows.any() or (layout.nominal is None and window is far):
             continue
         reach = window if layout.reach is None else np.minimum(window, layout.reach)
         again = match(rows, places, reach)
-        better = rows & usable_links(again)
+        better = rows & usable_links(again.links)
         if window is far:
             # The stage alone asks: what is less clear takes nothing's place.
-            better &= again.false_alarm <= matches.false_alarm
+            better &= again.links.false_alarm <= matched.links.false_alarm
         if better.any():
-            merged = _replace_rows(merged, better, again, better)
+            merged = Matched(
+                _replace_rows(merged.links, better, again.links, better),
+                [
+                    new if taken else old
+                    for old, new, taken in zip(
+                        merged.windows, again.windows, better, strict=True
+                    )
+                ],
+            )
     return merged
 
 

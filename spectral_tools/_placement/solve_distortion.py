@@ -19,9 +19,10 @@ from numpy.typing import ArrayLike
 
 from .._shared.arguments import checked
 from .._shared.arrays import Flags, Floats, Ints
-from .._shared.checks import as_shape
+from .._shared.checks import as_finite, as_shape
 from .._shared.link_arguments import Links, Positions
 from .._shared.results import result
+from .._shared.sparse import factorized_stiffness, sum_at_tiles, sum_rows
 from .._shared.statistics import FAINT, ROUNDING, ROUNDS, find_consensus, has_outliers
 from .checked_links import CheckedLinks, checked_links, network_of, translations
 from .solve_tiles import Placement, gathered
@@ -31,17 +32,20 @@ from .solvers.normal_equations import (
     unit_variance,
 )
 from .solvers.robust_links import solve_network
-from .solvers.translations import Relaxation, link_residuals, squares, systems_of
+from .solvers.translations import link_residuals, squares, systems_of
 
-__all__ = ["Distortion", "solve_distortion"]
+__all__ = ["MODELS", "NODES", "Distortion", "solve_distortion"]
 
 MODELS = ("polynomial", "radial", "rows", "columns")
 # Degrees that are tried: the first is no distortion. Beyond the last polynomials swing
 # between windows (test_no_distortion_is_found_where_there_is_none).
 DEGREES = (1, 2, 3, 4, 5)
-# Inverse variance of coefficients, as shares of a side: one in a thousand, as optics have.
-# What overlaps hardly see is no larger (test_what_no_overlap_sees_stays_small).
-STIFFNESS = 0.001**-2.0
+# Coefficients are first expected to be such a share of a side, as optics have them, and
+# then as large as they are found (test_what_no_overlap_sees_stays_small).
+USUAL = 0.001
+# Points along an axis whose mean is that over -1 to 1, for any polynomial of fifth degree
+# (Chebyshev's quadrature: their second and fourth moments are 1/3 and 1/5).
+NODES = np.sqrt(1 / 3 + np.array([1, -1, -1, 1]) * np.sqrt(4 / 45)) * [-1, -1, 1, 1]
 # Windows are held out in so many parts, one after the other.
 FOLDS = 5
 
@@ -88,6 +92,7 @@ def solve_distortion(
     moving_points: ArrayLike,
     *,
     shape: Sequence[int],
+    size: ArrayLike | None = None,
     covariance: ArrayLike | None = None,
     degree: int | None = None,
     model: Literal["polynomial", "radial", "rows", "columns"] = "polynomial",
@@ -112,6 +117,9 @@ def solve_distortion(
         together.
     shape : tuple of int
         Rows and columns of the tiles, which are all alike.
+    size : array_like of shape (n_links, 2) or (2,), optional
+        Sides of the windows whose middles the points are, as `match_tiles` tells them: a
+        window shows the mean of the field over its pixels. By default points are points.
     covariance : array_like of shape (n_links, 2, 2) or (2, 2), optional
         Covariance of reference less moving point, in px^2. A link with an infinite
         entry has no say. By default all count alike, and the residuals say how much.
@@ -147,8 +155,8 @@ def solve_distortion(
     Recorded points p become p + P(p), with P a sum of products of Legendre polynomials
     of total degree 2 and more. Constant and linear terms cannot be told from the
     positions, and are left out: tiles change as little as possible. So do they along
-    terms that no overlap sees: coefficients are expected to be about a thousandth of a
-    side, and what links say nothing about stays zero. All tiles are placed, and the
+    terms that no overlap sees: coefficients are expected to be as large as those that
+    links tell, and what they say nothing about stays zero. All tiles are placed, and the
     coefficients found, by one weighted least squares [1]_; windows that contradict the
     others are dropped as in `solve_rigid`.
 
@@ -213,8 +221,10 @@ def solve_distortion(
                 f"and the point {points[outside][0].tolist()}."
             )
             raise ValueError(message)
-    windows = _Windows(given, sides)
-    bases = [_basis(model, each, sides) for each in ((degree,) if degree else DEGREES)]
+    windows = _Windows(given, sides, _as_sizes(size, len(given.links)))
+    # Lenses have odd degrees alone.
+    tried = DEGREES[:: 2 if model == "radial" else 1] if degree is None else (degree,)
+    bases = [_basis(model, each, sides) for each in tried]
     if degree is None:
         # What is held out leaves the others fewer windows than there are.
         enough = (1 - 1 / FOLDS) * len(windows.network.links)
@@ -222,6 +232,18 @@ def solve_distortion(
     fits = [_fit(windows, basis, robust=robust) for basis in bases]
     chosen, missed = (0, np.zeros((0, 2))) if degree else _held_out(fits)
     return _distortion(windows, fits[chosen], missed)
+
+
+def _as_sizes(size: ArrayLike | None, count: int) -> Floats:
+    """Return the sides of the window of each link; zeros if points are points."""
+    sizes = np.zeros(2) if size is None else as_finite(size, "size")
+    if sizes.shape not in {(2,), (count, 2)} or (sizes < 0).any():
+        message = (
+            f"`size` must have shape ({count}, 2) or (2,), and not be negative; "
+            f"got shape {sizes.shape}."
+        )
+        raise ValueError(message)
+    return np.broadcast_to(sizes, (count, 2))
 
 
 class _Basis(NamedTuple):
@@ -254,26 +276,31 @@ def _basis(model: str, degree: int, sides: tuple[int, ...]) -> _Basis:
     away = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
     away *= np.array(sides) / max(sides)
     square = np.sum(away**2, axis=-1, keepdims=True)
-    fields = [away * square**power for power in range(1, (degree + 1) // 2)]
+    powers = np.arange(1, (degree + 1) // 2)
+    fields = away * square ** powers.reshape(-1, 1, 1, 1)
     values = legendre.legvander(nodes, degree) * weights[:, np.newaxis]
     values *= np.arange(degree + 1) + 0.5
     one, other = values[:, found[:, 0]], values[:, found[:, 1]]
-    ways = np.einsum("ik,jk,mija->kam", one, other, np.array(fields))
+    ways = np.einsum("ik,jk,mija->kam", one, other, fields)
     return _Basis(degree, found, ways)
 
 
-def _products(points: Floats, terms: Ints, sides: tuple[int, ...]) -> Floats:
-    """Return the value of each term at points (n, n_terms)."""
+def _products(
+    points: Floats, size: Floats, terms: Ints, sides: tuple[int, ...]
+) -> Floats:
+    """Return the mean of each term over windows (n, n_terms)."""
     values = np.ones((len(points), len(terms)))
     for axis in range(2):
-        place = (2 * points[:, axis] + 1) / sides[axis] - 1
+        nodes = points[:, axis, np.newaxis] + size[:, axis, np.newaxis] / 2 * NODES
+        place = (2 * nodes + 1) / sides[axis] - 1
         degrees = terms[:, axis]
-        values *= legendre.legvander(place, degrees.max(initial=0))[:, degrees]
+        mean = legendre.legvander(place, degrees.max(initial=0)).mean(axis=1)
+        values *= mean[:, degrees]
     return values
 
 
 class _State(NamedTuple):
-    """One fit, and the variance of links that it found, in their own units."""
+    """One fit; the variance of links in their units, and that of coefficients in sides."""
 
     positions: Floats
     parameters: Floats
@@ -281,6 +308,7 @@ class _State(NamedTuple):
     squares: Floats
     variance: float
     covariance: Floats
+    expected: float
 
 
 class _Fit(NamedTuple):
@@ -295,18 +323,56 @@ class _Fit(NamedTuple):
 class _Windows:
     """Links, and the equations of the positions that are solved for again and again."""
 
-    def __init__(self, given: CheckedLinks, sides: tuple[int, ...]) -> None:
-        self.given, self.sides = given, sides
+    def __init__(
+        self, given: CheckedLinks, sides: tuple[int, ...], size: Floats
+    ) -> None:
+        self.given, self.sides, self.size = given, sides, size
         self.points = given.reference[given.usable], given.moving[given.usable]
         offsets = self.points[0] - self.points[1]
         self.network = network_of(given, offsets, offsets[:, np.newaxis], None)
-        self._relaxation = Relaxation(self.network, systems_of(self.network))
-        self._still = np.zeros_like(self.network.places)
+        self._systems = systems_of(self.network)
+        # Windows of one pair of tiles pull at the same two.
+        self._pairs, self._pair = np.unique(
+            self.network.links, axis=0, return_inverse=True
+        )
+        self._pair = self._pair.reshape(-1)
+
+    def _balanced(self, trust: Floats, offsets: Floats) -> Floats:
+        """Return the steps (n, k, 2) of tiles that offsets (n_links, k, 2) ask for."""
+        network, count = self.network, len(self.network.places)
+        free = ~(network.fixed | network.held)
+        steps = np.zeros((count, *offsets.shape[1:]))
+        for axes, weights, prior, _ in self._systems:
+            own, size = offsets[:, :, axes], len(prior)
+            trusted = weights * trust[:, np.newaxis, np.newaxis]
+            stiff = sum_rows(self._pair, trusted, len(self._pairs))
+            solver = factorized_stiffness(self._pairs, stiff, prior, free)
+            if size == 1:
+                pull = trusted * own
+            else:
+                pull = np.einsum("nab,nkb->nka", trusted, own)
+            force = sum_at_tiles(
+                self._pairs, sum_rows(self._pair, pull, len(self._pairs)), count
+            )[free]
+            # Axes that share a factor are columns of their own, others rows.
+            turned = np.moveaxis(force, 2, 1) if size > 1 else force
+            found = solver(turned.reshape(len(force) * size, -1)).reshape(turned.shape)
+            steps[
+                np.ix_(
+                    np.flatnonzero(free),
+                    np.arange(offsets.shape[1]),
+                    np.arange(2)[axes],
+                )
+            ] = np.moveaxis(found, 2, 1) if size > 1 else found
+        return steps
 
     def columns(self, basis: _Basis) -> Floats:
-        """Return what each field adds to offsets (n_parameters, n_links, 2)."""
-        first, second = (_products(p, basis.terms, self.sides) for p in self.points)
-        return np.einsum("nk,kam->mna", second - first, basis.ways)
+        """Return what each field adds to offsets (n_links, n_parameters, 2)."""
+        size = self.size[self.given.usable]
+        first, second = (
+            _products(points, size, basis.terms, self.sides) for points in self.points
+        )
+        return np.einsum("nk,kam->nma", second - first, basis.ways)
 
     def unknown(self, basis: _Basis) -> float:
         """Return how many links the unknowns use up."""
@@ -320,35 +386,48 @@ class _Windows:
         columns: Floats,
         trust: Floats,
         variance: float,
+        expected: float,
     ) -> _State:
         """Solve for positions and parameters, with a prior of the latter.
 
         Strategy: what positions leave of each column is found first; the normal
         equations of the parameters are those of what is left.
         """
-        network, still = self.network, self._still
+        network = self.network
         spring = np.einsum(
             "kam,kal,a->ml", basis.ways, basis.ways,
-            STIFFNESS / np.square(self.sides, dtype=float),
+            1 / np.square(self.sides, dtype=float),
         )  # fmt: skip
-        weights = network.weights * trust[:, np.newaxis, np.newaxis]
-        positions = self._relaxation.moved(network, trust, network.places)
-        alone = [replace(network, offsets=each, places=still) for each in columns]
-        moves = [self._relaxation.moved(each, trust, still) for each in alone]
-        left = [link_residuals(*each) for each in zip(alone, moves, strict=True)]
-        pulled = np.einsum("nab,mnb->mna", weights, columns)
-        residuals = link_residuals(network, positions)
-        normal = np.einsum("kna,mna->km", np.array(left).reshape(columns.shape), pulled)
-        inverse = np.linalg.inv((normal + normal.T) / 2 + variance * spring)
-        parameters = inverse @ np.einsum("mna,na->m", pulled, residuals)
-        for amount, move, column in zip(parameters, moves, left, strict=True):
-            positions = positions - amount * move
-            residuals = residuals - amount * column
+        apart = link_residuals(network, network.places)
+        given = np.concatenate([apart[:, np.newaxis], columns], axis=1)
+        steps = self._balanced(trust, given)
+        reference, moving = network.links.T
+        given -= steps[moving]
+        given += steps[reference]
+        residuals, left = given[:, 0], given[:, 1:]
+        pulled = np.einsum("nab,nmb->nma", network.weights, columns)
+        pulled *= trust[:, np.newaxis, np.newaxis]
+        normal = np.einsum("nka,nma->km", left, pulled, optimize=True)
+        stiff = variance / expected * spring
+        inverse = np.linalg.inv((normal + normal.T) / 2 + stiff)
+        parameters = inverse @ np.einsum("nma,na->m", pulled, residuals)
+        residuals = residuals - np.einsum("nma,m->na", left, parameters)
+        positions = (
+            network.places
+            + steps[:, 0]
+            - np.einsum("nma,m->na", steps[:, 1:], parameters)
+        )
         found = squares(network, residuals)
         variance = unit_variance(network, found, trust, self.unknown(basis))
+        covariance = variance * inverse
+        # Their mean square, and what of it is not known (a step of EM).
+        if len(parameters):
+            square = np.outer(parameters, parameters) + covariance
+            expected = float((spring * square).sum()) / len(parameters)
         return _State(
-            positions, parameters, residuals, found, variance, variance * inverse
-        )
+            positions, parameters, residuals, found, variance, covariance,
+            max(expected, ROUNDING**2),
+        )  # fmt: skip
 
 
 def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:
@@ -362,20 +441,25 @@ def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:
         raise ValueError(message)
 
     def again(trust: Floats, variance: float | None, last: _State) -> _State:
-        return windows.solved(basis, columns, trust, variance or last.variance)
+        known = variance or last.variance
+        return windows.solved(basis, columns, trust, known, last.expected)
 
     believed = np.ones(len(network.links), np.bool_)
+    everything = believed.astype(float)
     least = network.least_unit or 1.0
-    state = windows.solved(basis, columns, believed.astype(float), least)
-    state = again(believed.astype(float), None, state)
+    state = windows.solved(basis, columns, everything, least, USUAL**2)
+    for _ in range(ROUNDS):
+        last, state = state, again(everything, None, state)
+        if abs(state.expected - last.expected) <= 0.1 * last.expected:
+            break
     if robust and has_outliers(2, state.squares, network.least_unit):
         pairs = distinct_pairs(network.links)
         test = consensus_test(network, unknown)
-        bent = np.zeros(len(columns))
+        bent = np.zeros(columns.shape[1])
         # To tiles that only move, what is bent are errors: first all of it, then what is
         # left of it. Whole pairs may be false.
         for _ in range(2):
-            offsets = network.offsets - np.tensordot(bent, columns, 1)
+            offsets = network.offsets - np.einsum("nma,m->na", columns, bent)
             straight = replace(network, offsets=offsets, options=offsets[:, np.newaxis])
             found = solve_network(straight, robust=True).believed
             joined = np.bincount(pairs.number, found) > 0
@@ -413,7 +497,7 @@ def _distortion(windows: _Windows, fit: _Fit, missed: Floats) -> Distortion:
     given, state, (_, terms, ways) = windows.given, fit.state, fit.basis
     coefficients = ways @ state.parameters
     first, second = (
-        _products(points, terms, windows.sides)
+        _products(points, windows.size, terms, windows.sides)
         for points in (given.reference, given.moving)
     )
     residuals = given.reference - given.moving - (second - first) @ coefficients
@@ -435,16 +519,26 @@ def _distortion(windows: _Windows, fit: _Fit, missed: Floats) -> Distortion:
 def _field(terms: Ints, coefficients: Floats, sides: tuple[int, ...]) -> Floats:
     """Return the field on the pixels of a corrected tile.
 
-    Terms move recorded points, which are looked for: where what is moved comes to lie
-    on the pixel.
+    Terms move recorded points, which are looked for at Gauss's nodes: where what is moved
+    comes to lie on them. It is as smooth as they are, and a polynomial of some degrees
+    more.
     """
-    pixels = np.moveaxis(np.indices(sides), 0, -1).astype(np.float64)
     table = np.zeros((*(terms.max(axis=0, initial=0) + 1), 2))
     table[terms[:, 0], terms[:, 1]] = coefficients
-    field = np.zeros_like(pixels)
+    nodes, weights = legendre.leggauss(4 * max(table.shape))
+    corrected = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
+    field = np.zeros_like(corrected)
     for _ in range(ROUNDS):
-        rows, cols = np.moveaxis((2 * (pixels - field) + 1) / sides - 1, -1, 0)
+        rows, cols = np.moveaxis(corrected - 2 * field / sides, -1, 0)
         last, field = field, np.stack(legendre.legval2d(rows, cols, table), axis=-1)
         if np.abs(field - last).max() < ROUNDING:
             break
-    return field
+    degrees = np.arange(len(nodes))
+    ways = legendre.legvander(nodes, len(nodes) - 1) * weights[:, np.newaxis]
+    ways *= degrees + 0.5
+    table = np.einsum("ik,jm,ija->kma", ways, ways, field, optimize=True)
+    row, col = (
+        legendre.legvander((2 * np.arange(side) + 1) / side - 1, len(nodes) - 1)
+        for side in sides
+    )
+    return np.stack([row @ each @ col.T for each in np.moveaxis(table, -1, 0)], axis=-1)

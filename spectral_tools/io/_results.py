@@ -11,6 +11,7 @@ from importlib import import_module
 from math import isfinite, prod
 from numbers import Integral, Real
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import h5py
@@ -134,7 +135,10 @@ def _class(name: Any) -> Any:
 def _put(group: Any, result: Any) -> None:
     group.attrs["class"] = np.bytes_(type(result).__name__)
     for field in fields(result):
-        _put_value(group, field.name, getattr(result, field.name), field.name)
+        value = getattr(result, field.name)
+        # What may be missing, and is, has no place in the file.
+        if value is not None:
+            _put_value(group, field.name, value, field.name)
 
 
 def _put_value(group: Any, key: str, value: Any, name: str) -> None:
@@ -226,12 +230,16 @@ def _result(group: Any, where: str, wanted: Any, seen: set[int]) -> Any:
     if made is None or not issubclass(made, wanted):
         message = f"{where} must hold a result of a known kind; got {name!r:.60}."
         raise ValueError(message)
-    return made(
-        **{
-            field: _member(group, field, hint, f"{where}:{field}", name, seen)
-            for field, hint in get_type_hints(made).items()
-        }
-    )
+    values: dict[str, Any] = {}
+    for field, hint in get_type_hints(made).items():
+        wished, may_miss = hint, NoneType in get_args(hint)
+        if may_miss:
+            [wished] = set(get_args(hint)) - {NoneType}
+        values[field] = None
+        if not may_miss or field in group:
+            place = f"{where}:{field}"
+            values[field] = _member(group, field, wished, place, name, seen)
+    return made(**values)
 
 
 def _member(

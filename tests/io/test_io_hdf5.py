@@ -505,6 +505,8 @@ def check_same(result, other):
             assert value.shape == again.shape
             assert value.tolist() == again.tolist()
             assert list(map(type, value.flat)) == list(map(type, again.flat))
+        elif value is None:
+            assert again is None
         else:
             assert value == again or np.isnan([value, again]).all()
             assert isinstance(again, int | float | str | list | tuple | range)

@@ -9,12 +9,9 @@ from scipy import ndimage
 
 import spectral_tools as spt
 from spectral_tools._placement.layout import fit_stage, lay_out
-from spectral_tools._placement.place_tiles import (
-    _rematch,
-    place_with_stage,
-    vouched_links,
-)
+from spectral_tools._placement.place_tiles import Matched, _rematch
 from spectral_tools._placement.report import doubts
+from spectral_tools._placement.stage_steps import place_with_stage, vouched_links
 
 # Strips of 24 px at 20 dB are known to a hundredth or two of a pixel, and stage errors
 # make some of them narrow.
@@ -156,9 +153,11 @@ def test_where_neither_link_nor_stage_is_sure_the_smaller_part_is_in_doubt():
     assert (placed.outcome[~right] == "contradicted").all()
     # Its match stays, unless a clearer one is found where the stage wants it.
     layout = lay_out(made.tiles, lost, None, "rows", 0.1, links, 40, 0.02)
-    first, failed = placed.matches, ~placed.inlier
+    nothing = [None] * len(placed.links)
+    first, failed = Matched(placed.matches, nothing), ~placed.inlier
     for more, stays in ((2.0, True), (0.5, False)):
-        other = replace(first, false_alarm=more * first.false_alarm)
+        alarm = more * placed.matches.false_alarm
+        other = Matched(replace(placed.matches, false_alarm=alarm), nothing)
         found = _rematch(
             layout, lambda *_, o=other: o, first, placed, placed.stage, failed
         )

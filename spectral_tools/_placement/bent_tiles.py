@@ -1,0 +1,137 @@
+"""Links of tiles that one field bends, as those of corrected tiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._matching.match_tiles import TileMatches
+from .._matching.overlap_windows import OverlapWindows
+from .._shared.arrays import Floats
+from .._shared.checks import as_finite
+from .._transforms.fields.displacement import apply_displacement
+from .layout import Layout
+from .solve_distortion import MODELS, NODES, Distortion, solve_distortion
+from .solve_tiles import Placement
+
+__all__ = ["Matched", "as_tile_field", "corrected_matches", "field_from_windows"]
+
+
+class Matched(NamedTuple):
+    """What was found along links, and in the windows of each; None where there are none."""
+
+    links: TileMatches
+    windows: list[OverlapWindows | None]
+
+
+def as_tile_field(
+    displacement: ArrayLike | None, distortion: int | str | None, layout: Layout
+) -> Floats | None:
+    """Return the field that is known, once it is known that tiles can be bent."""
+    if displacement is None and distortion is None:
+        return None
+    name = "displacement" if distortion is None else "distortion"
+    if displacement is not None and distortion is not None:
+        message = "`distortion` must be None where `displacement` is given; got both."
+        raise ValueError(message)
+    if not layout.alike or len(layout.size) != 2:
+        message = f"`{name}` must come with flat tiles of one shape; got others."
+        raise ValueError(message)
+    if displacement is None:
+        whole = isinstance(distortion, int | np.integer)
+        if isinstance(distortion, bool) or not (whole or distortion in MODELS):
+            message = (
+                f"`distortion` must be a degree or one of {', '.join(MODELS)}; "
+                f"got {distortion!r}."
+            )
+            raise ValueError(message)
+        return None
+    field = as_finite(displacement, "displacement")
+    wanted = (*layout.size.astype(int).tolist(), 2)
+    if field.shape != wanted:
+        message = f"`displacement` must have shape {wanted}; got {field.shape}."
+        raise ValueError(message)
+    return field
+
+
+def field_from_windows(
+    layout: Layout, matched: Matched, solved: Placement, distortion: int | str
+) -> Distortion:
+    """Find what bends all tiles by the windows of links that are believed."""
+    held = [
+        (pair, each)
+        for pair, each, believed in zip(
+            layout.links,
+            matched.windows,
+            solved.inlier & (solved.chosen == 0),
+            strict=True,
+        )
+        if believed and each is not None and len(each.points)
+    ]
+    rows = [np.tile(pair, (len(each.points), 1)) for pair, each in held]
+    named = isinstance(distortion, str)
+    if not rows:
+        message = (
+            "`distortion` must be told by windows of overlaps; got none that match."
+        )
+        raise ValueError(message)
+    points = np.concatenate([each.points for _, each in held])
+    return solve_distortion(
+        np.concatenate(rows),
+        points,
+        points - np.concatenate([each.shift for _, each in held]),
+        shape=layout.size.astype(int).tolist(),
+        size=np.concatenate([each.size for _, each in held]),
+        covariance=np.concatenate([each.covariance for _, each in held]),
+        model=distortion if named else "polynomial",  # type: ignore[arg-type]
+        degree=None if named else distortion,  # type: ignore[arg-type]
+    )
+
+
+def corrected_matches(
+    links: TileMatches, windows: list[OverlapWindows | None], field: Floats
+) -> TileMatches:
+    """Return what links say of corrected tiles: each is what its windows say together."""
+    found = {n: each for n, each in enumerate(windows) if each and len(each.points)}
+    recorded = [(links.reference_points, links.size), (links.moving_points, links.size)]
+    for each in found.values():
+        moving = each.points - each.shift
+        recorded += [(each.points, each.size), (moving, each.size)]
+    nodes = np.stack(np.meshgrid(NODES, NODES), axis=-1).reshape(-1, 2) / 2
+    spots = [
+        points[:, np.newaxis] + nodes * size[:, np.newaxis] for points, size in recorded
+    ]
+    ends = np.cumsum([len(each) for each in spots])[:-1]
+    # All at once: a spline is laid through the field first.
+    moved = apply_displacement(field, np.concatenate(spots)).mean(axis=1)
+    corrected = np.split(moved, ends)
+    reference, moving = corrected[0].copy(), corrected[1].copy()
+    covariance = links.covariance.copy()
+    seen = zip(found.items(), corrected[2::2], corrected[3::2], strict=True)
+    for (row, each), one, other in seen:
+        weights = np.linalg.inv(each.covariance)
+        spread = np.linalg.inv(weights.sum(axis=0))
+        offset = spread @ np.einsum("nij,nj->i", weights, one - other)
+        away = one - other - offset
+        freedom = max(away.size - away.shape[1], 1)
+        square = np.einsum("ni,nij,nj->", away, weights, away) / freedom
+        reference[row] = spread @ np.einsum("nij,nj->i", weights, one)
+        moving[row] = reference[row] - offset
+        covariance[row] = spread * max(square, 1.0)
+    # Where a field folds, nothing is known.
+    folded = ~np.isfinite(reference + moving).all(axis=1)
+    reference[folded] = links.reference_points[folded]
+    moving[folded] = links.moving_points[folded]
+    covariance[folded] = np.diag(np.full(reference.shape[1], np.inf))
+    # Other peaks keep their distance from the first.
+    others = links.alternatives - links.alternatives[:, :1]
+    return replace(
+        links,
+        reference_points=reference,
+        moving_points=moving,
+        covariance=covariance,
+        alternatives=reference[:, np.newaxis] + others,
+    )
