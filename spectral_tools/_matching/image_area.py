@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._sampling.boxes import cut_mask, overlap_block
-from .._shared.arrays import AnyArray, Flags, Ints, Volume, VolumePair
+from .._shared.arrays import AnyArray, Flags, Ints, MaskPair, Volume, VolumePair
 from .._shared.ndimage import (
     binary_dilation,
     distance_transform_edt,
@@ -161,6 +161,20 @@ def image_in(
         mask = valid.reshape(whole)[box]
     volume, counts = prepare_image(image, mask)
     return ImageArea(volume, counts, corner, image.size / math.prod(whole), share)
+
+
+def both_masks(
+    first: Volume,
+    second: Volume,
+    valid: tuple[Flags | None, Flags | None],
+) -> MaskPair | None:
+    """Return the masks of two images if one of them has any."""
+    if valid[0] is None and valid[1] is None:
+        return None
+    return (
+        np.ones(first.shape, np.bool_) if valid[0] is None else valid[0],
+        np.ones(second.shape, np.bool_) if valid[1] is None else valid[1],
+    )
 
 
 def prepare_image(

@@ -29,11 +29,9 @@ from .._shared.link_arguments import Links, listed_positions, number_links
 from .._shared.results import Outcome, result
 from .._shared.workers import Workers, spread
 from .fixed_pattern import Job, match_without_pattern, steady_pattern
-from .image_area import image_in
-from .overlap_windows import OverlapWindows, match_overlap_windows, taper_free
+from .overlap_windows import OverlapWindows, overlap_windows, taper_free
 from .phase_correlate import (
     ShiftEstimate,
-    both_masks,
     correlate_images,
     no_match,
     overlap_share,
@@ -101,6 +99,9 @@ class TileMatches:
     size : ndarray of shape (n, ndim)
         Sides of what was compared, the overlap or a window of it, between the middles of
         its fading edges, in pixels.
+    scatter, curvature : ndarray of shape (n,)
+        By how many pixels parts of the overlap differ from one shift, and from one that
+        changes linearly, beyond their errors; see `ShiftEstimate`.
     """
 
     links: NDArray[Any]
@@ -114,6 +115,8 @@ class TileMatches:
     misfit: NDArray[np.float64]
     padding: NDArray[np.float64]
     size: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+    curvature: NDArray[np.float64]
 
 
 @checked
@@ -407,45 +410,16 @@ def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate | _Unread:
     windows = None
     if options.windows > 1 and found.outcome in {Outcome.MATCHED, Outcome.AMBIGUOUS}:
         corner = np.array([part.start for part in pair.parts[0]])
-        windows = _windows_of((cuts[0], cuts[1]), pair.masks, found.shift, options)
+        windows = overlap_windows(
+            (cuts[0], cuts[1]), pair.masks, found.shift, options.windows,
+            padding=options.padding,
+        )  # fmt: skip
     if windows is not None:
         windows = windows._replace(
             points=windows.points + corner, shift=windows.shift + origin
         )
     known = {each.name: getattr(estimate, each.name) for each in fields(estimate)}
     return _TileEstimate(**known, windows=windows)
-
-
-def _windows_of(
-    images: tuple[NDArray[Any], NDArray[Any]],
-    masks: tuple[Flags | None, Flags | None],
-    shift: NDArray[np.float64],
-    options: _Options,
-) -> OverlapWindows | None:
-    """Match windows along what two images share at a shift; vectors have their axes."""
-    areas = [
-        image_in(
-            image,
-            mask,
-            tuple(slice(0, n) for n in image.shape),
-            padding=options.padding,
-        )
-        for image, mask in zip(images, masks, strict=True)
-    ]
-    corner, origin = areas[0].corner, areas[0].corner - areas[1].corner
-    first, second = areas[0].volume, areas[1].volume
-    if first is None or second is None:
-        return None
-    valid = both_masks(first, second, (areas[0].valid, areas[1].valid))
-    start = np.concatenate([np.zeros(3 - len(shift)), shift - origin])
-    found = match_overlap_windows((first, second), start, valid, options.windows)
-    axes = slice(3 - len(shift), 3)
-    return found._replace(
-        points=found.points[:, axes] + corner,
-        shift=found.shift[:, axes] + origin,
-        covariance=found.covariance[:, axes, axes],
-        size=found.size[:, axes],
-    )
 
 
 def _of_whole_tiles(
@@ -564,6 +538,8 @@ def _gather(
         misfit=np.array([e.misfit for e in estimates], np.float64),
         padding=np.array([e.padding for e in estimates]).reshape(count, 2),
         size=_sides(high - low),
+        scatter=np.array([e.scatter for e in estimates], np.float64),
+        curvature=np.array([e.curvature for e in estimates], np.float64),
     )
 
 

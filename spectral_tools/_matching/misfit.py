@@ -28,6 +28,8 @@ class Misfit(NamedTuple):
 
     sigmas: float  # rms difference of the parts in their own standard errors
     covariance: Floats  # (3, 3)
+    scatter: float  # rms difference beyond their errors, in pixels
+    curvature: float  # what of it no linear change along the overlap explains
 
 
 def measure_misfit(
@@ -41,7 +43,7 @@ def measure_misfit(
     Parts that differ as chance would with a probability that is `believed` are one.
     """
     axes = np.flatnonzero(fit.blocks.block > 1)
-    plain = Misfit(math.nan, fit.covariance)
+    plain = Misfit(math.nan, fit.covariance, math.nan, math.nan)
     # Cells were cut for a whole shift; from half a pixel on they would be cut for the next.
     whole = fit.blocks.whole[0]
     start = np.clip(fit.shift, whole - 0.49, whole + 0.49)
@@ -69,12 +71,15 @@ def measure_misfit(
     freedom = (len(away) - 1) * len(axes)
     sigmas = math.sqrt(square / freedom)
     if square < chi_square_limit(freedom, believed):
-        return plain._replace(sigmas=sigmas)
-    scatter = away.T @ away / (len(away) - 1) - errors.mean(axis=0)
-    values, vectors = np.linalg.eigh(scatter)
-    scatter = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        return plain._replace(sigmas=sigmas, scatter=0.0, curvature=0.0)
+    scatter = _beyond_errors(away, errors, len(away) - 1)
+    place = cells.place[told]
+    design = np.column_stack([np.ones(len(place)), place])
+    curved = away - design @ np.linalg.lstsq(design, away)[0]
+    free = len(away) - np.linalg.matrix_rank(design)
+    rest = _beyond_errors(curved, errors, free) if free > 0 else scatter
     mean, covariance = _weighted_mean(shifts, errors + scatter)
-    alike = _resemblance(shifts - mean, scatter, cells.place[told])
+    alike = _resemblance(shifts - mean, scatter, place)
     # Parts that are wholly alike are one.
     covariance = covariance * math.prod(
         min((1 + r) / max(1 - r, 1 / count), float(count))
@@ -82,7 +87,14 @@ def measure_misfit(
     )
     total = fit.covariance.copy()
     total[np.ix_(axes, axes)] += covariance
-    return Misfit(sigmas, total)
+    rms = [math.sqrt(float(np.trace(each))) for each in (scatter, rest)]
+    return Misfit(sigmas, total, rms[0], min(rms))
+
+
+def _beyond_errors(away: Floats, errors: Floats, free: int) -> Floats:
+    """Return the scatter (ndim, ndim) of differences that errors do not explain."""
+    values, vectors = np.linalg.eigh(away.T @ away / free - errors.mean(axis=0))
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
 
 
 def _weighted_mean(shifts: Floats, errors: Floats) -> tuple[Floats, Floats]:

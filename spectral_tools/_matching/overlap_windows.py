@@ -6,17 +6,19 @@ was found: none is matched blindly.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._sampling.boxes import overlap_block
 from .._shared.arrays import Flags, Floats, Ints, MaskPair, VolumePair
 from .._spectral.tapers import taper_widths
+from .image_area import both_masks, image_in
 from .local_agreement import SHORTEST
 from .shift_fit import COHERENT, fit_windows
 
-__all__ = ["OverlapWindows", "match_overlap_windows", "taper_free"]
+__all__ = ["OverlapWindows", "overlap_windows", "taper_free"]
 
 
 class OverlapWindows(NamedTuple):
@@ -42,17 +44,46 @@ class OverlapWindows(NamedTuple):
     size: Floats
 
 
-def match_overlap_windows(
-    images: VolumePair, shift: Floats, valid: MaskPair | None, number: int
-) -> OverlapWindows:
-    """Fit up to `number` windows of an overlap, or fewer where these tell too little."""
-    found, cut = _fit_outwards(images, shift, valid, number)
+def overlap_windows(
+    images: tuple[NDArray[Any], NDArray[Any]],
+    masks: tuple[Flags | None, Flags | None],
+    shift: Floats,
+    number: int,
+    *,
+    padding: bool,
+) -> OverlapWindows | None:
+    """Match up to `number` windows along what two images share at a shift.
+
+    Vectors have the axes of the images. Windows are fewer where these tell too little.
+    """
+    areas = [
+        image_in(
+            image,
+            mask,
+            tuple(map(slice, [0] * image.ndim, image.shape)),
+            padding=padding,
+        )
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    corner, origin = areas[0].corner, areas[0].corner - areas[1].corner
+    first, second = areas[0].volume, areas[1].volume
+    if first is None or second is None:
+        return None
+    valid = both_masks(first, second, (areas[0].valid, areas[1].valid))
+    start = np.concatenate([np.zeros(3 - len(shift)), shift - origin])
+    found, cut = _fit_outwards((first, second), start, valid, number)
     while 2 * len(found.points) < cut and number > 1:
         number //= 2
-        wider, cut = _fit_outwards(images, shift, valid, number)
+        wider, cut = _fit_outwards((first, second), start, valid, number)
         if len(wider.points) >= len(found.points):
             found = wider
-    return found
+    axes = slice(3 - len(shift), 3)
+    return found._replace(
+        points=found.points[:, axes] + corner,
+        shift=found.shift[:, axes] + origin,
+        covariance=found.covariance[:, axes, axes],
+        size=found.size[:, axes],
+    )
 
 
 def _fit_outwards(

@@ -25,7 +25,13 @@ from .._shared.checks import (
 from .._shared.results import Outcome, result
 from .._spectral.peaks import SEPARATION
 from .ambiguity import repeats_itself
-from .image_area import image_in, prepare_image, without_defects, without_lines
+from .image_area import (
+    both_masks,
+    image_in,
+    prepare_image,
+    without_defects,
+    without_lines,
+)
 from .local_agreement import (
     LOOKS_ALIKE,
     LocalAgreement,
@@ -53,7 +59,6 @@ __all__ = [
     "AMBIGUOUS",
     "BELIEVED",
     "ShiftEstimate",
-    "both_masks",
     "correlate_images",
     "no_match",
     "overlap_share",
@@ -100,6 +105,12 @@ class ShiftEstimate:
     padding : ndarray of shape (2,)
         Share of what was looked at of the reference and of the moving image that was
         taken for padding and not counted, 0 to 1.
+    scatter : float
+        Root mean square by which parts differ from one shift beyond their errors, in
+        pixels; NaN where it was not measured.
+    curvature : float
+        What of `scatter` is left if shifts may change linearly along the overlap, as
+        they do where images are turned or stretched, in pixels.
     """
 
     shift: NDArray[np.float64]
@@ -111,6 +122,8 @@ class ShiftEstimate:
     outcome: Outcome
     misfit: float = math.nan
     padding: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    scatter: float = math.nan
+    curvature: float = math.nan
 
 
 def correlate_images(
@@ -187,21 +200,10 @@ def correlate_images(
     misfit = measure_misfit(match.images, fit, match.valid, BELIEVED)
     axes = slice(3 - len(guess), 3)
     covariance = misfit.covariance[axes, axes]
-    return replace(estimate, covariance=covariance, misfit=misfit.sigmas)
-
-
-def both_masks(
-    first: Volume,
-    second: Volume,
-    valid: tuple[Flags | None, Flags | None],
-) -> MaskPair | None:
-    """Return the masks of two images if one of them has any."""
-    if valid[0] is None and valid[1] is None:
-        return None
-    return (
-        np.ones(first.shape, np.bool_) if valid[0] is None else valid[0],
-        np.ones(second.shape, np.bool_) if valid[1] is None else valid[1],
-    )
+    return replace(
+        estimate, covariance=covariance, misfit=misfit.sigmas,
+        scatter=misfit.scatter, curvature=misfit.curvature,
+    )  # fmt: skip
 
 
 class _Match(NamedTuple):

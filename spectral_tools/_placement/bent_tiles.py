@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,12 +12,20 @@ from .._matching.match_tiles import TileMatches
 from .._matching.overlap_windows import OverlapWindows
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite
+from .._shared.sparse import sum_rows
 from .._transforms.fields.displacement import apply_displacement
 from .layout import Layout
 from .solve_distortion import MODELS, NODES, Distortion, solve_distortion
 from .solve_tiles import Placement
 
-__all__ = ["Matched", "as_tile_field", "corrected_matches", "field_from_windows"]
+__all__ = [
+    "Matched",
+    "WindowSeams",
+    "as_tile_field",
+    "corrected_matches",
+    "field_from_windows",
+    "window_seams",
+]
 
 
 class Matched(NamedTuple):
@@ -135,3 +143,65 @@ def corrected_matches(
         covariance=covariance,
         alternatives=reference[:, np.newaxis] + others,
     )
+
+
+def _corrected(windows: list[tuple[Floats, Floats]], field: Floats) -> list[Floats]:
+    """Return where points and sizes of windows say that these belong, in the mean."""
+    nodes = np.stack(np.meshgrid(NODES, NODES), axis=-1).reshape(-1, 2) / 2
+    spots = [
+        points[:, np.newaxis] + nodes * size[:, np.newaxis] for points, size in windows
+    ]
+    ends = np.cumsum([len(each) for each in spots])[:-1]
+    # All at once: a spline is laid through the field first.
+    moved = apply_displacement(field, np.concatenate(spots)).mean(axis=1)
+    return np.split(moved, ends)
+
+
+class WindowSeams(NamedTuple):
+    """What is left between the windows of believed links.
+
+    Attributes
+    ----------
+    reference, moving : ndarray of shape (n, 2)
+        Points as recorded by the one and the other tile.
+    plain : ndarray of shape (n, 2)
+        Reference less moving point, less the mean of that along the overlap: what no
+        place of plain tiles takes away.
+    corrected : ndarray of shape (n, 2)
+        The same of corrected tiles where they were placed.
+    """
+
+    reference: Floats
+    moving: Floats
+    plain: Floats
+    corrected: Floats
+
+
+def window_seams(placement: Any) -> WindowSeams:
+    """Return what is left between windows of a `TilePlacement`, if it has any."""
+    windows, field = placement.windows, placement.displacement
+    if windows is None or field is None:
+        none = np.zeros((0, 2))
+        return WindowSeams(none, none, none, none)
+    number = {label: n for n, label in enumerate(placement.labels)}
+    pairs = np.array(
+        [[number[label] for label in pair] for pair in windows.links.tolist()], np.intp
+    ).reshape(-1, 2)
+    believed = {tuple(pair) for pair in placement.links[placement.inlier].tolist()}
+    held = np.array([tuple(pair) in believed for pair in pairs.tolist()], np.bool_)
+    kept = held & np.isfinite(windows.covariance).all(axis=(1, 2))
+    pairs, size = pairs[kept], windows.size[kept]
+    ends = windows.reference_points[kept], windows.moving_points[kept]
+    weights = np.linalg.inv(windows.covariance[kept]).astype(np.float64, copy=False)
+    _, link = np.unique(pairs, axis=0, return_inverse=True)
+    link, offsets = link.reshape(-1), ends[0] - ends[1]
+    count = int(link.max(initial=-1)) + 1
+    pull = sum_rows(link, np.einsum("nab,nb->na", weights, offsets), count)
+    stiff = sum_rows(link, weights, count)
+    mean = np.linalg.solve(stiff, pull[..., np.newaxis])[..., 0]
+    corrected = np.zeros_like(offsets)
+    if len(offsets):
+        one, other = _corrected([(end, size) for end in ends], field)
+        places = placement.matrices[:, :2, 2]
+        corrected = one + places[pairs[:, 0]] - other - places[pairs[:, 1]]
+    return WindowSeams(*ends, offsets - mean[link], corrected)

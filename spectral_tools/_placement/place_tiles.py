@@ -85,8 +85,10 @@ class TilePlacement(Placement):
         Linear map from nominal to true steps, and the spread about it.
     expected : ndarray of shape (n, ndim)
         Position of each tile by that model alone, in pixels.
+    displacement : ndarray of shape (rows, cols, 2) or None
+        The field that bends all tiles, found or given, as `warp_composite` takes it.
     distortion : Distortion or None
-        The field that bends all tiles, if it was asked for.
+        How it was found, if it was.
     windows : TileMatches or None
         The windows of all links, as recorded, if a field bends tiles.
     """
@@ -94,6 +96,7 @@ class TilePlacement(Placement):
     matches: TileMatches
     stage: StageModel
     expected: Floats
+    displacement: Floats | None = None
     distortion: Distortion | None = None
     windows: TileMatches | None = None
 
@@ -181,7 +184,7 @@ def place_tiles(
     TilePlacement
         Matrices and outcomes of the tiles, the links, and the stage. If a field bends
         tiles, matrices are those of corrected tiles, and `warp_composite` takes it as
-        its `displacement`: ``placed.distortion.displacement``.
+        its `displacement`: ``placed.displacement``.
 
     Raises
     ------
@@ -259,7 +262,7 @@ def place_tiles(
         seen = in_windows(
             replace(matched.links, links=placed.matches.links), matched.windows
         )
-        placed = replace(placed, distortion=found, windows=seen)
+        placed = replace(placed, displacement=field, distortion=found, windows=seen)
     for doubt in doubts(placed):
         warnings.warn(doubt, PlacementWarning, stacklevel=3)
     return placed
@@ -306,6 +309,8 @@ def _match_links(
         misfit=np.full(len(wanted), np.nan),
         padding=np.zeros((len(wanted), 2)),
         size=np.zeros((len(wanted), ndim)),
+        scatter=np.full(len(wanted), np.nan),
+        curvature=np.full(len(wanted), np.nan),
     )
     held: list[OverlapWindows | None] = [None] * len(wanted)
     for row, own in zip(np.flatnonzero(wanted).tolist(), windows, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from .._shared.arrays import Floats
 from .._shared.results import Outcome, result
 from .._shared.sparse import bridges
 from .._shared.statistics import ROUNDING, TOO_SMALL
+from .bent_tiles import window_seams
 from .solve_tiles import Placement
 
 __all__ = [
@@ -116,6 +119,7 @@ class PlacementReport:
             [
                 *doubts(self.placement),
                 *_summary(self),
+                *_bending(self.placement),
                 *_worst_links(self),
                 *_odd_tiles(self),
             ]
@@ -250,6 +254,34 @@ def _summary(report: PlacementReport) -> list[str]:
         f"groups  {groups if len(joined) else 'none: no tiles are linked'}",
         f"seams   {seams}",
     ]
+
+
+def _bending(placement: Any) -> list[str]:
+    """Say by how much overlaps disagree within themselves, and what that may be."""
+    if getattr(placement, "displacement", None) is not None:
+        left = window_seams(placement)
+        plain, corrected = (
+            np.sqrt(np.sum(each**2) / max(len(each), 1))
+            for each in (left.plain, left.corrected)
+        )
+        told = (
+            f"{plain:.3f} px rms in plain tiles, {corrected:.3f} px in corrected ones"
+        )
+        return [f"within  {told}"]
+    matches = getattr(placement, "matches", None)
+    if matches is None:
+        return []
+    rows = placement.inlier & np.isfinite(matches.scatter)
+    scatter, curvature = matches.scatter[rows], matches.curvature[rows]
+    # One overlap of two bends: it is in the tiles, not in the scene.
+    if 2 * np.count_nonzero(scatter) <= len(scatter):
+        return []
+    rms = np.sqrt(np.mean(scatter**2))
+    bent = 2 * np.mean(curvature**2) > rms**2
+    cause = (
+        "bent, see `distortion`" if bent else "turned or stretched, see `solve_affine`"
+    )
+    return [f"within  overlaps disagree by {rms:.2f} px rms: tiles are {cause}"]
 
 
 def doubts(placement: Placement) -> list[str]:

@@ -4,7 +4,7 @@ Matplotlib is imported when something is drawn, so that the package stays light.
 
 _grid : draw what a displacement field does to a square grid
 _images : draw two images of one scene so that eyes can compare them
-_placement : draw where tiles lie, and how sure that is
+_placement : draw where tiles lie, how sure that is, and what is left between them
 _points : draw points on an image, and what is left at each
 _style : what all figures share: colours, axes with rows downwards, legends
 """
@@ -12,7 +12,7 @@ _style : what all figures share: colours, axes with rows downwards, legends
 from .._shared.results import show_as_written
 from ._grid import warped_grid
 from ._images import checkerboard, overlay, swipe
-from ._placement import placement, uncertainty
+from ._placement import placement, seams, uncertainty
 from ._points import points
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "overlay",
     "placement",
     "points",
+    "seams",
     "swipe",
     "uncertainty",
     "warped_grid",

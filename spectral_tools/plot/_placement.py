@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._placement.bent_tiles import window_seams
+from .._placement.place_tiles import TilePlacement
 from .._placement.report import PlacementReport, failed_links, placement_report
 from .._placement.solve_tiles import Placement
 from .._placement.uncertainty import position_covariance
@@ -18,6 +20,7 @@ from .._shared.arrays import Floats
 from .._shared.checks import as_points
 from .._shared.results import Outcome
 from .._shared.statistics import ROUNDING
+from ._points import draw_residuals, enlargement
 from ._style import (
     INK,
     LABELLED,
@@ -33,7 +36,7 @@ from ._style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["placement", "uncertainty"]
+__all__ = ["placement", "seams", "uncertainty"]
 
 
 # Colours of tiles that no link holds.
@@ -159,6 +162,80 @@ def uncertainty(
     draw_legend(ax)
     rms = np.sqrt(variance[known].sum() / max(np.count_nonzero(known), 1))
     ax.set_title(f"Standard error of positions, {rms:.2f} px rms", loc="left")
+    return ax
+
+
+@checked
+def seams(
+    placement: TilePlacement, *, corrected: bool = True, ax: Axes | None = None
+) -> Axes:
+    """Draw what is left in the windows of all overlaps, on tiles laid on each other.
+
+    Each window is drawn twice, where its two tiles recorded it, with the arrow along which
+    that tile would have to move it to meet the other half-way. A lens that bends all tiles
+    alike draws its portrait; where it is corrected, chance is left.
+
+    Parameters
+    ----------
+    placement : TilePlacement
+        Tiles that `place_tiles` placed with `distortion` or `displacement`.
+    corrected : bool, optional
+        What is left of corrected tiles, or, if False, of plain ones wherever they lie.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes, row axis down.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import numpy as np
+    >>> import spectral_tools as spt
+    >>> rows, cols = np.indices((128, 128))
+    >>> lens = np.stack([0 * rows, ((rows - 63.5) / 64) ** 2], axis=-1)
+    >>> scene = spt.gaussian_texture((260, 260), rng=1)
+    >>> made = spt.simulate_tiles(
+    ...     scene, (2, 2), (128, 128), overlap=0.3, distortion=lens, rng=1
+    ... )
+    >>> placed = spt.place_tiles(
+    ...     made.tiles, grid=(2, 2), overlap=0.3, displacement=lens
+    ... )
+    >>> ax = spt.plot.seams(placed)
+    >>> ax.get_title(loc="left").partition(",")[0]
+    '28 windows'
+    """
+    if placement.displacement is None:
+        message = (
+            "`placement` must be of tiles that were placed with `distortion` or "
+            "`displacement`; got one without."
+        )
+        raise ValueError(message)
+    found = window_seams(placement)
+    left = (found.corrected if corrected else found.plain) / 2
+    shape = placement.displacement.shape[:2]
+    # A tile that sees a point too far down has to move it up.
+    places = np.concatenate([found.reference, found.moving])
+    arrows = np.concatenate([-left, left])
+    rms = float(np.sqrt(np.sum(4 * left**2) / max(len(left), 1)))
+    times = 0.0
+    if rms > ROUNDING:
+        # Overlaps of many tiles lie on each other along four borders.
+        side = 4 * len(places) // (2 * int(placement.inlier.sum()) or 1)
+        times = enlargement(rms / 2, shape, side)
+    high, edge = np.array(shape) - 0.5, 0.03 * max(shape)
+    corners = np.array([(-0.5, -0.5), (-0.5, high[1]), high, (high[0], -0.5)])
+    drawn = np.concatenate([corners, places + times * arrows])
+    ax = framed(ax, drawn.min(axis=0) - edge, drawn.max(axis=0) + edge)
+    ax.fill(*corners.T[::-1], fill=False, edgecolor=PALE)
+    if times:
+        draw_residuals(ax, places, arrows, times)
+    kind = "corrected" if corrected else "plain"
+    ax.set_title(f"{len(left)} windows, {rms:.3f} px rms of {kind} tiles", loc="left")
+    draw_legend(ax)
     return ax
 
 

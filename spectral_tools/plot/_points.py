@@ -34,7 +34,7 @@ from ._style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["points"]
+__all__ = ["draw_residuals", "enlargement", "points"]
 
 
 # A typical residual is drawn as long as this part of the way between points,
@@ -114,8 +114,8 @@ def points(
         rms = float(np.sqrt((left[believed] ** 2).sum(axis=1).mean()))
         title += f", residuals {rms:.3f} px rms"
         if rms > ROUNDING:
-            enlarged = _enlargement(rms, shown.shape, count)
-            _draw_residuals(ax, places[believed], left[believed], enlarged)
+            enlarged = enlargement(rms, shown.shape, count)
+            draw_residuals(ax, places[believed], left[believed], enlarged)
     _draw_points(ax, places, believed)
     if numbers or (numbers is None and count <= LABELLED):
         _draw_numbers(ax, places, believed)
@@ -124,7 +124,7 @@ def points(
     return ax
 
 
-def _enlargement(rms: float, shape: tuple[int, ...], count: int) -> float:
+def enlargement(rms: float, shape: tuple[int, ...], count: int) -> float:
     """Return a round number of times that residuals are enlarged, or 1."""
     tall, wide = shape
     between = float(np.sqrt(tall * wide / count))
@@ -132,7 +132,7 @@ def _enlargement(rms: float, shape: tuple[int, ...], count: int) -> float:
     return max(1.0, round_below(wanted / rms))
 
 
-def _draw_residuals(ax: Axes, places: Floats, left: Floats, enlarged: float) -> None:
+def draw_residuals(ax: Axes, places: Floats, left: Floats, enlarged: float) -> None:
     times = f"enlarged {enlarged:,.0f} times" if enlarged > 1 else "as long as they are"
     ax.quiver(
         *places.T[::-1],
