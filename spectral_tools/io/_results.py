@@ -11,6 +11,7 @@ from importlib import import_module
 from math import isfinite, prod
 from numbers import Integral, Real
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import h5py
@@ -59,6 +60,7 @@ def save_result(path: str | os.PathLike[str], result: Any) -> None:
     --------
     >>> import tempfile
     >>> from pathlib import Path
+    from types import UnionType
     >>> import spectral_tools as spt
     >>> placement = spt.solve_rigid([("a", "b")], [(0, 90)], [(0, 10)])
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -99,6 +101,7 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     --------
     >>> import tempfile
     >>> from pathlib import Path
+    from types import UnionType
     >>> import numpy as np
     >>> import spectral_tools as spt
     >>> image = np.random.default_rng(0).normal(size=(64, 64))
@@ -163,6 +166,8 @@ def _stored(value: Any, name: str) -> tuple[str, Any]:
     """Return what kind of value it is, and what goes into the file."""
     if isinstance(value, np.ndarray):
         return _stored_array(value, name)
+    if value is None:
+        return "none", np.bool_(False)
     if isinstance(value, Outcome):
         return "outcome", np.bytes_(value.value)
     if isinstance(value, bool | np.bool_):
@@ -274,6 +279,8 @@ def _value(item: Any, kind: Any, where: str) -> Any:
     array = read(item, where)
     if kind == "array" and array.dtype.kind in KINDS:
         return array
+    if kind == "none" and array.shape == ():
+        return None
     if kind in ("bool", "int", "float") and array.shape == ():
         numbers = {"bool": bool, "int": int, "float": float}
         if array.dtype.kind == {"bool": "b", "int": "i", "float": "f"}[kind]:
@@ -346,6 +353,8 @@ def _fits(value: Any, hint: Any) -> bool:
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind is Any:
         return True
+    if kind is UnionType:
+        return any(_fits(value, each) for each in inner)
     if kind is Sequence:
         return isinstance(value, list | tuple | range)
     if kind is ARRAY:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from math import prod
+from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .._shared.arguments import checked
 from .._shared.checks import as_points
 from .._shared.results import result
-from ._text_words import Words, check_names, number_text, write_text
+from ._files import write_text
+from ._itk.text_words import Words, check_names, number_text
+from ._stored_images import TileFile, tile_file
 
 __all__ = [
     "TileConfiguration",
-    "TileFile",
     "TileFolder",
     "read_tile_configuration",
     "tile_folder",
@@ -31,30 +28,10 @@ __all__ = [
 ]
 
 
-# What readers of images raise at broken files.
-TROUBLES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 # What a pattern may say, in the order of a key.
 FIELDS = ("plane", "row", "col", "index")
 # A width, such as 03d: digits with zeros before them.
 WIDTH = re.compile(r"(?:0?([1-9]))?d?")
-# No format packs pixels more than this many times.
-DENSEST = 20_000
-FREE = 1 << 24
-TIFF = (".tif", ".tiff")
 
 
 @result
@@ -226,54 +203,6 @@ def _tile(words: Words, line: str, ndim: int) -> tuple[str, str, list[float]]:
 
 
 @result
-class TileFile:
-    """An image in a file that is read when it is sliced, and closed again.
-
-    Attributes
-    ----------
-    path : Path
-        Where it is.
-    shape : tuple of int
-        Its shape, as the head of the file tells.
-    dtype : dtype
-        Its dtype.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read the file, or only a part of it if its pixels lie there as they are."""
-        with _told(self.path):
-            image = _image(self.path)
-        if (image.shape, image.dtype.newbyteorder("=")) != (self.shape, self.dtype):
-            message = f"{self.path} must be as it was, {self.shape}; got {image.shape}."
-            raise ValueError(message)
-        return np.array(image[key], self.dtype)
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        return iter(self[...])
-
-    def __array__(
-        self, dtype: DTypeLike | None = None, copy: bool | None = None
-    ) -> NDArray[Any]:
-        """Read the whole image."""
-        if copy is False:
-            message = "`copy` must be allowed, because a file is read; got False."
-            raise ValueError(message)
-        return self[...].astype(self.dtype if dtype is None else dtype, copy=False)
-
-
-@result
 class TileFolder:
     """The tiles of a folder, sorted by their keys.
 
@@ -359,9 +288,7 @@ def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
         raise ValueError(message)
     keys = sorted(found)
     paths = [found[key] for key in keys]
-    return TileFolder(
-        keys=keys, paths=paths, tiles=[_tile_file(path) for path in paths]
-    )
+    return TileFolder(keys=keys, paths=paths, tiles=[tile_file(path) for path in paths])
 
 
 def _expression(pattern: str) -> tuple[re.Pattern[str], list[str]]:
@@ -398,76 +325,3 @@ def _expression(pattern: str) -> tuple[re.Pattern[str], list[str]]:
         message = f"`pattern` must name files of one folder; got {pattern!r}."
         raise ValueError(message)
     return re.compile(text), fields
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn what readers of images raise into an error that names the file."""
-    from PIL.Image import DecompressionBombError  # noqa: PLC0415
-
-    try:
-        yield
-    except (*TROUBLES, DecompressionBombError) as error:
-        told_by = " ".join(str(error).split())[:200].rstrip(".")
-        message = f"{path} must be a readable image; got {told_by or type(error)}."
-        raise ValueError(message) from error
-
-
-def _tile_file(path: Path) -> TileFile:
-    """Return a tile, from the head of its file."""
-    with path.open("rb"), _told(path):
-        if path.suffix.lower() in TIFF:
-            import tifffile  # noqa: PLC0415
-
-            with tifffile.TiffFile(path) as file:
-                series = file.series[0]
-                shape, dtype = (
-                    tuple(series.shape),
-                    np.dtype(series.dtype).newbyteorder("="),
-                )
-        else:
-            shape, dtype = _head(path)
-    _check_size(path, shape, dtype)
-    return TileFile(path=path, shape=shape, dtype=dtype)
-
-
-def _head(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    from PIL import Image  # noqa: PLC0415
-
-    with Image.open(path) as file:
-        cols, rows = file.size
-        pixel = np.asarray(Image.new(_mode(file), (1, 1)))
-    return (rows, cols, *pixel.shape[2:]), pixel.dtype
-
-
-def _mode(file: Any) -> str:
-    """Return what an image becomes: colours, if its pixels only number them."""
-    if file.mode == "P":
-        return "RGBA" if "transparency" in file.info else "RGB"
-    return str(file.mode)
-
-
-def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raise if a file is too small for the image that it says it holds."""
-    size, stored = prod(shape) * dtype.itemsize, path.stat().st_size
-    if not size or size > FREE + DENSEST * stored:
-        message = f"{path} must hold its {shape} pixels; got {stored} bytes."
-        raise ValueError(message)
-
-
-def _image(path: Path) -> NDArray[Any]:
-    """Return the image of a file, without reading more than is needed if it can be."""
-    if path.suffix.lower() not in TIFF:
-        from PIL import Image  # noqa: PLC0415
-
-        with Image.open(path) as file:
-            return np.asarray(file.convert(_mode(file)))
-    import tifffile  # noqa: PLC0415
-
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        if series.dataoffset is None:
-            return np.asarray(series.asarray())
-        kind = np.dtype(series.dtype).newbyteorder(file.byteorder)
-        offset, shape = series.dataoffset, series.shape
-    return np.memmap(path, kind, "r", offset, shape)

@@ -7,9 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ._files import as_target, beside
-
-__all__ = ["Words", "check_names", "number_text", "write_text"]
+__all__ = ["Words", "check_names", "number_text"]
 
 #: Bytes of the largest text file: a million tiles take a tenth of it.
 LARGEST = 1 << 28
@@ -186,9 +184,3 @@ def leads_outside(name: str) -> bool:
         or bool(windows.anchor)
         or name.startswith(("/", "~"))
     )
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file beside its place and move it there when it is complete."""
-    with beside(as_target(path), "new") as made:
-        made.write_bytes(text.encode())
