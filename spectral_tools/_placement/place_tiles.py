@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from .._matching.match_tiles import TileMatches, label_pairs, match_links, warn_of_lost
 from .._matching.phase_correlate import BELIEVED
 from .._shared.arguments import checked
-from .._shared.arrays import Flags, Floats, Ints, listed_images
-from .._shared.checks import Valid, masks_in_order
+from .._shared.arrays import Flags, Floats, Ints
+from .._shared.checks import Valid, in_grey, masks_in_order
 from .._shared.link_arguments import Links, tile_outcomes
 from .._shared.results import Outcome, result
 from .._shared.sparse import bridges, connected_groups
@@ -297,6 +297,7 @@ def place_tiles(
     max_shift: ArrayLike | None = None,
     min_overlap: float = 0.02,
     valid: Valid = None,
+    channel_axis: int | None = None,
     padding: bool = True,
     whitening: float | None = None,
     pattern: ArrayLike | None = None,
@@ -336,6 +337,9 @@ def place_tiles(
         Smallest overlap considered, as a fraction of the smaller tile.
     valid : array_like of bool, or sequence of them, optional
         True where a pixel counts: one mask for all tiles, or one for each.
+    channel_axis : int, optional
+        Axis of the tiles that holds channels, which are matched in grey; see
+        `match_tiles`. `warp_composite` renders all of them.
     padding : bool, optional
         Find borders of one value that surround a tile, and do not count them.
     whitening : float, optional
@@ -392,8 +396,7 @@ def place_tiles(
     >>> str(placed.outcome[4])
     'by prior only'
     """
-    held = listed_images(tiles, "tiles")
-    tiles = dict(zip(tiles, held, strict=True)) if isinstance(tiles, Mapping) else held
+    tiles = in_grey(tiles, channel_axis, "tiles")
     layout = lay_out(
         tiles, positions, grid, order, overlap, links, max_shift, min_overlap
     )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .._shared.checks import check_memory
-from .._shared.results import result
+from .._shared.results import result, show_as_written
 
 __all__ = [
     "FREE",
@@ -81,6 +81,10 @@ class ReadWhenSliced(ABC):
             message = "`copy` must be allowed, because a file is read; got False."
             raise ValueError(message)
         return self[...].astype(self.dtype if dtype is None else dtype, copy=False)
+
+
+# What others inherit is not looked at with them.
+show_as_written(ReadWhenSliced)
 
 
 @result
