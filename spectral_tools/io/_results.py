@@ -60,8 +60,7 @@ def save_result(path: str | os.PathLike[str], result: Any) -> None:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    from types import UnionType
-    >>> import spectral_tools as spt
+        >>> import spectral_tools as spt
     >>> placement = spt.solve_rigid([("a", "b")], [(0, 90)], [(0, 10)])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "placement.h5"
@@ -101,8 +100,7 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    from types import UnionType
-    >>> import numpy as np
+        >>> import numpy as np
     >>> import spectral_tools as spt
     >>> image = np.random.default_rng(0).normal(size=(64, 64))
     >>> estimate = spt.phase_correlate(image[:, :60], image[:, 4:])
