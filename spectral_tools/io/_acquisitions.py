@@ -413,6 +413,9 @@ def stored_image(
     """Return an image whose axes of length 1 are left out, in the usual order."""
     kept = kept_axes(sizes, path)
     listed = list(sizes)
+    if 0 in sizes.values() or np.dtype(dtype).kind not in "biufc":
+        message = f"{path} must hold pixels that are numbers; got {dtype} of {sizes}."
+        raise ValueError(message)
     return StoredImage(
         path=path,
         kind=kind,

@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+import warnings
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -564,6 +565,16 @@ def test_broken_folders_are_named(kind, version, tmp_path):
         write_image(tmp_path, pixels((20, 30)), version, **options)
     with pytest.raises(ValueError, match=match):
         spt.io.read_ome_zarr(tmp_path)
+
+
+@VERSIONS
+@pytest.mark.parametrize("image", [np.zeros((0, 30)), np.full((20, 30), "a", "S1")])
+def test_images_hold_numbers(version, image, tmp_path):
+    with warnings.catch_warnings(action="ignore"):
+        # Zarr says of bytes that nobody else may read them.
+        write_image(tmp_path, image, version)
+        with pytest.raises(ValueError, match="must hold pixels that are numbers"):
+            spt.io.read_ome_zarr(tmp_path)
 
 
 @VERSIONS
