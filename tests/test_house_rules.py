@@ -32,6 +32,7 @@ FLOORS = [
     {"_rendering", "_rendering.illumination"},
     {"_point_matching", "_evaluation", "_series.template", "plot"},
     {"_series", "_series.sections"},
+    {"io._itk"},
     {"io"},
 ]
 

@@ -23,6 +23,7 @@ from .._shared.checks import (
     check_memory,
     check_whitening,
     image_dtype,
+    in_grey,
     masks_in_order,
 )
 from .._shared.link_arguments import Links, listed_positions, number_links
@@ -128,6 +129,7 @@ def match_tiles(
     max_shift: ArrayLike | None = None,
     min_overlap: float = 0.02,
     valid: Valid = None,
+    channel_axis: int | None = None,
     padding: bool = True,
     whitening: float | None = None,
     peaks: int = 3,
@@ -165,6 +167,13 @@ def match_tiles(
         Smallest overlap considered, as a fraction of the smaller tile.
     valid : array_like of bool, or sequence of them, optional
         True where a pixel counts: one mask for all tiles, or one for each.
+    channel_axis : int, optional
+        Axis of the tiles that holds channels. They are matched in grey: the luminance of
+        3 or 4 colours along the last axis, as of ``skimage.color.rgb2gray``, or the mean
+        of channels along another. To match on one channel, give that alone:
+        ``[tile[1] for tile in tiles]``. Without `channel_axis`, tiles that are surely
+        colours (8 bits, and a last axis of 3 or 4 that is the shortest) are refused;
+        planes of a volume come first.
     padding : bool, optional
         Find borders of one value that surround a tile, and do not count them.
     whitening : float, optional
@@ -216,9 +225,17 @@ def match_tiles(
     >>> (found.reference_points - found.moving_points).round(1)
     array([[  4., 212.],
            [208.,   0.]])
+
+    Colours are along an axis of channels:
+
+    >>> picture = data.astronaut()
+    >>> tiles = [picture[:300, :300], picture[4:304, 212:]]
+    >>> found = spt.match_tiles(tiles, [(0, 1)], channel_axis=-1)
+    >>> (found.reference_points - found.moving_points).round(1)
+    array([[  4., 212.]])
     """
     found, parts, lost = match_links(
-        tiles, links, positions=positions, max_shift=max_shift, min_overlap=min_overlap,
+        in_grey(tiles, channel_axis, "tiles"), links, positions=positions, max_shift=max_shift, min_overlap=min_overlap,
         valid=valid, padding=padding, whitening=whitening, peaks=peaks, pattern=pattern,
         windows=windows, workers=workers, progress=progress,
     )  # fmt: skip

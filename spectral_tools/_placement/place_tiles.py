@@ -20,8 +20,8 @@ from .._matching.match_tiles import (
 )
 from .._matching.overlap_windows import OverlapWindows
 from .._shared.arguments import checked
-from .._shared.arrays import Flags, Floats, listed_images
-from .._shared.checks import Valid, check_count, masks_in_order
+from .._shared.arrays import Flags, Floats
+from .._shared.checks import Valid, check_count, in_grey, masks_in_order
 from .._shared.link_arguments import Links
 from .._shared.results import Outcome, result
 from .._shared.workers import Workers
@@ -113,6 +113,7 @@ def place_tiles(
     max_shift: ArrayLike | None = None,
     min_overlap: float = 0.02,
     valid: Valid = None,
+    channel_axis: int | None = None,
     padding: bool = True,
     whitening: float | None = None,
     pattern: ArrayLike | None = None,
@@ -155,6 +156,9 @@ def place_tiles(
         Smallest overlap considered, as a fraction of the smaller tile.
     valid : array_like of bool, or sequence of them, optional
         True where a pixel counts: one mask for all tiles, or one for each.
+    channel_axis : int, optional
+        Axis of the tiles that holds channels, which are matched in grey; see
+        `match_tiles`. `warp_composite` renders all of them.
     padding : bool, optional
         Find borders of one value that surround a tile, and do not count them.
     whitening : float, optional
@@ -224,8 +228,7 @@ def place_tiles(
     >>> str(placed.outcome[4])
     'by prior only'
     """
-    held = listed_images(tiles, "tiles")
-    tiles = dict(zip(tiles, held, strict=True)) if isinstance(tiles, Mapping) else held
+    tiles = in_grey(tiles, channel_axis, "tiles")
     layout = lay_out(
         tiles, positions, grid, order, overlap, links, max_shift, min_overlap
     )

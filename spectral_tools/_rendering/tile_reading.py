@@ -147,7 +147,7 @@ def spatial_shapes(images: list[Any], ndim: int, axis: int | None) -> tuple[Ints
     for image in images:
         if len(image.shape) != wanted or 0 in image.shape:
             message = (
-                f"`tiles` must have {wanted} axes and at least one pixel; "
+                f"`tiles` must have {wanted} axes, with `channel_axis`, and pixels; "
                 f"got shape {tuple(image.shape)}."
             )
             raise ValueError(message)

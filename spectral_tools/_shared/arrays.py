@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "AT_ONCE",
+    "COLORS",
     "AnyArray",
     "Bytes",
     "Flags",
@@ -26,6 +27,7 @@ __all__ = [
     "VolumePair",
     "as_array",
     "as_entry",
+    "check_grey",
     "lies_in_store",
     "listed_images",
     "masks_joined",
@@ -34,6 +36,9 @@ __all__ = [
 
 # Numbers that are held at once where work goes in parts: 32 MB.
 AT_ONCE = 2**22
+
+# Pictures have so many values a pixel: red, green and blue, and how opaque it is.
+COLORS = (3, 4)
 
 AnyArray = NDArray[Any]
 Bytes = NDArray[np.int8]
@@ -94,6 +99,9 @@ def as_array(values: Any) -> AnyArray:
 def unstacked(images: Any, name: str = "tiles") -> Any:
     """Return images like `listed_images`; one that is None shows nothing."""
     listed = listed_images(images, name)
+    for n, each in enumerate(listed):
+        if each is not None:
+            check_grey(each, f"{name}[{n}]")
     if isinstance(listed, np.ndarray) or not any(each is None for each in listed):
         return listed
     there = next((each for each in listed if each is not None), None)
@@ -103,6 +111,26 @@ def unstacked(images: Any, name: str = "tiles") -> Any:
     # It takes no memory.
     nothing = np.broadcast_to(np.float32(np.nan), tuple(there.shape))
     return [nothing if each is None else each for each in listed]
+
+
+def check_grey(image: Any, name: str) -> None:
+    """Raise if something is surely a picture in colours and no volume.
+
+    That is one of 8 bits whose last axis has 3 or 4 values and is the shortest: no column
+    of a volume is so short, because its planes come first.
+    """
+    shape, dtype = tuple(image.shape), image.dtype
+    if (
+        len(shape) == 3
+        and dtype == np.uint8
+        and shape[2] in COLORS
+        and shape[2] < min(shape[:2])
+    ):
+        message = (
+            f"`{name}` must be grey, or come with `channel_axis` where that is taken; "
+            f"got colours of shape {shape}."
+        )
+        raise ValueError(message)
 
 
 def listed_images(images: Any, name: str) -> Any:

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arrays import AnyArray, Float, as_array, masks_joined
+from .arrays import (
+    COLORS,
+    AnyArray,
+    Float,
+    as_array,
+    check_grey,
+    listed_images,
+    masks_joined,
+)
 
 __all__ = [
     "Valid",
@@ -41,6 +49,7 @@ __all__ = [
     "check_whitening",
     "fits_into",
     "image_dtype",
+    "in_grey",
     "masks_in_order",
     "read_image",
 ]
@@ -48,6 +57,8 @@ __all__ = [
 
 Valid = Sequence[ArrayLike | None] | ArrayLike | None
 
+# Red, green and blue in what the eye takes for brightness, as in Rec. 709.
+LUMINANCE = (0.2125, 0.7154, 0.0721)
 # Matrices are singular if their determinant is below this share of the most it could be.
 SINGULAR = 1e-15
 
@@ -74,6 +85,7 @@ def as_image(image: ArrayLike, name: str) -> NDArray[Float]:
     masks becomes NaN.
     """
     array = as_array(image)
+    check_grey(array, name)
     if array.ndim not in (2, 3):
         message = f"`{name}` must be a 2-D or 3-D image; got shape {array.shape}."
         raise ValueError(message)
@@ -296,6 +308,70 @@ def as_axis(axis: int | None, ndim: int, name: str = "channel_axis") -> int | No
         message = f"`{name}` must be between {-ndim} and {ndim - 1}; got {axis}."
         raise ValueError(message)
     return axis % ndim
+
+
+class GreyImage:
+    """An image with channels that is read in grey, part by part.
+
+    It is the luminance of three or four channels along the last axis, as of
+    ``skimage.color.rgb2gray``, of which the fourth says how opaque a pixel is and does not
+    count, and the mean of other channels.
+    """
+
+    def __init__(self, image: Any, axis: int) -> None:
+        self.image, self.axis = image, axis
+        self.shape = tuple(np.delete(image.shape, axis).tolist())
+        self.dtype = np.dtype(np.float32)
+        if image.dtype.kind not in "biuf":
+            # It is refused by its name.
+            self.dtype = image.dtype
+        elif image.dtype.itemsize <= 8:
+            self.dtype = np.result_type(image.dtype, np.float32)
+
+    def __getitem__(self, key: Any) -> AnyArray:
+        parts = list(key) if isinstance(key, tuple) else [key]
+        if len(parts) < len(self.shape) or any(not isinstance(p, slice) for p in parts):
+            return np.asarray(self)[key]
+        parts.insert(self.axis, slice(None))
+        return self._in_grey(self.image[tuple(parts)])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> AnyArray:
+        whole = self.image[...] if hasattr(self.image, "__getitem__") else self.image
+        return np.asarray(self._in_grey(whole), dtype)
+
+    def _in_grey(self, part: Any) -> AnyArray:
+        values = np.moveaxis(as_array(part), self.axis, -1)
+        count = values.shape[-1]
+        weights = np.full(count, 1 / count)
+        if count in COLORS and self.axis == len(self.shape):
+            weights = np.array(LUMINANCE)
+        plain = values[..., : len(weights)].astype(self.dtype, copy=False)
+        return np.asarray(plain @ weights.astype(self.dtype))
+
+
+def in_grey(images: Any, channel_axis: int | None, name: str) -> Any:
+    """Return images without channels, as they are or in grey; those stored stay there."""
+    listed = listed_images(images, name)
+    found = list(listed)
+    for n, each in enumerate(found):
+        if each is None:
+            continue
+        if channel_axis is None:
+            check_grey(each, f"{name}[{n}]")
+            continue
+        axis = as_axis(channel_axis, len(each.shape))
+        if axis is None or len(each.shape) not in (3, 4) or 0 in each.shape:
+            message = (
+                f"`{name}` must have 2 or 3 axes besides `channel_axis`, and at least "
+                f"one pixel; got shape {tuple(each.shape)} as {name}[{n}]."
+            )
+            raise ValueError(message)
+        grey = GreyImage(each, axis)
+        here = isinstance(each, np.ndarray) and each.dtype.kind in "biuf"
+        found[n] = np.asarray(grey) if here else grey
+    if isinstance(images, Mapping):
+        return dict(zip(images, found, strict=True))
+    return listed if channel_axis is None else found
 
 
 def check_memory(count: Any, name: str) -> None:

@@ -1,22 +1,23 @@
 """Files of other programs: what is written here opens there.
 
+_acquisitions : what a microscope says of its images: how large, which channels, where
 _files : write files and folders beside their place, and move them when complete
 _image_source : images of any size and layout, read part by part as files want them
-_itk_text : ITK's transforms as text, and whether they are whole
-_itk_transforms : ITK's transforms as matrices, control points and polynomials
 _mosaic_stos : mosaics of tiles with their transforms, as a text file
+_ome_read : read OME-TIFF and OME-Zarr: images, their pixels, and where the stage was
 _ome_tiff : write tiled pyramids as OME-TIFF
 _ome_zarr : write pyramids as OME-Zarr
 _results : keep results in a file, and get the same ones back
-_text_words : read text files word by word, and say where they are wrong
+_stored_images : images in files that are read when they are sliced, part by part
 _tile_lists : where tiles lie, as Fiji writes it into a text file
 _usid_read : spectra on grids of positions, as Universal Spectroscopy and Imaging Data
 _usid_write : write Universal Spectroscopy and Imaging Data
 """
 
 from .._shared.results import show_as_written
-from ._itk_text import ITKTransform, format_itk, parse_itk
-from ._itk_transforms import (
+from ._acquisitions import Acquisition, read_bioio
+from ._itk.itk_text import ITKTransform, format_itk, parse_itk
+from ._itk.itk_transforms import (
     ControlPoints,
     grid_to_itk,
     itk_matrix,
@@ -33,12 +34,13 @@ from ._mosaic_stos import (
     write_mosaic,
     write_stos,
 )
+from ._ome_read import read_ome_tiff, read_ome_zarr
 from ._ome_tiff import write_ome_tiff
 from ._ome_zarr import write_ome_zarr
 from ._results import load_result, save_result
+from ._stored_images import StoredImage, TileFile
 from ._tile_lists import (
     TileConfiguration,
-    TileFile,
     TileFolder,
     read_tile_configuration,
     tile_folder,
@@ -48,9 +50,11 @@ from ._usid_read import USIDData, USIDEntry, read_usid, read_usid_tree
 from ._usid_write import write_usid
 
 __all__ = [
+    "Acquisition",
     "ControlPoints",
     "ITKTransform",
     "MosaicFile",
+    "StoredImage",
     "Stos",
     "TileConfiguration",
     "TileFile",
@@ -66,7 +70,10 @@ __all__ = [
     "matrix_to_itk",
     "parse_itk",
     "points_to_itk",
+    "read_bioio",
     "read_mosaic",
+    "read_ome_tiff",
+    "read_ome_zarr",
     "read_stos",
     "read_tile_configuration",
     "read_usid",

@@ -33,6 +33,7 @@ __all__ = [
     "opened",
     "read",
     "told",
+    "write_text",
     "written",
 ]
 
@@ -342,6 +343,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         finally:
             with told(str(source)):
                 file.close()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file beside its place and move it there when it is complete."""
+    with beside(as_target(path), "new") as made:
+        made.write_bytes(text.encode())
 
 
 @contextmanager

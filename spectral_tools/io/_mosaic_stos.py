@@ -12,8 +12,9 @@ from .._shared.arguments import checked
 from .._shared.arrays import Floats
 from .._shared.checks import as_finite
 from .._shared.results import result
-from ._itk_text import ITKTransform, format_itk, is_known, read_transform
-from ._text_words import Words, check_names, number_text, write_text
+from ._files import write_text
+from ._itk.itk_text import ITKTransform, format_itk, is_known, read_transform
+from ._itk.text_words import Words, check_names, number_text
 
 __all__ = [
     "MosaicFile",

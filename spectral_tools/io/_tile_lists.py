@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .._shared.arguments import checked
 from .._shared.checks import as_points
 from .._shared.results import result
-from ._text_words import Words, check_names, number_text, write_text
+from ._files import write_text
+from ._itk.text_words import Words, check_names, leads_outside, number_text
+from ._stored_images import TileFile, tile_file
 
 __all__ = [
     "TileConfiguration",
-    "TileFile",
     "TileFolder",
     "read_tile_configuration",
     "tile_folder",
@@ -31,30 +28,15 @@ __all__ = [
 ]
 
 
-# What readers of images raise at broken files.
-TROUBLES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+# Lines that say what follows, and where a tile is; comments may stand behind.
+SETTING = re.compile(r"(dims?|multiseries)\s*=\s*([^\s#]+)\s*(?:#.*)?")
+TILE = re.compile(r"([^;]*);([^;]*);\s*\(([^()]*)\)\s*(?:#.*)?")
 # What a pattern may say, in the order of a key.
 FIELDS = ("plane", "row", "col", "index")
+# What stands for any letters, and for one.
+WILD = {"*": ".*", "?": "."}
 # A width, such as 03d: digits with zeros before them.
 WIDTH = re.compile(r"(?:0?([1-9]))?d?")
-# No format packs pixels more than this many times.
-DENSEST = 20_000
-FREE = 1 << 24
-TIFF = (".tif", ".tiff")
 
 
 @result
@@ -79,7 +61,7 @@ class TileConfiguration:
 
 @checked
 def read_tile_configuration(
-    path: str | os.PathLike[str], *, outside: bool = False
+    path: str | os.PathLike[str], *, outside: bool = False, encoding: str = "UTF-8"
 ) -> TileConfiguration:
     """Read the positions of tiles from a file of Fiji's stitching.
 
@@ -87,10 +69,14 @@ def read_tile_configuration(
     ----------
     path : path_like
         ``TileConfiguration.txt`` or ``TileConfiguration.registered.txt``, in 2 or 3
-        dimensions, with one image in each file or several.
+        dimensions, with one image in each file or several, which have numbers:
+        ``img.czi; 3; (x, y)``. What follows a ``#`` behind a position is a comment.
     outside : bool, optional
         Let names lead out of the folder of the file. Nothing is opened here, but
         whoever opens a file that somebody else has named should know where it is.
+    encoding : str, optional
+        How letters are stored, such as "latin-1" or "gbk" where names of an older system
+        have letters beyond ASCII.
 
     Returns
     -------
@@ -111,18 +97,18 @@ def read_tile_configuration(
     >>> found.names, found.positions
     (['a.tif', 'b.tif'], array([[  0. ,   0. ], [ -3. , 921.5]]))
     """
-    words = Words.of_file(path)
+    words = Words.of_file(path, encoding)
     ndim, several = 0, False
     names: list[str] = []
     positions: list[list[float]] = []
-    series: list[int] = []
+    numbers: list[int | None] = []
     while not words.at_end():
         line = words.line("a tile")
-        setting = re.fullmatch(r"(dim|multiseries)\s*=\s*(\S+)", line)
         if line.startswith("#"):
             continue
+        setting = SETTING.fullmatch(line)
         if setting:
-            if names or (ndim and setting[1] == "dim"):
+            if names or (ndim and setting[1] != "multiseries"):
                 words.fail("come before the first tile, and once", repr(line))
             if setting[1] == "multiseries":
                 several = setting[2] == "true"
@@ -135,10 +121,16 @@ def read_tile_configuration(
         words.check_name(name, outside=outside)
         names.append(name)
         positions.append(position)
-        if several:
-            series.append(words.as_count(number, "the number of the image"))
+        told = several or (number.isascii() and number.isdigit())
+        what = "the number of the image"
+        numbers.append(words.as_count(number, what) if told else None)
     if not names:
         words.fail("hold at least one tile", "none")
+    # A file that is named twice holds several, whether that is said or not.
+    several = several or len(set(names)) < len(names)
+    series = [number for number in numbers if number is not None]
+    if not several or len(series) < len(names):
+        series = []
     return TileConfiguration(names=names, positions=np.array(positions), series=series)
 
 
@@ -213,64 +205,17 @@ def write_tile_configuration(
 
 def _tile(words: Words, line: str, ndim: int) -> tuple[str, str, list[float]]:
     """Return the name, the number and the position that a line tells."""
-    parts = [part.strip() for part in line.split(";")]
     if not ndim:
         words.fail("follow a line such as 'dim = 2'", repr(line))
-    if len(parts) != 3 or not re.fullmatch(r"\(.*\)", parts[2]):
+    found = TILE.fullmatch(line)
+    if found is None:
         words.fail("be like 'name; ; (x, y)'", repr(line))
-    coordinates = [part.strip() for part in parts[2][1:-1].split(",")]
+    name, number, inside = (part.strip() for part in found.groups())
+    coordinates = [part.strip() for part in inside.split(",")]
     if len(coordinates) != ndim:
-        words.fail(f"hold {ndim} coordinates", repr(parts[2]))
+        words.fail(f"hold {ndim} coordinates", f"'({inside})'")
     position = [words.as_number(part, "a coordinate") for part in coordinates[::-1]]
-    return parts[0], parts[1], position
-
-
-@result
-class TileFile:
-    """An image in a file that is read when it is sliced, and closed again.
-
-    Attributes
-    ----------
-    path : Path
-        Where it is.
-    shape : tuple of int
-        Its shape, as the head of the file tells.
-    dtype : dtype
-        Its dtype.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read the file, or only a part of it if its pixels lie there as they are."""
-        with _told(self.path):
-            image = _image(self.path)
-        if (image.shape, image.dtype.newbyteorder("=")) != (self.shape, self.dtype):
-            message = f"{self.path} must be as it was, {self.shape}; got {image.shape}."
-            raise ValueError(message)
-        return np.array(image[key], self.dtype)
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        return iter(self[...])
-
-    def __array__(
-        self, dtype: DTypeLike | None = None, copy: bool | None = None
-    ) -> NDArray[Any]:
-        """Read the whole image."""
-        if copy is False:
-            message = "`copy` must be allowed, because a file is read; got False."
-            raise ValueError(message)
-        return self[...].astype(self.dtype if dtype is None else dtype, copy=False)
+    return name, number, position
 
 
 @result
@@ -303,7 +248,9 @@ def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
     pattern : str
         Their names, with ``{row}`` and ``{col}``, also ``{plane}``, or ``{index}``
         alone where they stand, such as ``"tile_{row}_{col}.tif"``. A width is kept
-        to: ``{row:03d}`` is a number of 3 digits or more. Other files are left out.
+        to: ``{row:03d}`` is a number of 3 digits or more. ``*`` and ``?`` stand for any
+        letters and for one, and ``/`` leads into folders: ``"*/image_{row}_{col}.tif"``.
+        Other files are left out.
 
     Returns
     -------
@@ -317,7 +264,9 @@ def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
 
     Notes
     -----
-    Names that count tiles with ``{index}`` do not tell how the stage went: the
+    Without any number, as in ``"tile_*/channel0.tif"``, tiles are counted from 0 in the
+    order of their names, in which 10 comes after 9. That, and names that count tiles with
+    ``{index}``, do not tell how the stage went: the
     `order` of `grid_links`, `grid_positions` and `place_tiles` does.
 
     Examples
@@ -336,22 +285,21 @@ def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
     ...     print(found.keys, found.tiles[1].shape, found.tiles[1][:2, :3].tolist())
     [(0, 0), (0, 1)] (4, 6) [[1, 1, 1], [1, 1, 1]]
     """
-    expression, fields = _expression(pattern)
+    expressions, fields = _expressions(pattern)
     place = Path(folder)
     found: dict[Any, Path] = {}
-    for name in sorted(each.name for each in place.iterdir()):
-        match = expression.fullmatch(name)
-        if not match:
-            continue
-        numbers = tuple(int(match[field]) for field in fields)
-        key = numbers if len(numbers) > 1 else numbers[0]
+    for path, numbers in sorted(_fitting(place, expressions), key=_in_order):
+        key: Any = tuple(int(numbers[field]) for field in fields)
+        if len(fields) < 2:
+            key = key[0] if fields else len(found)
         if key in found:
+            names = (each.relative_to(place).as_posix() for each in (found[key], path))
             message = (
                 f"`pattern` must give every file of {place} a key of its own; got "
-                f"{key} for {found[key].name} and {name}."
+                f"{key} for {' and '.join(names)}."
             )
             raise ValueError(message)
-        found[key] = place / name
+        found[key] = path
     if not found:
         message = (
             f"`pattern` must fit files of {place}; got {pattern!r}, which fits none."
@@ -359,23 +307,59 @@ def tile_folder(folder: str | os.PathLike[str], pattern: str) -> TileFolder:
         raise ValueError(message)
     keys = sorted(found)
     paths = [found[key] for key in keys]
-    return TileFolder(
-        keys=keys, paths=paths, tiles=[_tile_file(path) for path in paths]
-    )
+    return TileFolder(keys=keys, paths=paths, tiles=[tile_file(path) for path in paths])
 
 
-def _expression(pattern: str) -> tuple[re.Pattern[str], list[str]]:
-    """Return what a name must look like, and its fields in the order of a key."""
-    text, seen = "", []
+def _fitting(
+    folder: Path, expressions: list[re.Pattern[str]]
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yield the paths that fit, part by part, and the numbers in them."""
+    for path in folder.iterdir():
+        match = expressions[0].fullmatch(path.name)
+        if match and len(expressions) == 1:
+            yield path, match.groupdict()
+        elif match and path.is_dir():
+            for inner, numbers in _fitting(path, expressions[1:]):
+                yield inner, match.groupdict() | numbers
+
+
+def _in_order(found: tuple[Path, dict[str, str]]) -> tuple[list[Any], str]:
+    """Return what sorts names with their numbers by value."""
+    name = found[0].as_posix()
+    split = re.split(r"([0-9]+)", name)
+    # Digits are at every second place: no number is compared with text.
+    return [int(part) if n % 2 else part for n, part in enumerate(split)], name
+
+
+def _expressions(pattern: str) -> tuple[list[re.Pattern[str]], list[str]]:
+    """Return what names of folders and files must look like, and the fields of keys."""
+    parts = pattern.split("/")
+    if leads_outside(pattern) or "\\" in pattern or not all(parts):
+        message = f"`pattern` must name files inside of the folder; got {pattern!r}."
+        raise ValueError(message)
+    seen: list[str] = []
+    expressions = [re.compile(_expression(part, pattern, seen)) for part in parts]
+    fields = [field for field in FIELDS if field in seen]
+    known = [["row", "col"], ["plane", "row", "col"], ["index"]]
+    if fields not in known and (fields or not re.search(r"[*?]", pattern)):
+        message = f"`pattern` must have row and col, or index alone; got {pattern!r}."
+        raise ValueError(message)
+    return expressions, fields
+
+
+def _expression(part: str, pattern: str, seen: list[str]) -> str:
+    """Return what one name of a pattern must look like, and add its fields."""
+    # What is hidden is left out, as by a shell.
+    text = r"(?!\.)" if part[0] in "*?" else ""
     try:
-        parsed = list(Formatter().parse(pattern))
+        parsed = list(Formatter().parse(part))
     except ValueError as error:
         message = (
             f"`pattern` must be a format such as 'a_{{row}}.tif'; got {pattern!r}."
         )
         raise ValueError(message) from error
     for literal, field, form, conversion in parsed:
-        text += re.escape(literal)
+        text += "".join(WILD.get(letter, re.escape(letter)) for letter in literal)
         if field is None:
             continue
         width = WIDTH.fullmatch(form or "")
@@ -390,84 +374,4 @@ def _expression(pattern: str) -> tuple[re.Pattern[str], list[str]]:
         # Longer numbers have no zeros before them, if there is a width.
         longer = f"|[1-9][0-9]{{{least},8}}" if width[1] else "|[0-9]{2,9}"
         text += f"(?P<{field}>[0-9]{{{least}}}{longer})"
-    fields = [field for field in FIELDS if field in seen]
-    if fields not in (["row", "col"], ["plane", "row", "col"], ["index"]):
-        message = f"`pattern` must have row and col, or index alone; got {pattern!r}."
-        raise ValueError(message)
-    if "/" in pattern or "\\" in pattern:
-        message = f"`pattern` must name files of one folder; got {pattern!r}."
-        raise ValueError(message)
-    return re.compile(text), fields
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn what readers of images raise into an error that names the file."""
-    from PIL.Image import DecompressionBombError  # noqa: PLC0415
-
-    try:
-        yield
-    except (*TROUBLES, DecompressionBombError) as error:
-        told_by = " ".join(str(error).split())[:200].rstrip(".")
-        message = f"{path} must be a readable image; got {told_by or type(error)}."
-        raise ValueError(message) from error
-
-
-def _tile_file(path: Path) -> TileFile:
-    """Return a tile, from the head of its file."""
-    with path.open("rb"), _told(path):
-        if path.suffix.lower() in TIFF:
-            import tifffile  # noqa: PLC0415
-
-            with tifffile.TiffFile(path) as file:
-                series = file.series[0]
-                shape, dtype = (
-                    tuple(series.shape),
-                    np.dtype(series.dtype).newbyteorder("="),
-                )
-        else:
-            shape, dtype = _head(path)
-    _check_size(path, shape, dtype)
-    return TileFile(path=path, shape=shape, dtype=dtype)
-
-
-def _head(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    from PIL import Image  # noqa: PLC0415
-
-    with Image.open(path) as file:
-        cols, rows = file.size
-        pixel = np.asarray(Image.new(_mode(file), (1, 1)))
-    return (rows, cols, *pixel.shape[2:]), pixel.dtype
-
-
-def _mode(file: Any) -> str:
-    """Return what an image becomes: colours, if its pixels only number them."""
-    if file.mode == "P":
-        return "RGBA" if "transparency" in file.info else "RGB"
-    return str(file.mode)
-
-
-def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raise if a file is too small for the image that it says it holds."""
-    size, stored = prod(shape) * dtype.itemsize, path.stat().st_size
-    if not size or size > FREE + DENSEST * stored:
-        message = f"{path} must hold its {shape} pixels; got {stored} bytes."
-        raise ValueError(message)
-
-
-def _image(path: Path) -> NDArray[Any]:
-    """Return the image of a file, without reading more than is needed if it can be."""
-    if path.suffix.lower() not in TIFF:
-        from PIL import Image  # noqa: PLC0415
-
-        with Image.open(path) as file:
-            return np.asarray(file.convert(_mode(file)))
-    import tifffile  # noqa: PLC0415
-
-    with tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        if series.dataoffset is None:
-            return np.asarray(series.asarray())
-        kind = np.dtype(series.dtype).newbyteorder(file.byteorder)
-        offset, shape = series.dataoffset, series.shape
-    return np.memmap(path, kind, "r", offset, shape)
+    return text

@@ -94,6 +94,9 @@ class Data:
         spt.io.write_mosaic(FOLDER / "a.mosaic", ["a.png"], [self.rigid])
         spt.io.write_tile_configuration(FOLDER / "a.txt", ["a.tif"], [(2, 9.5)])
         spt.io.save_result(FOLDER / "a.h5", self.placement)
+        where = {"pixel_size": 0.5, "origin": (3, -4)}
+        spt.io.write_ome_tiff(FOLDER / "a.ome.tif", self.a, **where)
+        spt.io.write_ome_zarr(FOLDER / "a.ome.zarr", self.a, **where, overwrite=True)
         spt.io.write_usid(
             FOLDER / "u.h5",
             np.arange(24.0).reshape(2, 3, 4),
@@ -320,6 +323,9 @@ def needed(data):
         "io.matrix_to_itk": {"matrix": d.matrices[1]},
         "io.parse_itk": {"text": spt.io.format_itk(d.rigid)},
         "io.points_to_itk": points | {"moving_shape": (40, 44)},
+        "io.read_bioio": {"path": FOLDER / "a.ome.tif"},
+        "io.read_ome_tiff": {"path": FOLDER / "a.ome.tif"},
+        "io.read_ome_zarr": {"path": FOLDER / "a.ome.zarr"},
         "io.read_mosaic": {"path": FOLDER / "a.mosaic"},
         "io.read_stos": {"path": FOLDER / "a.stos"},
         "io.read_tile_configuration": {"path": FOLDER / "a.txt"},

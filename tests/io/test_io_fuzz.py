@@ -128,7 +128,7 @@ def check_text(kind, count, folder):
     check(reader, text.encode(), broken, count, folder / "file")
 
 
-def check(reader, data, damage, count, path):
+def check(reader, data, damage, count, path, named=None):
     """Read files with damage: each is read, or named by an error."""
     rng = np.random.default_rng(7)
     outcomes, unnamed = {True: 0, False: 0}, 0
@@ -139,7 +139,7 @@ def check(reader, data, damage, count, path):
             outcomes[True] += 1
         except ALLOWED as error:
             outcomes[False] += 1
-            unnamed += str(path) not in str(error)
+            unnamed += str(named or path) not in str(error)
     assert unnamed == 0
     # Damage that is noticed, and damage that is not, are both there.
     assert min(outcomes.values()) > count / 100
@@ -204,6 +204,57 @@ def test_folders_survive_broken_images(kind, tmp_path):
 @pytest.mark.parametrize("kind", IMAGES)
 def test_folders_survive_many_broken_images(kind, tmp_path):
     check_images(kind, 10_000, tmp_path)
+
+
+# Files of microscopes
+
+
+def read_whole(found):
+    for image in found.images:
+        assert np.asarray(image).shape == image.shape
+        assert image[:1].shape == (1, *image.shape[1:])
+
+
+def check_ome_tiff(count, folder):
+    path = folder / "a.ome.tif"
+    image = np.arange(800, dtype=np.uint8).reshape(2, 20, 20) % 7
+    spt.io.write_ome_tiff(path, image, pixel_size=0.5, origin=(1, 2, 3), levels=1)
+
+    def reader(_):
+        read_whole(spt.io.read_ome_tiff(path))
+
+    with warnings.catch_warnings(action="ignore"):
+        check(reader, path.read_bytes(), damaged, count, path)
+
+
+def check_ome_zarr(count, folder):
+    pytest.importorskip("ome_zarr.io")
+    path = folder / "a.ome.zarr"
+    image = np.arange(400, dtype=np.uint8).reshape(20, 20) % 7
+    spt.io.write_ome_zarr(path, image, pixel_size=0.5, origin=(1, 2), levels=1)
+
+    def reader(_):
+        read_whole(spt.io.read_ome_zarr(path))
+
+    for part in (".zattrs", "0/.zarray", "0/0/0"):
+        data = (path / part).read_bytes()
+        with warnings.catch_warnings(action="ignore"):
+            check(reader, data, damaged, count // 3, path / part, named=path)
+        (path / part).write_bytes(data)
+
+
+FORMATS = {"tiff": check_ome_tiff, "zarr": check_ome_zarr}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_readers_of_acquisitions_survive_broken_files(kind, tmp_path):
+    FORMATS[kind](300, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+def test_readers_of_acquisitions_survive_many_broken_files(kind, tmp_path):
+    FORMATS[kind](10_000, tmp_path)
 
 
 # HDF5: the library itself may fall over its own files, so a child process reads them

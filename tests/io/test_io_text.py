@@ -421,6 +421,7 @@ def test_positions_come_back(ndim, several, rng, tmp_path):
         "dim = 2\n# Define the image coordinates\na.tif; ; (921.5, -3.0)\n",
         "\ufeff# Define the number of dimensions\r\ndim=2\r\n\r\na.tif;;(921.5,-3)",
         "dim =2\n  a.tif ;1; ( 9.215e2 , -3. )\n#b.tif; ; (1, 2)",
+        "dims = 2 # rows\na.tif; ; (921.5, -3.0)  # by hand; (1, 2)",
     ],
 )
 def test_every_spelling_is_read(text, tmp_path):
@@ -454,6 +455,36 @@ def test_broken_positions_are_named(text, match, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=f"TileConfiguration.txt, {match}"):
         spt.io.read_tile_configuration(path)
+
+
+def test_a_file_that_is_named_twice_holds_several(tmp_path):
+    path = tmp_path / "TileConfiguration.txt"
+    path.write_text("dims = 3\nimg.czi; 3; (4, 5, 6)\nimg.czi; 0; (1, 2, 3)\n")
+    found = spt.io.read_tile_configuration(path)
+    assert (found.names, found.series) == (["img.czi"] * 2, [3, 0])
+    assert_array_equal(found.positions, [(6, 5, 4), (3, 2, 1)])
+
+
+def test_names_with_signs_of_comments_are_names(tmp_path):
+    path = tmp_path / "TileConfiguration.txt"
+    path.write_text("dim = 2\nwell (1) #3.tif; ; (1, 2) # third\n")
+    assert spt.io.read_tile_configuration(path).names == ["well (1) #3.tif"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "gbk", "UTF-16"])
+def test_text_in_an_encoding_that_is_named_is_read(encoding, tmp_path):
+    path = tmp_path / "TileConfiguration.txt"
+    name = "\u6837\u54c1.tif" if encoding == "gbk" else "\xb5m_\xe9.tif"
+    path.write_bytes(f"dim = 2\n{name}; ; (1, 2)".encode(encoding))
+    assert spt.io.read_tile_configuration(path, encoding=encoding).names == [name]
+
+
+@pytest.mark.parametrize("encoding", ["no such one", "hex", "a\0b"])
+def test_encodings_must_be_known(encoding, tmp_path):
+    path = tmp_path / "TileConfiguration.txt"
+    path.write_text("dim = 2\na; ; (1, 2)")
+    with pytest.raises(ValueError, match="`encoding` must be one of Python's for text"):
+        spt.io.read_tile_configuration(path, encoding=encoding)
 
 
 def test_text_in_another_encoding_is_named(tmp_path):
@@ -563,6 +594,7 @@ def test_what_cannot_be_read_back_is_not_written(call, match, tmp_path):
 
 def folder_of(names, folder, image):
     for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if name.endswith("png"):
             Image.fromarray(image).save(folder / name)
         else:
@@ -583,6 +615,21 @@ def folder_of(names, folder, image):
             [(0, 1), (0, 1000), (2, 0)],
         ),
         ("{index:02}.tiff", ["10.tiff", "02.tiff", "7.tiff"], [2, 10]),
+        (
+            "*_{index}_?.png",
+            ["a_10_x.png", "b_9_y.png", "_3_z.png", "a_1.png"],
+            [3, 9, 10],
+        ),
+        (
+            "*/a_{row}_{col}.tif",
+            ["s/a_0_1.tif", "t/a_0_0.tif", "a_7_7.tif"],
+            [(0, 0), (0, 1)],
+        ),
+        (
+            "{row}/c{col}/*.png",
+            ["0/c3/a.png", "0/c20/b.png", "1/c0/c.png", "1/d0/c.png", "1/c0/.d.png"],
+            [(0, 3), (0, 20), (1, 0)],
+        ),
         (
             "z{plane}({row},{col}).png",
             ["z1(0,0).png", "z0(5,5).png"],
@@ -677,6 +724,18 @@ def test_folders_of_tiles_can_be_placed(tmp_path):
     assert_array_equal(lazy.reference_points, plain.reference_points)
 
 
+def test_tiles_without_numbers_come_in_natural_order(tmp_path):
+    names = [f"tile_{n}/channel0.png" for n in (10, 9, 100, 1)]
+    folder_of(
+        [*names, "tile_2/channel1.png", ".tile_3/channel0.png"], tmp_path, np.eye(4) > 0
+    )
+    found = spt.io.tile_folder(tmp_path, "tile_*/channel0.png")
+    assert found.keys == [0, 1, 2, 3]
+    assert [path.parent.name for path in found.paths] == [
+        "tile_1", "tile_9", "tile_10", "tile_100",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("pattern", "match"),
     [
@@ -685,7 +744,12 @@ def test_folders_of_tiles_can_be_placed(tmp_path):
         ("{row}_{col.__class__}.png", "`pattern` must have each of .* at most once"),
         ("{row!r}_{col}.png", "`pattern` must have each of .* at most once"),
         ("{row:>9}_{col}.png", "`pattern` must have each of .* at most once"),
-        ("../{row}_{col}.png", "`pattern` must name files of one folder; got"),
+        ("../{row}_{col}.png", "`pattern` must name files inside of the folder; got"),
+        ("/a/{row}_{col}.png", "`pattern` must name files inside of the folder; got"),
+        ("a//{row}_{col}.png", "`pattern` must name files inside of the folder; got"),
+        ("*/{row}_{row}.png", "`pattern` must have each of .* at most once"),
+        ("a.png", "`pattern` must have row and col, or index alone; got"),
+        ("a/*.png", "`pattern` must fit files of .*, which fits none"),
         ("{row}_{col.png", "`pattern` must be a format such as"),
         ("no{row}_{col}.png", "`pattern` must fit files of .*, which fits none"),
         ("{row}_{col}.png", "must give every file of .* a key of its own; got .0, 1"),

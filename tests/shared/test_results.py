@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import h5py
@@ -52,6 +53,9 @@ def array_of(number, count):
 def value_of(hint, count):
     """Make a value that is what a field is declared to be."""
     origin, inner = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        # None once in a while.
+        return value_of(inner[0], count) if count != 1 else None
     if origin is get_origin(NDArray[Any]):
         number = inner[-1]
         [number] = get_args(number) if get_origin(number) is np.dtype else [number]

@@ -7,9 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ._files import as_target, beside
-
-__all__ = ["Words", "check_names", "number_text", "write_text"]
+__all__ = ["Words", "check_names", "leads_outside", "number_text"]
 
 #: Bytes of the largest text file: a million tiles take a tenth of it.
 LARGEST = 1 << 28
@@ -46,7 +44,7 @@ class Words:
         self._words: list[str] = []
 
     @classmethod
-    def of_file(cls, path: str | os.PathLike[str]) -> "Words":
+    def of_file(cls, path: str | os.PathLike[str], encoding: str = "UTF-8") -> "Words":
         """Read a file, or say why it is no text."""
         source = str(Path(path))
         with Path(path).open("rb") as file:
@@ -55,11 +53,19 @@ class Words:
             message = f"{source} must have at most {LARGEST} bytes; got more."
             raise ValueError(message)
         try:
-            text = data.decode("utf-8-sig")
+            # A mark at the beginning is no part of the text.
+            text = data.decode(encoding).removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             byte = data[error.start]
-            message = f"{source}, line {line}, must be UTF-8 text; got byte {byte:#x}."
+            message = (
+                f"{source}, line {line}, must be {encoding} text; got byte {byte:#x}."
+            )
+            raise ValueError(message) from error
+        except (LookupError, ValueError) as error:
+            message = (
+                f"`encoding` must be one of Python's for text; got {encoding!r:.40}."
+            )
             raise ValueError(message) from error
         words = cls(re.sub("\r\n?", "\n", text), source)
         found = CONTROL.search("\n".join(words._lines))
@@ -186,9 +192,3 @@ def leads_outside(name: str) -> bool:
         or bool(windows.anchor)
         or name.startswith(("/", "~"))
     )
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file beside its place and move it there when it is complete."""
-    with beside(as_target(path), "new") as made:
-        made.write_bytes(text.encode())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._shared.arguments import checked
-from .._shared.arrays import Floats
-from .._shared.checks import as_finite
-from .._shared.results import result
-from ._text_words import Words, number_text
+from ..._shared.arguments import checked
+from ..._shared.arrays import Floats
+from ..._shared.checks import as_finite
+from ..._shared.results import result
+from .text_words import Words, number_text
 
 __all__ = [
     "ITKTransform",

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.polynomial.legendre import legvander
 from numpy.typing import ArrayLike
 
-from .._shared.arguments import checked
-from .._shared.arrays import Floats
-from .._shared.checks import as_finite, as_matrix, as_point, as_points, as_shape
-from .._shared.results import result
-from .._transforms.matrices import apply_transform, swap_xy_matrix
-from ._itk_text import (
+from ..._shared.arguments import checked
+from ..._shared.arrays import Floats
+from ..._shared.checks import as_finite, as_matrix, as_point, as_points, as_shape
+from ..._shared.results import result
+from ..._transforms.matrices import apply_transform, swap_xy_matrix
+from .itk_text import (
     AFFINE,
     GRID,
     MESH,
