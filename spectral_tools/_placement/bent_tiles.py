@@ -67,36 +67,39 @@ def as_tile_field(
 
 def field_from_windows(
     layout: Layout, matched: Matched, solved: Placement, distortion: int | str
-) -> Distortion:
-    """Find what bends all tiles by the windows of links that are believed."""
-    held = [
-        (pair, each)
-        for pair, each, believed in zip(
-            layout.links,
-            matched.windows,
-            solved.inlier & (solved.chosen == 0),
-            strict=True,
-        )
-        if believed and each is not None and len(each.points)
-    ]
-    rows = [np.tile(pair, (len(each.points), 1)) for pair, each in held]
-    named = isinstance(distortion, str)
-    if not rows:
+) -> tuple[Distortion, Matched]:
+    """Find what bends all tiles by the windows of links that are believed.
+
+    Also returned are the matches without windows that contradict it.
+    """
+    held = {
+        row: each
+        for row, each in enumerate(matched.windows)
+        if solved.inlier[row] and not solved.chosen[row] and each and len(each.points)
+    }
+    if not held:
         message = (
             "`distortion` must be told by windows of overlaps; got none that match."
         )
         raise ValueError(message)
-    points = np.concatenate([each.points for _, each in held])
-    return solve_distortion(
-        np.concatenate(rows),
-        points,
-        points - np.concatenate([each.shift for _, each in held]),
+    counts = [len(each.points) for each in held.values()]
+    every = OverlapWindows(*map(np.concatenate, zip(*held.values(), strict=True)))
+    named = isinstance(distortion, str)
+    found = solve_distortion(
+        layout.links[np.repeat(list(held), counts)],
+        every.points,
+        every.points - every.shift,
         shape=layout.size.astype(int).tolist(),
-        size=np.concatenate([each.size for _, each in held]),
-        covariance=np.concatenate([each.covariance for _, each in held]),
+        size=every.size,
+        covariance=every.covariance,
         model=distortion if named else "polynomial",  # type: ignore[arg-type]
         degree=None if named else distortion,  # type: ignore[arg-type]
     )
+    kept = np.split(found.placement.inlier, np.cumsum(counts)[:-1])
+    windows = list(matched.windows)
+    for (row, each), believed in zip(held.items(), kept, strict=True):
+        windows[row] = OverlapWindows(*(values[believed] for values in each))
+    return found, matched._replace(windows=windows)
 
 
 def corrected_matches(

@@ -90,7 +90,8 @@ class TilePlacement(Placement):
     distortion : Distortion or None
         How it was found, if it was.
     windows : TileMatches or None
-        The windows of all links, as recorded, if a field bends tiles.
+        The windows of all links, as recorded, if a field bends tiles; without those
+        that contradict it.
     """
 
     matches: TileMatches
@@ -254,7 +255,7 @@ def place_tiles(
         solved, stage, expected = place_with_stage(layout, matched.links)
     matches, found = matched.links, None
     if distortion is not None:
-        found = field_from_windows(layout, matched, solved, distortion)
+        found, matched = field_from_windows(layout, matched, solved, distortion)
         field = found.displacement
     if field is not None:
         matches = corrected_matches(*matched, field)

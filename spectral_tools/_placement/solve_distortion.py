@@ -420,10 +420,12 @@ class _Windows:
         found = squares(network, residuals)
         variance = unit_variance(network, found, trust, self.unknown(basis))
         covariance = variance * inverse
-        # Their mean square, and what of it is not known (a step of EM).
-        if len(parameters):
-            square = np.outer(parameters, parameters) + covariance
-            expected = float((spring * square).sum()) / len(parameters)
+        # The mean square of those that links tell, as far as they do (MacKay 1992,
+        # :doi:`10.1162/neco.1992.4.3.415`).
+        unit = np.diagonal(spring)
+        told = np.clip(1 - unit * np.diagonal(covariance) / expected, 0, 1)
+        if told.sum() > ROUNDING:
+            expected = float((told * unit * parameters**2).sum() / told.sum())
         return _State(
             positions, parameters, residuals, found, variance, covariance,
             max(expected, ROUNDING**2),

@@ -224,7 +224,7 @@ def seams(
     times = 0.0
     if rms > ROUNDING:
         # Overlaps of many tiles lie on each other along four borders.
-        side = 4 * len(places) // (2 * int(placement.inlier.sum()) or 1)
+        side = 8 * len(places) // (2 * int(placement.inlier.sum()) or 1)
         times = enlargement(rms / 2, shape, side)
     high, edge = np.array(shape) - 0.5, 0.03 * max(shape)
     corners = np.array([(-0.5, -0.5), (-0.5, high[1]), high, (high[0], -0.5)])
