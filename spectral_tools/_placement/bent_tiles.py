@@ -49,11 +49,12 @@ def as_tile_field(
         message = f"`{name}` must come with flat tiles of one shape; got others."
         raise ValueError(message)
     if displacement is None:
-        whole = isinstance(distortion, int | np.integer)
-        if isinstance(distortion, bool) or not (whole or distortion in MODELS):
+        known = isinstance(distortion, str) and distortion in MODELS
+        degree = distortion if isinstance(distortion, int | np.integer) else 0
+        if not known and degree < 2:
             message = (
-                f"`distortion` must be a degree or one of {', '.join(MODELS)}; "
-                f"got {distortion!r}."
+                "`distortion` must be a degree of at least 2 or one of "
+                f"{', '.join(MODELS)}; got {distortion!r:.60}."
             )
             raise ValueError(message)
         return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,16 @@ from .._shared.results import result
 from .._shared.statistics import least_absolute_weights, mad_sigma
 from .grid_links import Order, grid_links, grid_positions, overlapping_links
 
-__all__ = ["CUT", "LINKS_BEFORE", "Layout", "StageModel", "fit_stage", "lay_out"]
+__all__ = [
+    "CUT",
+    "LINKS_BEFORE",
+    "Layout",
+    "StageModel",
+    "fit_stage",
+    "lay_out",
+    "nearest_pairs",
+    "turned_layout",
+]
 
 
 # How far a first match may be from where a tile should be, as a share of the tile:
@@ -45,6 +55,7 @@ class Layout:
     size: Floats  # of the largest tile
     alike: bool  # all have it
     links: Ints
+    chosen: bool  # links are those that should overlap, and were not given
     nominal: Floats | None
     reach: Floats | None
 
@@ -97,8 +108,38 @@ def lay_out(
         reach = as_shift(max_shift, len(size), "max_shift")
     return Layout(
         labels=labels, present=present, size=size, alike=len(set(sides)) == 1,
-        links=pairs, nominal=nominal, reach=reach,
+        links=pairs, chosen=links is None and positions is not None,
+        nominal=nominal, reach=reach,
     )  # fmt: skip
+
+
+def turned_layout(layout: Layout, matrix: Floats, min_overlap: float) -> Layout:
+    """Return a layout whose nominal steps are those that a stage really makes."""
+    if layout.nominal is None:
+        return layout
+    middle = layout.nominal.mean(axis=0)
+    nominal = (layout.nominal - middle) @ matrix.T + middle
+    links = layout.links
+    if layout.chosen:
+        sizes = np.tile(layout.size, (len(nominal), 1))
+        links = overlapping_links(nominal, sizes, min_overlap=min_overlap)
+    return replace(layout, nominal=nominal, links=links)
+
+
+def nearest_pairs(places: Floats, present: Flags) -> Ints:
+    """Return pairs of some tiles, a row of a square grid full, and their nearest ones."""
+    there = np.flatnonzero(present)
+    some = there[
+        np.unique(
+            np.linspace(0, len(there) - 1, 2 + math.isqrt(len(there))).astype(int)
+        )
+    ]
+    pairs = []
+    for tile in some.tolist():
+        away = np.linalg.norm(places[there] - places[tile], axis=1)
+        near = there[np.argsort(away, kind="stable")[1 : 1 + 2 * places.shape[1]]]
+        pairs += [(min(tile, each), max(tile, each)) for each in near.tolist()]
+    return np.array(sorted(set(pairs)), np.intp).reshape(-1, 2)
 
 
 def _grid_keys(labels: Sequence[Hashable], ndim: int) -> bool:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,11 +27,11 @@ from .._shared.results import Outcome, result
 from .._shared.workers import Workers
 from .bent_tiles import Matched, as_tile_field, corrected_matches, field_from_windows
 from .grid_links import Order
-from .layout import CUT, Layout, StageModel, lay_out
+from .layout import CUT, Layout, StageModel, lay_out, turned_layout
 from .report import PlacementWarning, doubts
 from .solve_distortion import Distortion
 from .solve_tiles import Placement
-from .stage_steps import place_with_stage, usable_links
+from .stage_steps import other_stage, place_with_stage, usable_links
 
 __all__ = ["TilePlacement", "place_tiles"]
 
@@ -126,7 +126,10 @@ def place_tiles(
 ) -> TilePlacement:
     """Match tiles and place them, from rough positions, a grid shape, or links alone.
 
-    Links are matched and solved; the good ones tell how the stage moves. Those
+    Links are matched and solved; the good ones tell how the stage moves. If most fail,
+    some tiles are matched with their nearest ones wherever they meet: axes of the stage
+    may be reversed, swapped or turned, or `positions` in another unit than pixels. The
+    stage is taken as it moves then; a warning and ``stage.matrix`` tell how. Links
     that failed, or that contradict the others, are matched once more in a narrow window
     about where the others put them. A clear link between groups of tiles outweighs the
     stage; where neither is sure, the smaller group is contradicted. Tiles that no link
@@ -238,28 +241,30 @@ def place_tiles(
     bent = distortion is not None or field is not None
     lost: dict[Hashable, str] = {}
     match = partial(
-        _match_links, tiles, layout, lost, min_overlap=min_overlap, valid=valid,
+        _match_links, tiles, lost, min_overlap=min_overlap, valid=valid,
         padding=padding, whitening=whitening, pattern=pattern,
         windows=windows if bent else 1, workers=workers, progress=progress,
     )  # fmt: skip
-    everything = np.ones(len(layout.links), np.bool_)
-    matched = match(everything, layout.nominal, layout.reach)
-    solved, stage, expected = place_with_stage(layout, matched.links)
-    for _ in range(PASSES):
-        failed = ~solved.inlier
-        failed &= layout.present[layout.links].all(axis=1)
-        again = _rematch(layout, match, matched, solved, stage, failed)
-        if again is matched:
-            break
-        matched = again
-        solved, stage, expected = place_with_stage(layout, matched.links)
+    placing = _match_and_place(layout, match)
+    turn = np.eye(len(layout.size))
+    largest = np.bincount(placing.solved.group[layout.present]).max()
+    few = 2 * placing.solved.inlier.sum() <= len(layout.links)
+    if few or 2 * largest <= layout.present.sum():
+        other = other_stage(layout, match)
+        if other is not None:
+            turn = other
+            layout = turned_layout(layout, turn, min_overlap)
+            placing = _match_and_place(layout, match)
+    matched, solved, last, expected = placing
+    stage = replace(last, matrix=last.matrix @ turn)
     matches, found = matched.links, None
     if distortion is not None:
         found, matched = field_from_windows(layout, matched, solved, distortion)
         field = found.displacement
     if field is not None:
         matches = corrected_matches(*matched, field)
-        solved, stage, expected = place_with_stage(layout, matches)
+        solved, last, expected = place_with_stage(layout, matches)
+        stage = replace(last, matrix=last.matrix @ turn)
     warn_of_lost(lost)
     placed = _labelled(layout, matches, solved, stage, expected)
     if bent:
@@ -272,10 +277,35 @@ def place_tiles(
     return placed
 
 
+class _Placing(NamedTuple):
+    """What was matched, and where that puts the tiles."""
+
+    matched: Matched
+    solved: Placement
+    stage: StageModel
+    expected: Floats
+
+
+def _match_and_place(layout: Layout, match: Any) -> _Placing:
+    """Match links, place tiles, and match again what failed where they are now."""
+    everything = np.ones(len(layout.links), np.bool_)
+    matched = match(layout, everything, layout.nominal, layout.reach)
+    solved, stage, expected = place_with_stage(layout, matched.links)
+    for _ in range(PASSES):
+        failed = ~solved.inlier
+        failed &= layout.present[layout.links].all(axis=1)
+        again = _rematch(layout, match, matched, solved, stage, failed)
+        if again is matched:
+            break
+        matched = again
+        solved, stage, expected = place_with_stage(layout, matched.links)
+    return _Placing(matched, solved, stage, expected)
+
+
 def _match_links(
     tiles: Any,
-    layout: Layout,
     lost: dict[Hashable, str],
+    layout: Layout,
     wanted: Flags,
     places: Floats | None,
     reach: Floats | None,
@@ -357,7 +387,7 @@ def _rematch(
         if not rows.any() or (layout.nominal is None and window is far):
             continue
         reach = window if layout.reach is None else np.minimum(window, layout.reach)
-        again = match(rows, places, reach)
+        again = match(layout, rows, places, reach)
         better = rows & usable_links(again.links)
         if window is far:
             # The stage alone asks: what is less clear takes nothing's place.

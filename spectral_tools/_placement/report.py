@@ -287,6 +287,10 @@ def _bending(placement: Any) -> list[str]:
 def doubts(placement: Placement) -> list[str]:
     """Say in a sentence, if need be, what must be known before anything else."""
     found, tried = int(placement.inlier.sum()), len(placement.inlier)
+    stage = getattr(placement, "stage", None)
+    turned = [] if stage is None or not found else _other_axes(stage.matrix)
+    if turned:
+        return turned
     if tried and not found:
         return [f"0 of {tried} pairs were found: this is what was given, not a mosaic."]
     if 2 * found < tried:
@@ -307,6 +311,33 @@ def doubts(placement: Placement) -> list[str]:
         sigmas = f"{np.median(sigma):.0f} standard deviations"
         return [f"{say} {np.median(pixels):.1f} px or {sigmas}."]
     return []
+
+
+def _other_axes(matrix: Floats) -> list[str]:
+    """Say how a stage moves that does not at all move as was said."""
+    if np.linalg.norm(matrix - np.eye(len(matrix)), 2) < 0.4:
+        return []
+    scale = float(np.abs(np.linalg.det(matrix)) ** (1 / len(matrix)))
+    turn = matrix / scale
+    axes = np.rint(turn)
+    names = []
+    if np.abs(turn - axes).max() > 0.2:
+        names.append("its axes are turned")
+    elif (np.abs(axes) == np.eye(len(axes))).all():
+        back = np.flatnonzero(np.diag(axes) < 0).tolist()
+        kinds = (
+            f"axis {back[0]} is"
+            if len(back) == 1
+            else f"axes {', '.join(map(str, back))} are"
+        )
+        names += [f"{kinds} reversed"] if back else []
+    else:
+        names.append("its axes are swapped" + " and reversed" * bool((axes < 0).any()))
+    if abs(np.log2(scale)) > 0.2:
+        names.append(f"a unit is {scale:.3g} px")
+    told = " and ".join(names) or "steps are of another length"
+    rows = ", ".join(str([round(x, 3) + 0.0 for x in row]) for row in matrix.tolist())
+    return [f"The stage does not move as `positions` say: {told} (matrix [{rows}])."]
 
 
 def _worst_links(report: PlacementReport) -> list[str]:

@@ -12,10 +12,10 @@ from .._shared.link_arguments import tile_outcomes
 from .._shared.results import Outcome
 from .._shared.sparse import bridges, connected_groups
 from .._shared.statistics import f_tail
-from .layout import LINKS_BEFORE, Layout, StageModel, fit_stage
+from .layout import LINKS_BEFORE, Layout, StageModel, fit_stage, nearest_pairs
 from .solve_tiles import Placement, solve_rigid
 
-__all__ = ["place_with_stage", "usable_links"]
+__all__ = ["other_stage", "place_with_stage", "usable_links"]
 
 
 def usable_links(matches: TileMatches) -> Flags:
@@ -217,3 +217,36 @@ def _step_covariance(stage: StageModel, steps: Floats) -> Floats:
     lever = np.einsum("na,ab,nb->n", steps, stage.leverage, steps)
     spread = 2 * stage.sigma**2 * (1 + len(steps) * lever[:, np.newaxis])
     return np.asarray(spread[:, :, np.newaxis] * np.eye(len(stage.sigma)))
+
+
+def other_stage(layout: Layout, match: Any) -> Floats | None:
+    """Return how the stage moves, if it does not move at all as `positions` say.
+
+    Axes may be reversed, swapped or turned, or positions in another unit. Neighbours
+    stay neighbours: some are matched wherever they meet, and one linear map must explain
+    most of what they say.
+    """
+    nominal = layout.nominal
+    if nominal is None:
+        return None
+    pairs = nearest_pairs(nominal, layout.present)
+    steps = nominal[pairs[:, 1]] - nominal[pairs[:, 0]]
+    # Whatever unit they have, steps are about as long as tiles.
+    length = float(np.median(np.linalg.norm(steps, axis=1))) if len(steps) else 0.0
+    if not length:
+        return None
+    unit = float(layout.size.mean()) / length
+    everything = np.ones(len(pairs), np.bool_)
+    probe = replace(layout, links=pairs, nominal=None)
+    found = match(probe, everything, None, None).links
+    told = vouched_links(found)
+    offsets = (found.reference_points - found.moving_points)[told]
+    steps = steps[told]
+    stage = fit_stage(unit * steps, offsets, layout.size)
+    matrix = unit * stage.matrix
+    away = np.abs(steps @ (matrix - np.eye(len(matrix))).T)
+    reach = np.inf if layout.reach is None else layout.reach
+    beyond = int(np.count_nonzero((away > reach).any(axis=1)))
+    # More than it takes to make a map, of all and of those that it alone explains.
+    sure = 2 * stage.links > len(steps) and min(stage.links, beyond) > len(layout.size)
+    return matrix if sure else None

@@ -65,6 +65,10 @@ class Data:
             self.links, self.reference_points, self.moving_points, fixed=0
         )
         grid = np.stack(np.mgrid[4:40:8, 4:40:8], -1).reshape(-1, 2).astype(float)
+        self.lens = 0.01 * np.indices((40, 40)).transpose(1, 2, 0)
+        self.bent = spt.place_tiles(
+            self.tiles, positions=self.corners, displacement=self.lens
+        )
         self.points = grid
         self.moved = (
             grid @ [[1.01, 0.02], [-0.02, 1.0]]
@@ -177,6 +181,8 @@ OWN = {
     ("gaussian_texture", "slope"): [3.0],
     ("grid_links", "order"): ["rows", "snake"],
     ("grid_positions", "order"): ["rows", "columns"],
+    ("place_tiles", "distortion"): [None, 2, "rows"],
+    ("match_tiles", "windows"): [1, 4],
     ("place_tiles", "order"): ["rows"],
     ("interpolate_displacement", "method"): ["thin_plate", "piecewise_affine"],
     ("interpolate_displacement", "smoothing"): [0.0],
@@ -359,6 +365,7 @@ def needed(data):
         },
         "plot.checkerboard": pair,
         "plot.overlay": pair,
+        "plot.seams": {"placement": d.bent},
         "plot.placement": placed | {"tile_shapes": (40, 40)},
         "plot.points": {"image": d.a, "points": d.points},
         "plot.swipe": pair,
@@ -417,6 +424,11 @@ def options(data):
         ("solve_gains", "links"): d.links,
         ("place_tiles", "links"): d.links,
         ("place_tiles", "grid"): (2, 2),
+        ("place_tiles", "displacement"): d.lens,
+        ("warp_composite", "displacement"): d.lens,
+        ("composite_blocks", "displacement"): d.lens,
+        ("lazy_composite", "displacement"): d.lens,
+        ("simulate_tiles", "distortion"): d.lens,
         ("simulate_tiles", "pattern"): np.zeros((40, 40)),
         ("simulate_series", "pattern"): np.zeros((24, 28)),
         ("plot.points", "residuals"): np.ones_like(d.points),

@@ -166,9 +166,16 @@ def test_a_placement_with_its_lens_is_a_file(made, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"distortion": "fisheye"}, r"`distortion` must be a degree or one of poly"),
-        ({"distortion": True}, r"`distortion` must be a degree or one of poly"),
-        ({"distortion": 1}, r"must be from 2 to"),
+        (
+            {"distortion": "fisheye"},
+            r"`distortion` must be a degree of at least 2 or one of poly",
+        ),
+        (
+            {"distortion": True},
+            r"`distortion` must be a degree of at least 2 or one of poly",
+        ),
+        ({"distortion": 1}, r"`distortion` must be a degree of at least 2"),
+        ({"distortion": 99}, r"must be from 2 to"),
         (
             {"distortion": 3, "displacement": np.zeros((*SHAPE, 2))},
             "`distortion` must be None where `displacement` is given",

@@ -258,25 +258,6 @@ def test_tiles_of_noise_stay_where_they_were_put(told, number):
         assert_allclose(placed.matrices[:, :2, 2], nominal, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", ["axes swapped", "axes reversed", "micrometres"])
-def test_a_stage_told_in_another_way_joins_no_tiles_that_lie_apart(wrong):
-    made = acquired((3, 4), sigma=2.0)
-    stage = {
-        "axes swapped": made.stage[:, ::-1],
-        "axes reversed": -made.stage,
-        "micrometres": 0.3 * made.stage,
-    }[wrong]
-    with pytest.warns(spt.PlacementWarning, match="pairs were found"):
-        placed = spt.place_tiles(made.tiles, positions=stage)
-    # Some of the pairs that it names do overlap, as diagonal neighbours.
-    ends = placed.matches.links[placed.inlier]
-    steps = made.positions[ends[:, 1]] - made.positions[ends[:, 0]]
-    matches = placed.matches
-    found = (matches.reference_points - matches.moving_points)[placed.inlier]
-    assert_allclose(found, steps, atol=1)
-    assert (placed.outcome != "matched").any()
-
-
 def turned_tiles(angle, number):
     """Tiles of one scene, each turned by up to an angle in degrees."""
     rng = np.random.default_rng(number)
@@ -421,3 +402,43 @@ def test_labels_without_a_position_are_named():
         ValueError, match="`positions` must name every tile; got none for 'b'"
     ):
         spt.place_tiles(tiles, positions={"a": (0, 0)})
+
+
+TURNED = {
+    "The stage does not move as `positions` say: axis 0 is reversed": np.diag([-1, 1]),
+    "axes 0, 1 are reversed": np.diag([-1, -1]),
+    "its axes are swapped \\(": np.array([(0, 1), (1, 0)]),
+    "its axes are swapped and reversed": np.array([(0, -1), (1, 0)]),
+    "a unit is 0.2[45]\\d* px": np.diag([4, 4]),
+    "a unit is 6.[67]. px": np.diag([0.15, 0.15]),
+    "its axes are turned": spt.rotation(0.6)[:2, :2],
+}
+
+
+@pytest.mark.parametrize("told", TURNED)
+def test_a_stage_that_moves_otherwise_is_found_out(told):
+    turn = TURNED[told]
+    scene = spt.gaussian_texture((620, 620), cutoff=0.3, rng=11)
+    made = spt.simulate_tiles(
+        scene, (3, 3), (180, 180), overlap=0.15, stage_sigma=3, noise_sigma=0.2, rng=3
+    )
+    with pytest.warns(spt.PlacementWarning, match=told):
+        placed = spt.place_tiles(made.tiles, positions=made.stage @ turn.T)
+    found = placed.matrices[:, :2, 2] - placed.matrices[0, :2, 2]
+    assert np.abs(found - made.positions + made.positions[0]).max() < 0.3
+    assert_allclose(placed.stage.matrix @ turn, np.eye(2), atol=0.05)
+    # Given as it is, the stage needs no warning.
+    again = spt.place_tiles(
+        made.tiles, positions=made.stage @ turn.T @ placed.stage.matrix.T
+    )
+    assert again.inlier.sum() == placed.inlier.sum() >= 18
+
+
+def test_a_blank_tile_does_not_turn_the_stage():
+    scene = spt.gaussian_texture((620, 620), cutoff=0.3, rng=11)
+    made = spt.simulate_tiles(scene, (3, 3), (180, 180), overlap=0.15, rng=3)
+    tiles = made.tiles.copy()
+    tiles[3:6] = 0
+    with pytest.warns(spt.PlacementWarning, match="Only 4 of 20 pairs"):
+        placed = spt.place_tiles(tiles, positions=made.stage)
+    assert_allclose(placed.stage.matrix, np.eye(2), atol=0.05)

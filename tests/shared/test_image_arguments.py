@@ -79,7 +79,7 @@ CALLS = {
     | {"reference_points": POINTS, "moving_points": POINTS - (5, 3)}
     | {"models": ("translation", "rigid")},
     "compose_displacements": {"second": FIELD, "first": FIELD},
-    "composite_blocks": MOSAIC,
+    "composite_blocks": MOSAIC | {"displacement": FIELD / 9},
     "composite_bounds": MOSAIC,
     "correlation_surface": PAIR,
     "estimate_shading": {"tiles": TILES, "dark": 0 * A},
@@ -89,7 +89,7 @@ CALLS = {
     "fourier_ring_correlation": TWO,
     "invert_displacement": {"displacement": FIELD / 10},
     "jacobian_determinant": {"displacement": FIELD},
-    "lazy_composite": MOSAIC,
+    "lazy_composite": MOSAIC | {"displacement": FIELD / 9},
     "make_template": {"frames": FRAMES, "shifts": -SHIFTS},
     "match_grid": PAIR | {"size": 48},
     "match_orientation": PAIR | {"angles": (-0.1, 0.1)},
@@ -99,7 +99,7 @@ CALLS = {
     "normalized_cross_correlation": TWO,
     "overlap_scores": {"tiles": TILES, "placement": PLACED},
     "phase_correlate": PAIR,
-    "place_tiles": STAGE | {"pattern": 0 * A},
+    "place_tiles": STAGE | {"pattern": 0 * A, "displacement": FIELD / 9},
     "power_spectrum": {"image": A},
     "refine_pair": PAIR
     | {"reference_points": POINTS, "moving_points": POINTS - (5, 3)}
@@ -118,7 +118,7 @@ CALLS = {
     | {"rng": 1, "pattern": 0 * A},
     "solve_gains": MOSAIC,
     "texture_score": {"image": A},
-    "warp_composite": MOSAIC,
+    "warp_composite": MOSAIC | {"displacement": FIELD / 9},
     "warp_image": {"image": A, "matrix": np.eye(3), "displacement": FIELD},
     "whiten": {"image": A},
     "io.write_ome_tiff": {"path": "image.ome.tif", "image": A},
