@@ -25,7 +25,13 @@ from .._shared.checks import (
 from .._shared.results import Outcome, result
 from .._spectral.peaks import SEPARATION
 from .ambiguity import repeats_itself
-from .image_area import image_in, prepare_image, without_defects, without_lines
+from .image_area import (
+    image_in,
+    prepare_image,
+    prepare_pair,
+    without_defects,
+    without_lines,
+)
 from .local_agreement import (
     LOOKS_ALIKE,
     LocalAgreement,
@@ -55,7 +61,6 @@ __all__ = [
     "ShiftEstimate",
     "correlate_images",
     "no_match",
-    "overlap_share",
     "phase_correlate",
 ]
 
@@ -86,7 +91,8 @@ class ShiftEstimate:
         Probability that chance alone gives a peak this good anywhere
         that was searched, 0 to 1.
     overlap : float
-        Share of the smaller image that lies on the other one, 0 to 1.
+        Share of the smaller image, without a border that does not count, that lies on the
+        other one, 0 to 1.
     alternatives : ndarray of shape (peaks, ndim)
         Shifts that may be right, best first; the first is `shift`, the others
         are good to a few tenths of a pixel. Where there are fewer, the last is repeated.
@@ -131,35 +137,36 @@ def correlate_images(
     template tell whether a match is right. At the shift `rest`, or zero, frames lie on
     each other of which the images are parts.
     """
-    rest = np.zeros(len(guess), np.intp) if rest is None else rest
-    low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
+    areas = [
+        image_in(image, mask, padding=padding)
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    if areas[0] is None or areas[1] is None:
+        return no_match(len(guess), Outcome.NO_TEXTURE, guess, peaks)
+    images, offset = (areas[0].image, areas[1].image), areas[0].corner - areas[1].corner
+    rest = -offset if rest is None else rest - offset
+    low, high = lag_bounds(images[0].shape, images[1].shape, guess - offset, reach)
     if (low > high).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     # Only what the two images can share at a shift that is allowed is looked at.
     shared = reachable_parts(images[0].shape, images[1].shape, low, high)
-    areas = [
-        image_in(image, mask, part, padding=padding)
-        for image, mask, part in zip(images, masks, shared, strict=True)
-    ]
-    if areas[0].volume is None or areas[1].volume is None:
+    pair = prepare_pair((areas[0], areas[1]), shared)
+    if pair is None:
         return no_match(len(guess), Outcome.NO_TEXTURE, guess, peaks)
-    first, second = areas[0].volume, areas[1].volume
-    origin = areas[0].corner - areas[1].corner
-    sizes = (image.size * area.share for image, area in zip(images, areas, strict=True))
+    (first, second), valid, origin = pair
     search = Search(
         low=as_three(low - origin),
         high=as_three(high - origin),
-        least=min_overlap * min(sizes),
+        least=min_overlap * min(images[0].size, images[1].size),
         count=peaks,
         exponent=-1.0 if whitening is None else float(whitening),
     )
     # What is cut off may be all that could have met.
     if (search.low >= first.shape).any() or (-search.high >= second.shape).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
-    valid = _both(first, second, (areas[0].valid, areas[1].valid))
     at_rest, smooth = as_three(rest - origin), None
     if parts and valid is None:
-        whole = images, masks, as_three(rest)
+        whole = images, (areas[0].valid, areas[1].valid), as_three(rest)
         smooth = match_smooth((first, second), search, whole, BELIEVED)
     if smooth is None:
         match = _search_parts((first, second), search, valid, at_rest, parts=parts)
@@ -169,7 +176,12 @@ def correlate_images(
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     found, fit = match.found, match.fit
     estimate = _estimate(found, fit, images, origin, (low, high), peaks)
-    estimate = replace(estimate, padding=np.array([area.padding for area in areas]))
+    estimate = replace(
+        estimate,
+        shift=estimate.shift + offset,
+        alternatives=estimate.alternatives + offset,
+        padding=np.array([areas[0].padding, areas[1].padding]),
+    )
     # A lattice meets itself everywhere, and sets the level of chance by itself.
     alike = estimate.outcome == Outcome.NOT_FOUND and estimate.correlation > LOOKS_ALIKE
     # A peak that stands alone has no copies.
@@ -187,20 +199,6 @@ def correlate_images(
     axes = slice(3 - len(guess), 3)
     covariance = misfit.covariance[axes, axes]
     return replace(estimate, covariance=covariance, misfit=misfit.sigmas)
-
-
-def _both(
-    first: Volume,
-    second: Volume,
-    valid: tuple[Flags | None, Flags | None],
-) -> MaskPair | None:
-    """Return the masks of two images if one of them has any."""
-    if valid[0] is None and valid[1] is None:
-        return None
-    return (
-        np.ones(first.shape, np.bool_) if valid[0] is None else valid[0],
-        np.ones(second.shape, np.bool_) if valid[1] is None else valid[1],
-    )
 
 
 class _Match(NamedTuple):
@@ -429,13 +427,13 @@ def _estimate(
         covariance=covariance,
         correlation=correlation,
         false_alarm=float(found.false_alarm),
-        overlap=overlap_share(images[0].shape, images[1].shape, shift),
+        overlap=_overlap_share(images[0].shape, images[1].shape, shift),
         alternatives=options[rows],
         outcome=outcome,
     )
 
 
-def overlap_share(
+def _overlap_share(
     shape0: tuple[int, ...], shape1: tuple[int, ...], shift: NDArray[np.float64]
 ) -> float:
     """Return the share of the smaller image that lies on the other one."""
