@@ -133,6 +133,7 @@ def match_orientation(
     min_overlap: float = 0.1,
     reference_valid: ArrayLike | None = None,
     moving_valid: ArrayLike | None = None,
+    padding: bool = True,
 ) -> OrientationEstimate:
     """Find how one image is turned, shifted, scaled and mirrored in another.
 
@@ -165,6 +166,8 @@ def match_orientation(
         Smallest overlap that is believed, as a fraction of the smaller image.
     reference_valid, moving_valid : array_like of bool, optional
         True where a pixel counts.
+    padding : bool, optional
+        Find borders of one value that surround an image, and do not count them.
 
     Returns
     -------
@@ -218,7 +221,7 @@ def match_orientation(
     check_fraction(min_overlap, "min_overlap")
     wanted = _as_range(scale_range, mirror, angles)
     areas = [
-        image_in(image, mask, padding=False)
+        image_in(image, mask, padding=padding)
         for image, mask in zip(images, masks, strict=True)
     ]
     if areas[0] is None or areas[1] is None:
