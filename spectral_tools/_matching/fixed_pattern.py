@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._shared.arguments import checked
-from .._shared.arrays import Volume, VolumePair, as_array, unstacked
+from .._shared.arrays import Flags, Volume, VolumePair, as_array, unstacked
 from .._shared.checks import as_image, check_sizes, check_unmasked, image_dtype
 from .._shared.fft import fftfreq, forward, inverse, rfftfreq
 from .._shared.results import Outcome
@@ -54,7 +53,7 @@ class CameraPattern:
 
     sums: VolumePair
     counts: tuple[int, int]
-    tiles: Mapping[int, Any] | None
+    tiles: Mapping[int, tuple[Any, Flags | None]] | None  # and what counts of them
     scatter: Volume  # of a tile, in units of the pattern, by mode
     half: NDArray[np.intp]  # of each tile
     scene: NDArray[np.intp]  # of each tile; links join tiles of one scene
@@ -66,7 +65,7 @@ class CameraPattern:
         total, count = self.sums[side].copy(), self.counts[side]
         for tile in self.left_out(i, j):
             if self.half[tile] == side:
-                total -= _centred(self.tiles[tile])
+                total -= _centred(*self.tiles[tile])
                 count -= 1
         modes = forward(total / np.float32(count))
         return inverse(modes / (1 + self.scatter / np.float32(count)), total.shape)
@@ -142,6 +141,7 @@ def camera_pattern(tiles: Sequence[Any]) -> NDArray[np.float32]:
 
 def match_without_pattern(
     images: Sequence[Any],
+    masks: Sequence[Flags | None],
     shapes: list[tuple[int, ...]],
     links: NDArray[np.intp],
     jobs: list[Job],
@@ -159,7 +159,7 @@ def match_without_pattern(
     lost = [e.outcome == Outcome.NOT_FOUND for e in first]
     if not any(pinned) and sum(lost) <= max(LOST * len(lost), FEWEST / 2):
         return first
-    camera = _measure_pattern(images, shapes, links)
+    camera = _measure_pattern(images, masks, shapes, links)
     if camera is None:
         return first
     # Only where zero was searched can the camera hold a link; elsewhere it is noise.
@@ -194,7 +194,10 @@ def match_without_pattern(
 
 
 def _measure_pattern(
-    tiles: Sequence[Any], shapes: list[tuple[int, ...]], links: NDArray[np.intp]
+    tiles: Sequence[Any],
+    masks: Sequence[Flags | None],
+    shapes: list[tuple[int, ...]],
+    links: NDArray[np.intp],
 ) -> CameraPattern | None:
     """Return the pattern that tiles of one shape share, or None if too few do."""
     if len(shapes) < FEWEST + 2 or len(set(shapes)) > 1:
@@ -213,13 +216,16 @@ def _measure_pattern(
         counts[side] += int(sizes[group])
     sums = np.zeros((2, *shapes[0]), np.float32)
     for number in range(len(shapes)):
-        # A tile that cannot be read adds nothing.
-        with suppress(Exception):
-            sums[half[number]] += _centred(tiles[number])
+        try:
+            pixels = as_array(tiles[number][...])
+        except Exception:  # noqa: BLE001, S112 - stores raise what they like
+            # A tile that cannot be read adds nothing.
+            continue
+        sums[half[number]] += _centred(pixels, masks[number])
     return CameraPattern(
         sums=(sums[0], sums[1]),
         counts=(counts[0], counts[1]),
-        tiles=dict(enumerate(tiles)),
+        tiles=dict(enumerate(zip(tiles, masks, strict=True))),
         scatter=_noise_to_pattern(
             sums[0] / counts[0], sums[1] / counts[1], sum(counts) / 2
         ),
@@ -277,11 +283,13 @@ def steady_pattern(
     )
 
 
-def _centred(tile: Any) -> Volume:
-    """Return a tile less its mean; pixels that are not finite become the mean."""
+def _centred(tile: Any, valid: Flags | None = None) -> Volume:
+    """Return a tile less its mean; pixels that do not count become the mean."""
     image = as_array(tile[...] if hasattr(tile, "__getitem__") else tile)
     image = image.astype(image_dtype(image.dtype, "tiles"), copy=False)
     finite = np.isfinite(image)
+    if valid is not None:
+        finite &= valid
     if finite.all():
         return (image - image.mean(dtype=np.float64)).astype(np.float32)
     if not finite.any():

@@ -22,12 +22,17 @@ from .._shared.ndimage import (
 )
 
 __all__ = [
+    "AreaPair",
     "ImageArea",
+    "PreparedPair",
     "bounding_box",
     "find_padding",
     "image_in",
     "mend_holes",
+    "overlap_share",
     "prepare_image",
+    "prepare_pair",
+    "trim_to_valid",
     "without_defects",
     "without_lines",
 ]
@@ -48,38 +53,41 @@ JUMP, BLOCK = 0.3, 8
 
 
 def find_padding(image: AnyArray) -> Flags | None:
-    """Return which pixels of a volume are padding; None if there is none."""
+    """Return which pixels of a volume are padding; None if there is none.
+
+    Pixels that are NaN tell nothing.
+    """
     found: Flags | None = None
     if sum(size > 1 for size in image.shape) < 2:
         return found
-    for value in _corner_values(image):
+    for value in _border_values(image):
         padding = _padding_of(image, value)
         if padding is not None:
             found = padding if found is None else found | padding
     return found
 
 
-def _corner_values(image: AnyArray) -> list[float]:
-    """Return the values that fill corners of a volume, half a block wide."""
-    values = []
+def _border_values(image: AnyArray) -> list[float]:
+    """Return the values that fill sides of a volume, or corners, half a block wide."""
+    long = [axis for axis, size in enumerate(image.shape) if size > 1]
+    parts = [np.take(image, end, axis) for axis in long for end in (0, -1)]
     for corner in np.ndindex(*(2 if size > 1 else 1 for size in image.shape)):
         sides = (
             slice(-BLOCK // 2, None) if end else slice(BLOCK // 2) for end in corner
         )
-        part = image[tuple(sides)]
-        if (part == part.flat[0]).all():
-            values.append(part.flat[0])
+        parts.append(image[tuple(sides)])
+    values = [part.flat[0] for part in parts if (part == part.flat[0]).all()]
     return list(dict.fromkeys(values))
 
 
 def _padding_of(image: AnyArray, value: float) -> Flags | None:
     """Return the padding of one value, if it is that of a frame and not a plain ground."""
-    same = image == value
+    same, known = image == value, np.isfinite(image)
     labels, _ = label(same)
     corners = labels[np.ix_(*([0, -1] for _ in image.shape))]
     padding: Flags = np.isin(labels, np.unique(corners[corners > 0]))
-    inside = ~padding
-    least = LEAST * image.size
+    inside = known & ~padding
+    least = LEAST * float(known.sum())
     if inside.sum() < least:
         return None
     between = same.copy()
@@ -95,16 +103,19 @@ def _padding_of(image: AnyArray, value: float) -> Flags | None:
     away = np.abs(image.astype(np.float64) - float(value))
     jump = JUMP * float(np.median(away[inside]))
     below = [0.0, 0.0]
-    for _ in range(BLOCK + 2):
+    for number in range(BLOCK + 2):
         wider = binary_dilation(padding)
-        rim = wider & ~padding
-        if not rim.any():
+        rim = wider & ~padding & known
+        behind = binary_dilation(wider) & ~wider & known
+        if not (rim.any() and behind.any()):
             return None
         here = float(np.median(away[rim]))
         if here - below[-2] > jump:
-            # What lies on the edge is a mixture of both.
-            core = away[~wider]
-            return wider if core.size >= least and np.ptp(core) > 0 else None
+            # What lies on the edge is a mixture of both, but where all jumps at once.
+            if number > 0 or float(np.median(away[behind])) - here > jump:
+                padding = wider
+            core = away[known & ~padding]
+            return padding if core.size >= least and np.ptp(core) > 0 else None
         padding, below = wider, [*below, here]
     return None
 
@@ -120,61 +131,99 @@ def bounding_box(valid: Flags) -> tuple[slice, ...]:
 
 
 class ImageArea(NamedTuple):
-    """What of a part of an image is image, as `prepare_image` returns it."""
+    """The smallest box of an image that holds all that counts."""
 
-    volume: Volume | None
-    valid: Flags | None
+    image: NDArray[Any]
+    valid: Flags | None  # if not all of it counts
     corner: Ints  # of the whole image, (ndim,), where it begins
-    share: float  # of the part that it fills
-    padding: float  # share of the part that is padding
+    padding: float = 0.0  # share of the whole image that is padding
+
+
+AreaPair = tuple[ImageArea, ImageArea]
+
+
+def trim_to_valid(image: NDArray[Any], valid: Flags | None) -> ImageArea | None:
+    """Cut off what lies beyond the pixels that count; None if there are none."""
+    if valid is None:
+        return ImageArea(image, None, np.zeros(image.ndim, np.intp))
+    box = bounding_box(valid)
+    valid = valid[box]
+    if not valid.size:
+        return None
+    corner = np.array([side.start for side in box])
+    return ImageArea(image[box], None if valid.all() else valid, corner)
 
 
 def image_in(
-    image: NDArray[Any],
-    mask: Flags | None,
-    part: tuple[slice, ...],
-    *,
-    padding: bool = True,
-) -> ImageArea:
-    """Return what of a part of an image is image.
+    image: NDArray[Any], valid: Flags | None, *, padding: bool = True
+) -> ImageArea | None:
+    """Return what of an image is image; None if nothing is.
 
-    Padding, if it is to be found, and all that lies beyond the pixels that count, is cut
-    off.
+    Pixels that are not finite do not count, and neither does padding, if it is to be
+    found. A frame that does not count is as good as none: what is cut out of it is all
+    that anything after this sees.
     """
-    image, mask = image[part], cut_mask(mask, part)
-    whole = image.shape
-    corner = np.array([each.start for each in part])
-    shape = (1,) * (3 - image.ndim) + whole
-    if not math.isfinite(float(image.sum())):
-        finite = np.isfinite(image)
-        mask = finite if mask is None else mask & finite
-    border = find_padding(image.reshape(shape)) if padding else None
-    share = 0.0 if border is None else float(border.mean())
-    if border is not None or mask is not None:
-        valid = np.ones(shape, np.bool_) if mask is None else mask.reshape(shape)
-        valid = valid if border is None else valid & ~border
-        if not valid.any():
-            return ImageArea(None, None, corner, 0.0, share)
-        box = bounding_box(valid)[3 - image.ndim :]
-        corner = corner + [each.start or 0 for each in box]
-        image = image[box]
-        mask = valid.reshape(whole)[box]
-    volume, counts = prepare_image(image, mask)
-    return ImageArea(volume, counts, corner, image.size / math.prod(whole), share)
-
-
-def both_masks(
-    first: Volume,
-    second: Volume,
-    valid: tuple[Flags | None, Flags | None],
-) -> MaskPair | None:
-    """Return the masks of two images if one of them has any."""
-    if valid[0] is None and valid[1] is None:
+    finite = np.isfinite(image)
+    if not finite.all():
+        valid = finite if valid is None else valid & finite
+    area = trim_to_valid(image, valid)
+    if area is None or not padding:
+        return area
+    known = area.image
+    if area.valid is not None:
+        known = np.where(area.valid, known, known.dtype.type(np.nan))
+    border = find_padding(known.reshape((1,) * (3 - image.ndim) + known.shape))
+    if border is None:
+        return area
+    border = border.reshape(known.shape)
+    inside = ~border if area.valid is None else area.valid & ~border
+    cut = trim_to_valid(area.image, inside)
+    if cut is None:
         return None
-    return (
-        np.ones(first.shape, np.bool_) if valid[0] is None else valid[0],
-        np.ones(second.shape, np.bool_) if valid[1] is None else valid[1],
-    )
+    share = float(border.sum()) / image.size
+    return cut._replace(corner=area.corner + cut.corner, padding=share)
+
+
+class PreparedPair(NamedTuple):
+    """What two images can share, ready to be compared."""
+
+    volumes: VolumePair
+    valid: MaskPair | None  # if not all of both counts
+    origin: Ints  # (ndim,), a shift of the images less that of the volumes
+
+
+def prepare_pair(
+    areas: AreaPair, parts: tuple[tuple[slice, ...], tuple[slice, ...]]
+) -> PreparedPair | None:
+    """Return parts of two images as volumes; None if one of them shows nothing."""
+    volumes, masks, corners = [], [], []
+    for area, part in zip(areas, parts, strict=True):
+        cut = trim_to_valid(area.image[part], cut_mask(area.valid, part))
+        if cut is None:
+            return None
+        volume, valid = prepare_image(cut.image, cut.valid)
+        if volume is None:
+            return None
+        volumes.append(volume)
+        masks.append(valid)
+        corners.append(cut.corner + [side.start for side in part])
+    both = None
+    if masks[0] is not None or masks[1] is not None:
+        one, other = (
+            np.ones(volume.shape, np.bool_) if valid is None else valid
+            for volume, valid in zip(volumes, masks, strict=True)
+        )
+        both = one, other
+    return PreparedPair((volumes[0], volumes[1]), both, corners[0] - corners[1])
+
+
+def overlap_share(
+    shape0: tuple[int, ...], shape1: tuple[int, ...], shift: NDArray[np.float64]
+) -> float:
+    """Return the share of the smaller image that lies on the other one."""
+    common = np.minimum(shape0, np.array(shape1) + shift) - np.maximum(0, shift)
+    share = np.maximum(common, 0).prod() / min(np.prod(shape0), np.prod(shape1))
+    return min(float(share), 1.0)
 
 
 def prepare_image(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.boxes import cut_mask, lag_bounds, reachable_parts
 from .._shared.arguments import checked
-from .._shared.arrays import Flags, as_array, unstacked
+from .._shared.arrays import Flags, Ints, as_array, unstacked
 from .._shared.checks import (
     Valid,
     as_shift,
@@ -30,13 +30,9 @@ from .._shared.link_arguments import Links, listed_positions, number_links
 from .._shared.results import Outcome, result
 from .._shared.workers import Workers, spread
 from .fixed_pattern import Job, match_without_pattern, steady_pattern
+from .image_area import bounding_box
 from .overlap_windows import OverlapWindows, overlap_windows, taper_free
-from .phase_correlate import (
-    ShiftEstimate,
-    correlate_images,
-    no_match,
-    overlap_share,
-)
+from .phase_correlate import ShiftEstimate, correlate_images, no_match
 
 __all__ = [
     "TileMatches",
@@ -294,6 +290,7 @@ def match_links(
     check_memory(peaks * ndim * max(len(numbered), 1), "peaks")
     check_count(windows, "windows")
     masks = _masks(valid, shapes, labels)
+    boxes = _boxes(masks, shapes)
     camera = steady_pattern(pattern, shapes)
 
     guesses = np.zeros((len(numbered), ndim))
@@ -303,7 +300,7 @@ def match_links(
     lost: dict[Hashable, str] = {}
 
     def match(jobs: list[Job]) -> list[ShiftEstimate]:
-        pairs = [_tile_pair(images, shapes, masks, reach, job) for job in jobs]
+        pairs = [_tile_pair(images, boxes, masks, reach, job) for job in jobs]
         options = _Options(reach, min_overlap, padding, whitening, peaks, windows)
         function = partial(_match_pair, options)
         found = spread(
@@ -325,11 +322,11 @@ def match_links(
     estimates = match(jobs)
     if pattern is None:
         estimates = match_without_pattern(
-            images, shapes, numbered, jobs, estimates, reach, match
+            images, masks, shapes, numbered, jobs, estimates, reach, match
         )
     rows = numbered if not isinstance(tiles, Mapping) else label_pairs(numbered, labels)
     parts = [getattr(each, "windows", None) for each in estimates]
-    return _gather(rows, numbered, shapes, estimates, peaks), parts, lost
+    return _gather(rows, boxes[numbered], estimates, peaks), parts, lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -337,7 +334,7 @@ class TilePair:
     """All that it takes to match two tiles, by whoever does it."""
 
     job: Job
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    least: int  # pixels of the smaller tile that may count
     tiles: tuple[Any, Any]  # if they are in memory, the parts alone
     parts: tuple[tuple[slice, ...], tuple[slice, ...]]  # that they can share
     masks: tuple[Flags | None, Flags | None]  # of the parts
@@ -345,20 +342,23 @@ class TilePair:
 
 def _tile_pair(
     images: Sequence[Any],
-    shapes: list[tuple[int, ...]],
+    boxes: Ints,
     masks: list[Flags | None],
     reach: NDArray[np.float64] | None,
     job: Job,
 ) -> TilePair:
     """Return what two tiles can share; tiles that are stored are not read yet."""
     i, j, guess, camera = job
-    low, high = lag_bounds(shapes[i], shapes[j], guess, reach)
+    corners, sizes = boxes[[i, j], 0], boxes[[i, j], 1] - boxes[[i, j], 0]
+    shapes = tuple(sizes[0].tolist()), tuple(sizes[1].tolist())
+    low, high = lag_bounds(*shapes, guess - (corners[0] - corners[1]), reach)
     if (low > high).any():
-        low = high = np.clip(low, 1 - np.array(shapes[j]), np.array(shapes[i]) - 1)
-    parts = reachable_parts(shapes[i], shapes[j], low, high)
+        low = high = np.clip(low, 1 - sizes[1], sizes[0] - 1)
+    inner = reachable_parts(*shapes, low, high)
+    parts = _moved(inner[0], corners[0]), _moved(inner[1], corners[1])
     return TilePair(
         job=(i, j, guess, None if camera is None else camera.about(i, j)),
-        shapes=(shapes[i], shapes[j]),
+        least=int(sizes.prod(axis=1).min()),
         tiles=(
             _part_in_memory(images[i], parts[0]),
             _part_in_memory(images[j], parts[1]),
@@ -366,6 +366,12 @@ def _tile_pair(
         parts=parts,
         masks=(cut_mask(masks[i], parts[0]), cut_mask(masks[j], parts[1])),
     )
+
+
+def _moved(part: tuple[slice, ...], corner: Ints) -> tuple[slice, ...]:
+    """Return where a part of a box lies in the tile."""
+    ends = ((each.start, each.stop) for each in part)
+    return tuple(slice(*(end + at)) for end, at in zip(ends, corner, strict=True))
 
 
 def _part_in_memory(tile: Any, part: tuple[slice, ...]) -> Any:
@@ -410,8 +416,7 @@ def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate | _Unread:
         cuts.append(cut)
     origin = np.array([a.start - b.start for a, b in zip(*pair.parts, strict=True)])
     # The overlap that is asked for is a share of the whole tiles.
-    whole = min(np.prod(shape) for shape in pair.shapes)
-    least = options.min_overlap * whole / min(cuts[0].size, cuts[1].size)
+    least = options.min_overlap * pair.least / min(cuts[0].size, cuts[1].size)
     found = correlate_images(
         (cuts[0], cuts[1]),
         pair.masks,
@@ -423,7 +428,6 @@ def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate | _Unread:
         padding=options.padding,
         rest=-origin,
     )
-    estimate = _of_whole_tiles(found, origin, *pair.shapes)
     windows = None
     if options.windows > 1 and found.outcome in {Outcome.MATCHED, Outcome.AMBIGUOUS}:
         corner = np.array([part.start for part in pair.parts[0]])
@@ -435,24 +439,10 @@ def _match_pair(options: _Options, pair: TilePair) -> ShiftEstimate | _Unread:
         windows = windows._replace(
             points=windows.points + corner, shift=windows.shift + origin
         )
-    known = {each.name: getattr(estimate, each.name) for each in fields(estimate)}
+    known = {each.name: getattr(found, each.name) for each in fields(found)}
+    known["shift"] = found.shift + origin
+    known["alternatives"] = found.alternatives + origin
     return _TileEstimate(**known, windows=windows)
-
-
-def _of_whole_tiles(
-    found: ShiftEstimate,
-    origin: NDArray[np.intp],
-    shape0: tuple[int, ...],
-    shape1: tuple[int, ...],
-) -> ShiftEstimate:
-    """Return an estimate between parts of tiles as one between the tiles."""
-    shift = found.shift + origin
-    return replace(
-        found,
-        shift=shift,
-        overlap=overlap_share(shape0, shape1, shift),
-        alternatives=found.alternatives + origin,
-    )
 
 
 def _number_tiles(
@@ -510,6 +500,23 @@ def _masks(
     ]
 
 
+def _boxes(masks: list[Flags | None], shapes: list[tuple[int, ...]]) -> Ints:
+    """Return the box of each tile, from corner to corner, that holds all that counts.
+
+    What lies outside is neither read nor matched: the tile might as well end there.
+    """
+    boxes = np.array([(np.zeros(len(shape)), shape) for shape in shapes], np.intp)
+    # One mask may serve all tiles.
+    seen: dict[int, tuple[slice, ...]] = {}
+    for box, mask in zip(boxes, masks, strict=True):
+        if mask is None or not mask.any():
+            continue
+        if id(mask) not in seen:
+            seen[id(mask)] = bounding_box(mask)
+        box[:] = np.transpose([(side.start, side.stop) for side in seen[id(mask)]])
+    return boxes
+
+
 def label_pairs(
     numbered: NDArray[np.intp], labels: Sequence[Hashable]
 ) -> NDArray[np.object_]:
@@ -521,19 +528,12 @@ def label_pairs(
 
 
 def _gather(
-    rows: NDArray[Any],
-    numbered: NDArray[np.intp],
-    shapes: list[tuple[int, ...]],
-    estimates: list[ShiftEstimate],
-    peaks: int,
+    rows: NDArray[Any], boxes: Ints, estimates: list[ShiftEstimate], peaks: int
 ) -> TileMatches:
-    ndim = len(shapes[0])
-    count = len(estimates)
-    size = np.array([[shapes[i], shapes[j]] for i, j in numbered]).reshape(
-        count, 2, ndim
-    )
+    ndim, count = boxes.shape[-1], len(estimates)
     shift = np.array([e.shift for e in estimates]).reshape(count, ndim)
-    low, high = np.maximum(0, shift), np.minimum(size[:, 0], size[:, 1] + shift)
+    low = np.maximum(boxes[:, 0, 0], boxes[:, 1, 0] + shift)
+    high = np.minimum(boxes[:, 0, 1], boxes[:, 1, 1] + shift)
     centre = (low + high - 1) / 2
     outcome = np.empty(count, object)
     outcome[:] = [e.outcome for e in estimates]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .._sampling.boxes import overlap_block
 from .._shared.arrays import Flags, Floats, Ints, MaskPair, VolumePair
 from .._spectral.tapers import taper_widths
-from .image_area import both_masks, image_in
+from .image_area import image_in, prepare_pair
 from .local_agreement import SHORTEST
 from .shift_fit import COHERENT, fit_windows
 
@@ -56,25 +56,25 @@ def overlap_windows(
 
     Vectors have the axes of the images. Windows are fewer where these tell too little.
     """
-    areas = [
-        image_in(
-            image,
-            mask,
-            tuple(map(slice, [0] * image.ndim, image.shape)),
-            padding=padding,
-        )
+    first, second = (
+        image_in(image, mask, padding=padding)
         for image, mask in zip(images, masks, strict=True)
-    ]
-    corner, origin = areas[0].corner, areas[0].corner - areas[1].corner
-    first, second = areas[0].volume, areas[1].volume
+    )
     if first is None or second is None:
         return None
-    valid = both_masks(first, second, (areas[0].valid, areas[1].valid))
+    areas = first, second
+    one, other = (
+        tuple(map(slice, [0] * len(shift), area.image.shape)) for area in areas
+    )
+    pair = prepare_pair(areas, (one, other))
+    if pair is None:
+        return None
+    corner, origin = first.corner, first.corner - second.corner + pair.origin
     start = np.concatenate([np.zeros(3 - len(shift)), shift - origin])
-    found, cut = _fit_outwards((first, second), start, valid, number)
+    found, cut = _fit_outwards(pair.volumes, start, pair.valid, number)
     while 2 * len(found.points) < cut and number > 1:
         number //= 2
-        wider, cut = _fit_outwards((first, second), start, valid, number)
+        wider, cut = _fit_outwards(pair.volumes, start, pair.valid, number)
         if len(wider.points) >= len(found.points):
             found = wider
     axes = slice(3 - len(shift), 3)

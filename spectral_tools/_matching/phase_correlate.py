@@ -26,9 +26,10 @@ from .._shared.results import Outcome, result
 from .._spectral.peaks import SEPARATION
 from .ambiguity import repeats_itself
 from .image_area import (
-    both_masks,
     image_in,
+    overlap_share,
     prepare_image,
+    prepare_pair,
     without_defects,
     without_lines,
 )
@@ -61,7 +62,6 @@ __all__ = [
     "ShiftEstimate",
     "correlate_images",
     "no_match",
-    "overlap_share",
     "phase_correlate",
 ]
 
@@ -92,7 +92,8 @@ class ShiftEstimate:
         Probability that chance alone gives a peak this good anywhere
         that was searched, 0 to 1.
     overlap : float
-        Share of the smaller image that lies on the other one, 0 to 1.
+        Share of the smaller image, without a border that does not count, that lies on the
+        other one, 0 to 1.
     alternatives : ndarray of shape (peaks, ndim)
         Shifts that may be right, best first; the first is `shift`, the others
         are good to a few tenths of a pixel. Where there are fewer, the last is repeated.
@@ -145,35 +146,36 @@ def correlate_images(
     template tell whether a match is right. At the shift `rest`, or zero, frames lie on
     each other of which the images are parts.
     """
-    rest = np.zeros(len(guess), np.intp) if rest is None else rest
-    low, high = lag_bounds(images[0].shape, images[1].shape, guess, reach)
+    areas = [
+        image_in(image, mask, padding=padding)
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    if areas[0] is None or areas[1] is None:
+        return no_match(len(guess), Outcome.NO_TEXTURE, guess, peaks)
+    images, offset = (areas[0].image, areas[1].image), areas[0].corner - areas[1].corner
+    rest = -offset if rest is None else rest - offset
+    low, high = lag_bounds(images[0].shape, images[1].shape, guess - offset, reach)
     if (low > high).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     # Only what the two images can share at a shift that is allowed is looked at.
     shared = reachable_parts(images[0].shape, images[1].shape, low, high)
-    areas = [
-        image_in(image, mask, part, padding=padding)
-        for image, mask, part in zip(images, masks, shared, strict=True)
-    ]
-    if areas[0].volume is None or areas[1].volume is None:
+    pair = prepare_pair((areas[0], areas[1]), shared)
+    if pair is None:
         return no_match(len(guess), Outcome.NO_TEXTURE, guess, peaks)
-    first, second = areas[0].volume, areas[1].volume
-    origin = areas[0].corner - areas[1].corner
-    sizes = (image.size * area.share for image, area in zip(images, areas, strict=True))
+    (first, second), valid, origin = pair
     search = Search(
         low=as_three(low - origin),
         high=as_three(high - origin),
-        least=min_overlap * min(sizes),
+        least=min_overlap * min(images[0].size, images[1].size),
         count=peaks,
         exponent=-1.0 if whitening is None else float(whitening),
     )
     # What is cut off may be all that could have met.
     if (search.low >= first.shape).any() or (-search.high >= second.shape).any():
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
-    valid = both_masks(first, second, (areas[0].valid, areas[1].valid))
     at_rest, smooth = as_three(rest - origin), None
     if parts and valid is None:
-        whole = images, masks, as_three(rest)
+        whole = images, (areas[0].valid, areas[1].valid), as_three(rest)
         smooth = match_smooth((first, second), search, whole, BELIEVED)
     if smooth is None:
         match = _search_parts((first, second), search, valid, at_rest, parts=parts)
@@ -183,7 +185,12 @@ def correlate_images(
         return no_match(len(guess), Outcome.NOT_FOUND, guess, peaks)
     found, fit = match.found, match.fit
     estimate = _estimate(found, fit, images, origin, (low, high), peaks)
-    estimate = replace(estimate, padding=np.array([area.padding for area in areas]))
+    estimate = replace(
+        estimate,
+        shift=estimate.shift + offset,
+        alternatives=estimate.alternatives + offset,
+        padding=np.array([areas[0].padding, areas[1].padding]),
+    )
     # A lattice meets itself everywhere, and sets the level of chance by itself.
     alike = estimate.outcome == Outcome.NOT_FOUND and estimate.correlation > LOOKS_ALIKE
     # A peak that stands alone has no copies.
@@ -436,15 +443,6 @@ def _estimate(
         alternatives=options[rows],
         outcome=outcome,
     )
-
-
-def overlap_share(
-    shape0: tuple[int, ...], shape1: tuple[int, ...], shift: NDArray[np.float64]
-) -> float:
-    """Return the share of the smaller image that lies on the other one."""
-    common = np.minimum(shape0, np.array(shape1) + shift) - np.maximum(0, shift)
-    share = np.maximum(common, 0).prod() / min(np.prod(shape0), np.prod(shape1))
-    return min(float(share), 1.0)
 
 
 def no_match(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .._shared.arguments import checked
 from .._shared.arrays import AT_ONCE, Flags, Floats, Ints
-from .._shared.link_arguments import Links, as_pairs, number_links
+from .._shared.link_arguments import Links, Positions, as_pairs, number_links
 from .._shared.selected_inverse import (
     factor_pattern,
     selected_entries,
@@ -385,10 +385,13 @@ def offset_covariance(placement: Placement, links: Links) -> Floats:
     rows = given.tolist() if isinstance(given, np.ndarray) else given
     # A tile is where it is: its offset from itself is known exactly.
     other = np.array([pair[0] != pair[1] for pair in rows], np.bool_)
-    pairs = _tile_numbers(
-        [tuple(pair) for pair, two in zip(rows, other, strict=True) if two],
-        placement.labels,
-    )
+    labels: Positions = dict.fromkeys(placement.labels, 0)
+    asked: Links = [pair for pair, two in zip(rows, other, strict=True) if two]
+    if isinstance(given, np.ndarray):
+        asked = given[other]
+        if isinstance(placement.labels, range):
+            labels = np.zeros(len(placement.labels))
+    pairs = number_links(asked, labels)[0]
     evidence = _evidence(placement)
     first, second = pairs.T
     afloat = _afloat(evidence)
@@ -420,14 +423,6 @@ def _evidence(placement: Placement) -> Evidence:
         fixed=placement.fixed,
         group=connected_groups(links, len(linear)),
     )
-
-
-def _tile_numbers(links: Links, labels: Sequence[Hashable]) -> NDArray[np.intp]:
-    """Return pairs of labels as pairs of numbers."""
-    pairs = as_pairs(links)
-    if isinstance(labels, range) and isinstance(pairs, np.ndarray):
-        return number_links(links, np.zeros(len(labels)))[0]
-    return number_links(links, dict.fromkeys(labels, 0))[0]
 
 
 def _afloat(evidence: Evidence) -> NDArray[np.bool_]:

@@ -184,7 +184,9 @@ def filter_box(
     for channel, box in enumerate(boxes):
         for axis in range(3):
             part = box[(slice(None),) * (axis + 1) + inside[axis + 1 :]]
-            _reflect(np.moveaxis(part, axis, 0), inside[axis])
+            # What overflows is no number, here as in the kernels.
+            with np.errstate(over="ignore", invalid="ignore"):
+                _reflect(np.moveaxis(part, axis, 0), inside[axis])
         if sigma.any():
             boxes[channel] = smooth(box, sigma)
         if order > 1:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .arrays import AnyArray, masks_joined
+from .arrays import AnyArray, held_array
 from .results import MEANINGS
 from .workers import check_workers
 
@@ -203,15 +203,7 @@ def gathered(values: Any, name: str) -> AnyArray:
         if not isinstance(values, Iterable):
             _refuse_numbers(name, values)
         values = list(values)
-    try:
-        held = masks_joined(values)
-        return held if isinstance(held, np.ma.MaskedArray) else np.asarray(held)
-    except (TypeError, ValueError, OverflowError) as error:
-        message = (
-            f"`{name}` must hold real numbers, in rows of one length; got what NumPy "
-            f"says this of: {error}."
-        )
-        raise TypeError(message) from error
+    return held_array(values, name)
 
 
 def _refuse_numbers(name: str, value: Any) -> NoReturn:

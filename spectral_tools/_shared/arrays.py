@@ -28,6 +28,7 @@ __all__ = [
     "as_array",
     "as_entry",
     "check_grey",
+    "held_array",
     "lies_in_store",
     "listed_images",
     "masks_joined",
@@ -79,6 +80,19 @@ def masks_joined(values: Any) -> Any:
     ):
         return np.ma.asarray(values)
     return values
+
+
+def held_array(values: Any, name: str) -> AnyArray:
+    """Return the array that something is, or the one of all that it holds."""
+    try:
+        held = masks_joined(values)
+        return held if isinstance(held, np.ma.MaskedArray) else np.asarray(held)
+    except (TypeError, ValueError, OverflowError) as error:
+        message = (
+            f"`{name}` must hold real numbers, in rows of one length; got what NumPy "
+            f"says this of: {error}."
+        )
+        raise TypeError(message) from error
 
 
 def as_array(values: Any) -> AnyArray:
@@ -179,10 +193,7 @@ def as_entry(image: Any, name: str) -> Any:
         return None
     if lies_in_store(image) and isinstance(image.dtype, np.dtype):
         return image
-    try:
-        array = as_array(image)
-    except (TypeError, ValueError, OverflowError):
-        array = np.array(None)
+    array = as_array(held_array(image, name))
     if array.dtype.kind not in "biuf":
         message = (
             f"`{name}` must be an array of real numbers; got {type(image).__name__}."

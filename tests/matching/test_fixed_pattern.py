@@ -266,3 +266,34 @@ def test_a_bad_tile_does_not_spoil_the_pattern(dusty, filling):
     bad = (LINKS == 0).any(axis=1)
     assert (found.outcome[bad] == "no texture").all()
     assert right(found, made)[~bad].all()
+
+
+def test_what_a_mask_hides_is_no_pattern(dusty):
+    made = dusty[2]
+    valid = np.zeros(made.tiles.shape[1:], bool)
+    valid[5:-9, 12:-3] = True
+    valid[40:44, 40:50] = False
+    found = [
+        spt.match_tiles(np.where(valid, made.tiles, behind), LINKS, valid=valid)
+        for behind in (0.0, 400.0, np.nan)
+    ]
+    assert right(found[0], made).mean() > 0.9
+    for other in found[1:]:
+        assert_array_equal(shifts(other), shifts(found[0]))
+        assert_array_equal(other.false_alarm, found[0].false_alarm)
+
+
+class Wordy:
+    """A stored tile that promises numbers and holds words."""
+
+    def __init__(self, shape):
+        self.shape, self.dtype = shape, np.dtype(float)
+
+    def __getitem__(self, key):
+        return np.full(self.shape, "word")[key]
+
+
+def test_only_tiles_that_cannot_be_read_are_left_out_of_the_pattern(dusty):
+    tiles = [*dusty[3].tiles, Wordy(dusty[3].tiles.shape[1:])]
+    with pytest.raises(TypeError, match=r"`tiles` must hold real numbers; got dtype"):
+        spt.match_tiles(tiles, LINKS)

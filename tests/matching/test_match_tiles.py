@@ -558,6 +558,7 @@ def test_options_must_be_of_the_right_kind_before_anything_is_read(options, matc
         ([np.ones((9, 9), object)] * 2, TypeError, "must hold real numbers; got dtype"),
         ([np.ones((9, 9)).astype(str)] * 2, TypeError, "must hold real numbers; got"),
         (["a.tif", "b.tif"], TypeError, r"`tiles\[0\]` must be an array .*; got str"),
+        ([[[1, 2], [3]], [[1]]], TypeError, r"`tiles\[0\]` .* NumPy says .* inhomog"),
     ],
 )
 def test_tiles_must_be_images(tiles, error, match):

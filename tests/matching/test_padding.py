@@ -162,3 +162,14 @@ def test_padding_is_told_and_may_be_counted():
     np.testing.assert_array_equal(tiles.padding, 0)
     placed = spt.place_tiles(pair, positions=[(0, 0), (18, 33)], padding=False)
     np.testing.assert_array_equal(placed.matches.padding, 0)
+
+
+@pytest.mark.parametrize("kind", ["border", "uneven border", "round field", "wedge"])
+def test_frames_of_turned_images_are_padding(kind):
+    frame = FRAMES[kind]
+    scene = texture(31, (380, 400))
+    turned = ndimage.rotate(scene, 40, reshape=False, order=5)
+    pair = [np.where(frame, 0, each[100:280, 90:290]) for each in (scene, turned)]
+    found = spt.match_orientation(*pair)
+    assert found.outcome == "matched"
+    np.testing.assert_allclose(np.rad2deg(found.angle), -40, atol=0.05)

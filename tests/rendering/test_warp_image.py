@@ -139,3 +139,15 @@ def test_missing_pixels_are_where_they_are_in_any_layout(order):
         np.nan_to_num(image), np.eye(3), order=order, valid=valid, fill_value=np.nan
     )
     assert np.array_equal(np.isnan(masked), np.isnan(image))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbers_that_overflow_leak_no_warning(dtype):
+    rng = np.random.default_rng(4)
+    image = rng.normal(size=(30, 32)).astype(dtype)
+    image[11:, :9] = np.finfo(dtype).max
+    image[20:, 20:] = np.finfo(dtype).min
+    moved = spt.warp_image(image, spt.translation((0.4, 0.3)), order=1)
+    assert np.isfinite(moved[1:10, 10:]).all()
+    for order in (3, 5):
+        spt.warp_image(image, spt.translation((0.4, 0.3)), order=order)

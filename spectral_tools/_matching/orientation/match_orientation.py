@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..._shared.arguments import checked
-from ..._shared.arrays import Floats
+from ..._shared.arrays import Floats, Ints
 from ..._shared.checks import as_finite, as_sized_image, as_valid, check_fraction
 from ..._shared.results import Outcome, result
 from ..ambiguity import periodic_copies
+from ..image_area import image_in
 from ..local_agreement import LOOKS_ALIKE
 from ..phase_correlate import AMBIGUOUS, BELIEVED
 from .pose_fit import PoseFit, fit_pose, pose_flow, travel
@@ -132,6 +133,7 @@ def match_orientation(
     min_overlap: float = 0.1,
     reference_valid: ArrayLike | None = None,
     moving_valid: ArrayLike | None = None,
+    padding: bool = True,
 ) -> OrientationEstimate:
     """Find how one image is turned, shifted, scaled and mirrored in another.
 
@@ -164,6 +166,8 @@ def match_orientation(
         Smallest overlap that is believed, as a fraction of the smaller image.
     reference_valid, moving_valid : array_like of bool, optional
         True where a pixel counts.
+    padding : bool, optional
+        Find borders of one value that surround an image, and do not count them.
 
     Returns
     -------
@@ -216,14 +220,48 @@ def match_orientation(
     )
     check_fraction(min_overlap, "min_overlap")
     wanted = _as_range(scale_range, mirror, angles)
-    first, second = (make_sketch(*one) for one in zip(images, masks, strict=True))
+    areas = [
+        image_in(image, mask, padding=padding)
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    if areas[0] is None or areas[1] is None:
+        return nothing_found(Outcome.NO_TEXTURE)
+    first, second = (make_sketch(area.image, area.valid) for area in areas if area)
     if first is None or second is None:
         return nothing_found(Outcome.NO_TEXTURE)
     found = match_sketches(first, second, wanted, min_overlap)
     settled = wanted.free or found.outcome != Outcome.MATCHED
     if not settled and has_other_scale(first, second, found.matrix):
-        return replace(found, outcome=Outcome.BEYOND_BOUND)
-    return found
+        found = replace(found, outcome=Outcome.BEYOND_BOUND)
+    corners = areas[0].corner, areas[1].corner
+    return _between_frames(found, corners, images[1].shape, second.shape)
+
+
+def _between_frames(
+    found: OrientationEstimate,
+    corners: tuple[Ints, Ints],
+    frame: tuple[int, ...],
+    inner: tuple[int, ...],
+) -> OrientationEstimate:
+    """Return a pose of images as that of the frames that they were cut out of.
+
+    `frame` and `inner` are the shapes of the moving ones.
+    """
+    cut = frame != inner or corners[0].any()
+    if not cut or not np.isfinite(found.covariance).all():
+        return found
+    out, back = np.eye(3), np.eye(3)
+    out[:2, 2], back[:2, 2] = corners[0], -corners[1]
+    middle = (np.array(frame) - np.array(inner)) / 2 - corners[1]
+    row, col = found.matrix[:2, :2] @ middle
+    lever = np.eye(4)
+    lever[2:, :2] = [[-col, row], [row, col]]
+    return replace(
+        found,
+        matrix=out @ found.matrix @ back,
+        covariance=lever @ found.covariance @ lever.T,
+        alternatives=out @ found.alternatives @ back,
+    )
 
 
 def _as_range(
