@@ -57,7 +57,8 @@ class PlacementWarning(UserWarning):
 
     Most pairs of tiles were not found, or a clear link contradicts the stage that alone
     holds two groups of tiles together, or links around loops contradict each other far
-    beyond their error bars. Look at ``print(placement_report(placed))`` and
+    beyond their error bars; or the stage does not move as was said, and tiles were placed
+    as it does. Look at ``print(placement_report(placed))`` and
     ``plot.placement(placed, size)``; then check that `positions` are in pixels and in the
     order of the axes of the tiles, that tiles are in the order that `grid` says, that they
     overlap, and that `max_shift` is as wide as the stage errs. Tiles that are turned
@@ -337,7 +338,9 @@ def _other_axes(matrix: Floats) -> list[str]:
         names.append(f"a unit is {scale:.3g} px")
     told = " and ".join(names) or "steps are of another length"
     rows = ", ".join(str([round(x, 3) + 0.0 for x in row]) for row in matrix.tolist())
-    return [f"The stage does not move as `positions` say: {told} (matrix [{rows}])."]
+    return [
+        f"The stage does not move as `positions` or `grid` say: {told} (matrix [{rows}])."
+    ]
 
 
 def _worst_links(report: PlacementReport) -> list[str]:

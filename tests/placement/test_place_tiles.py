@@ -405,7 +405,9 @@ def test_labels_without_a_position_are_named():
 
 
 TURNED = {
-    "The stage does not move as `positions` say: axis 0 is reversed": np.diag([-1, 1]),
+    "The stage does not move as `positions` or `grid` say: axis 0 is reversed": np.diag(
+        [-1, 1]
+    ),
     "axes 0, 1 are reversed": np.diag([-1, -1]),
     "its axes are swapped \\(": np.array([(0, 1), (1, 0)]),
     "its axes are swapped and reversed": np.array([(0, -1), (1, 0)]),
@@ -415,7 +417,13 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize("told", TURNED)
+@pytest.mark.parametrize(
+    "told",
+    [
+        each if row in (0, 3, 5) else pytest.param(each, marks=pytest.mark.slow)
+        for row, each in enumerate(TURNED)
+    ],
+)
 def test_a_stage_that_moves_otherwise_is_found_out(told):
     turn = TURNED[told]
     scene = spt.gaussian_texture((620, 620), cutoff=0.3, rng=11)
