@@ -264,6 +264,7 @@ def steady_pattern(
         count = np.count_nonzero(~np.isfinite(given))
         message = f"`pattern` must be finite; got {count} NaN or infinite pixels."
         raise ValueError(message)
+    check_sizes(given, "pattern", dtype=np.float32)
     single = given.astype(np.float32)
     none = np.zeros(0, np.intp)
     return CameraPattern(
