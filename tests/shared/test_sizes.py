@@ -176,7 +176,18 @@ def test_pairs_that_go_to_and_fro_are_left():
     assert found.steps.max() < 100
 
 
+def test_more_pixels_than_numbers_are_refused():
+    with pytest.raises(ValueError, match="`target_pixel_size` must ask for what fits"):
+        spt.resample(SCENE, 1e40, 1e-290)
+
+
 # What is no pair, no shape, no image
+
+
+@pytest.mark.parametrize("words", [["yes", "no", "a", "b"], [1j, 2j, 3j, 4j]])
+def test_arrays_of_words_are_no_masks(words):
+    with pytest.raises(TypeError, match=r"`valid\[0\]` must hold real numbers; got "):
+        next(spt.composite_blocks(TILES, MATRICES, valid=np.array(words, object)))
 
 
 @pytest.mark.parametrize(
