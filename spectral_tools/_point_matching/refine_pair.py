@@ -188,13 +188,7 @@ def _refine(
     seen: set[tuple[float, ...]] = set()
     for _ in range(iterations):
         windows, starts = [], []
-        # The same windows, as far apart, give the same step: it goes to and fro.
         corners = [np.rint(point - (sides - 1) / 2) for point in (first, second)]
-        apart = np.rint((first - second) / tolerance)
-        state = tuple(np.concatenate([*corners, apart]).tolist())
-        if state in seen:
-            break
-        seen.add(state)
         for image, start in zip(images, corners, strict=True):
             low = np.clip(start, -sides, image.shape).astype(np.intp)
             high = low + sides.astype(np.intp)
@@ -203,6 +197,13 @@ def _refine(
             starts.append(low)
         if any(0 in window.shape for window in windows):
             break
+        # The same windows, as far apart, give the same step: it goes to and fro.
+        with np.errstate(over="ignore"):
+            apart = np.rint((first - second) / tolerance)
+        state = tuple(np.concatenate([*corners, apart]).tolist())
+        if state in seen:
+            break
+        seen.add(state)
         offset = starts[0] - starts[1]
         found = correlate_images(
             (windows[0], windows[1]), (None, None), first - second - offset,

@@ -174,6 +174,11 @@ def test_pairs_that_go_to_and_fro_are_left():
         *TILES[:2], POINTS, POINTS - 0.3, size=12, iterations=10**15, tolerance=1e-9
     )
     assert found.steps.max() < 100
+    far = POINTS.copy()
+    far[4, 1] = -1.6e308
+    found = spt.refine_pair(*TILES[:2], POINTS, far, size=12, tolerance=1e-307)
+    assert found.steps[4] == 0
+    assert found.outcome[4] == spt.Outcome.NO_TEXTURE
 
 
 def test_more_pixels_than_numbers_are_refused():
