@@ -541,7 +541,7 @@ def _stage(
     reach: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return the positions of a grid in the middle, with `reach` px all around."""
-    step = np.rint((1 - overlap) * np.array(shape))
+    step = np.rint((1 - float(np.clip(overlap, 0, 1))) * np.array(shape))
     if not 0 <= overlap < 1 or (step < 1).any():
         message = (
             "`overlap` must be at least 0 and leave a step of one pixel; "

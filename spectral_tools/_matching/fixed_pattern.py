@@ -266,12 +266,12 @@ def steady_pattern(
     if different:
         message = f"`pattern` must have the shape of every tile, {different[0]}; got {given.shape}."
         raise ValueError(message)
-    with np.errstate(over="ignore"):
-        single = given.astype(np.float32)
-    if not np.isfinite(single).all():
-        count = np.count_nonzero(~np.isfinite(single))
+    if not np.isfinite(given).all():
+        count = np.count_nonzero(~np.isfinite(given))
         message = f"`pattern` must be finite; got {count} NaN or infinite pixels."
         raise ValueError(message)
+    check_sizes(given, "pattern", dtype=np.float32)
+    single = given.astype(np.float32)
     none = np.zeros(0, np.intp)
     return CameraPattern(
         sums=(single, single),

@@ -120,7 +120,7 @@ def structures_on_reference(
         moving, way, shape=reference.shape, order=3, fill_value=np.nan, dtype=np.float32
     )
     # A small image has no finer edges for being shown large.
-    coarser = max(1.0, larger / 2**level)
+    coarser = min(max(1.0, larger / 2**level), max(reference.shape))
     jumpy = JUMPY / 2**level if all(map(_has_few_levels, images)) else 0.0
     first, second = (
         structure_tensor(

@@ -185,10 +185,11 @@ def _refine(
     """Refine one pair of points; the last estimate says how good it is."""
     given = first, second
     estimate, best, used = None, 1.0, 0
+    seen: set[tuple[float, ...]] = set()
     for _ in range(iterations):
         windows, starts = [], []
-        for image, point in zip(images, (first, second), strict=True):
-            start = np.rint(point - (sides - 1) / 2)
+        corners = [np.rint(point - (sides - 1) / 2) for point in (first, second)]
+        for image, start in zip(images, corners, strict=True):
             low = np.clip(start, -sides, image.shape).astype(np.intp)
             high = low + sides.astype(np.intp)
             low, high = np.clip(low, 0, image.shape), np.clip(high, 0, image.shape)
@@ -196,6 +197,13 @@ def _refine(
             starts.append(low)
         if any(0 in window.shape for window in windows):
             break
+        # The same windows, as far apart, give the same step: it goes to and fro.
+        with np.errstate(over="ignore"):
+            apart = np.rint((first - second) / tolerance)
+        state = tuple(np.concatenate([*corners, apart]).tolist())
+        if state in seen:
+            break
+        seen.add(state)
         offset = starts[0] - starts[1]
         found = correlate_images(
             (windows[0], windows[1]), (None, None), first - second - offset,

@@ -142,6 +142,9 @@ def lazy_composite(
     except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
         message = f"`chunks` must be some of dask that fit into memory; got {chunks!r} for {plan.image_shape}: {error}."
         raise ValueError(message) from error
+    if tuple(map(sum, wanted)) != plan.image_shape or min(map(min, wanted)) < 0:
+        message = f"`chunks` must fill {plan.image_shape}; got {chunks!r}."
+        raise ValueError(message)
     # Not "p2p", which waits for all regions before it puts the first chunk together.
     return _in_boxes(array, plan, wanted).rechunk(wanted, method="tasks")
 

@@ -214,7 +214,8 @@ def place(
     offset[:, flat:] = np.einsum("nij,nj->ni", inverse, origin - maps[:, :ndim, ndim])
     # A pixel of the canvas spans that many pixels along each axis of the tile.
     spans = np.sqrt((linear**2).sum(axis=2))
-    sigma = np.maximum((spans - 1) / 2, 0) * (order > 0)
+    # Nothing lies farther from a pixel than the tile is long.
+    sigma = np.clip((spans - 1) / 2, 0, size) * (order > 0)
     sigma[sigma <= LEAST_SIGMA] = 0
     shifted = (linear == np.eye(3)).all(axis=(1, 2))
     shifted &= not displaced and field is None
@@ -385,11 +386,13 @@ def _reach(
         high = high - np.minimum(tile.field.least, 0)
     low = np.maximum(low, -0.5 - SLACK)
     high = np.minimum(high, tile.size - 0.5 + SLACK)
+    touched = np.logical_and.reduce(low <= high, axis=1)
+    low, high = (np.where(touched[:, np.newaxis], each, 0) for each in (low, high))
     lower = np.floor(low - SLACK).astype(np.intp) - tile.order // 2
     upper = np.floor(high + 0.5 + 2 * SLACK).astype(np.intp) + 2 + tile.order // 2
     flat = np.isinf(tile.half)
     lower[:, flat], upper[:, flat] = 0, 1
-    return lower, upper, np.logical_and.reduce(low <= high, axis=1)
+    return lower, upper, touched
 
 
 def _extremes(moves: NDArray[np.floating[Any]]) -> Floats:

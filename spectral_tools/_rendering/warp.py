@@ -251,8 +251,10 @@ def resample(
     ):
         sizes.append(as_shift(size, ndim, name))
         check_positive(float(sizes[-1].min()), name)
-    scale = sizes[0] / sizes[1]
-    sides = np.array(shape) * scale
+    # What is infinite then does not fit into memory.
+    with np.errstate(over="ignore"):
+        scale = sizes[0] / sizes[1]
+        sides = np.array(shape) * scale
     if (sides < 1e-3).any():
         message = (
             f"`target_pixel_size` must be no larger than images; got {sides} pixels."

@@ -334,7 +334,7 @@ def _gather(
         part: Any = slice(None) if group.planes is None else group.planes
         size = template[part].shape
         if known.pattern is not None:
-            pattern[part] = (known.pattern * group.scale).reshape(size)
+            pattern[part] = (known.pattern * np.float64(group.scale)).reshape(size)
         if given.image is None:
             template[part] = _mean_in_reference(given, group, known, walk).reshape(size)
     if given.image is not None:
@@ -382,7 +382,7 @@ def _mean_in_reference(
         cut = tuple(
             slice(a, b) for a, b in zip(first - origin, stop - origin, strict=True)
         )
-        values = pixels[:, *cut] * group.scale + group.offset
+        values = pixels[:, *cut] * np.float64(group.scale) + group.offset
         if there is not None:
             values = np.where(there[cut], values, np.nan)
         result[:, *to] = values

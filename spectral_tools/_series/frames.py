@@ -11,14 +11,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._matching.image_area import mend_holes
-from .._shared.arrays import Floats, Image, Ints, Volume, as_array, as_entry, unstacked
+from .._shared.arrays import (
+    Flags,
+    Floats,
+    Image,
+    Ints,
+    Volume,
+    as_array,
+    as_entry,
+    unstacked,
+)
 from .._shared.checks import (
     as_image,
     as_shift,
     as_valid,
     check_count,
+    check_sizes,
     check_unmasked,
     image_dtype,
+    most_squared,
     read_image,
 )
 from .._shared.fft import forward
@@ -258,7 +269,7 @@ def normalized_volume(
     if group.planes is not None:
         image = image[group.planes]
     if image.dtype.kind == "f":
-        finite = np.isfinite(image)
+        finite = _counting(image, group.scale)
         if not finite.all():
             known = finite if known is None else np.logical_and(finite, known)
             image = np.where(finite, image, group.offset)
@@ -284,6 +295,15 @@ def normalized_volume(
     return np.where(known, volume, np.float32(0)), None if known.all() else known
 
 
+def _counting(frame: NDArray[Any], scale: float) -> Flags:
+    """Tell which pixels are numbers, and not so far out that they only mark a place."""
+    if frame.dtype.kind != "f":
+        return np.ones(frame.shape, np.bool_)
+    # Of the numbers that its dtype has, or the comparison would overflow.
+    most = min(most_squared(np.float32) * scale, float(np.finfo(frame.dtype).max))
+    return np.asarray(np.abs(frame) <= most)
+
+
 def _even_light(image: Any, known: Any, light: Light) -> None:
     """Put an image into the light of a usual one, in place.
 
@@ -307,17 +327,20 @@ def _light_of(sample: list[NDArray[Any]], valid: Any, scale: float) -> Light:
     """
     levels, spreads, chances = [], [], []
     for frame in sample:
-        known = np.isfinite(frame) if valid is None else np.isfinite(frame) & valid
+        known = _counting(frame, scale)
+        known = known if valid is None else known & valid
         if not known.any() or not np.ptp(frame[known]) > 0:
             continue
         level = float(frame[known].mean(dtype=np.float64))
         values = np.where(known, (frame - level) / scale, 0).astype(np.float32)
-        spreads.append(float(values[known].std(dtype=np.float64)))
-        levels.append(level / scale)
         power = np.square(np.abs(forward(values)), dtype=np.float64).ravel()
         # Half of all modes are stored, and the square of a mode is twice that of its mean;
         # the largest stand for the one that is the level.
         total, coarse = power.sum(), np.sort(power)[-4:].mean()
+        if total == 0:
+            continue
+        spreads.append(float(values[known].std(dtype=np.float64)))
+        levels.append(level / scale)
         chances.append((np.square(power).sum() / total**2 / 8, coarse / total / 2))
     if len(spreads) < 2:
         return STEADY
@@ -379,6 +402,12 @@ def check_series(
         raise ValueError(message)
     image, frame = _reference_of(reference, series)
     groups = _groups_of(sample, series.shape, listed, mask, limit, even=static is None)
+    own = image if frame is None else None
+    for name, given in (("reference", own), ("pattern", static)):
+        if given is not None:
+            check_sizes(given, name)
+            even = given / np.float64(groups[0].scale)
+            check_sizes(even, f"{name} / frames.std()", dtype=np.float32)
     patterns = None
     if static is not None:
         patterns = [_cut_pattern(static, group) for group in groups]
@@ -466,14 +495,14 @@ def _groups_of(
         size[0] = 1
     high = np.where(size > 1, size // 2, 0)
     if limit is not None:
-        most = np.ceil(limit).astype(np.intp)
-        high[3 - len(most) :] = np.minimum(most, size[3 - len(most) :] - 1)
+        sides = size[3 - len(limit) :]
+        high[3 - len(limit) :] = np.minimum(np.ceil(limit), sides - 1)
     finite = [frame[np.isfinite(frame)] for frame in sample]
     finite = [values for values in finite if values.size]
-    offset = (
-        float(np.mean([v.mean(dtype=np.float64) for v in finite])) if finite else 0.0
-    )
-    scale = float(np.max([v.std(dtype=np.float64) for v in finite])) if finite else 1.0
+    # One frame of them may hold anything.
+    offset = float(np.median([v.mean(dtype=np.float64) for v in finite] or [0.0]))
+    spreads = [float(v.std(dtype=np.float64)) for v in finite]
+    scale = float(np.median([spread for spread in spreads if spread > 0] or [1.0]))
     each: Sequence[list[int] | None] = [None] if groups is None else groups
     masks = [mask if mask is None or p is None else mask[p] for p in each]
     views = [[f if p is None else f[p] for f in sample] for p in each]
@@ -482,8 +511,8 @@ def _groups_of(
             planes=planes,
             valid=known,
             offset=offset,
-            scale=scale or 1.0,
-            light=_light_of(seen, known, scale or 1.0) if even else STEADY,
+            scale=scale,
+            light=_light_of(seen, known, scale) if even else STEADY,
             bounds=Bounds(low=-high, high=high, drifts=limit is None),
         )
         for planes, known, seen in zip(each, masks, views, strict=True)

@@ -240,6 +240,8 @@ def _as_masks(values: Any, name: str) -> Any:
         return {key: _as_mask(each, f"{name}[{key!r}]") for key, each in values.items()}
     if isinstance(values, memoryview):
         values = np.asarray(values)
+    if isinstance(values, np.ndarray) and values.dtype.hasobject and values.ndim:
+        values = list(values)
     if hasattr(values, "shape") and hasattr(values, "dtype"):
         return _as_mask(values, name)
     if isinstance(values, (*TEXTS, AbstractSet)) or not isinstance(values, Iterable):

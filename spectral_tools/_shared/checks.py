@@ -51,6 +51,7 @@ __all__ = [
     "image_dtype",
     "in_grey",
     "masks_in_order",
+    "most_squared",
     "read_image",
 ]
 
@@ -483,6 +484,11 @@ def check_positive(value: float, name: str) -> None:
     check_sizes(np.array(value, np.float64), name)
 
 
+def most_squared(dtype: Any) -> float:
+    """Return the size below which squares of numbers, and sums of some, are finite."""
+    return float(np.finfo(dtype).max) ** 0.45
+
+
 def check_sizes(
     array: NDArray[Any], name: str, *, least: bool = False, dtype: Any = None
 ) -> None:
@@ -492,7 +498,7 @@ def check_sizes(
     """
     if array.dtype.kind != "f" or array.dtype.itemsize < 4 or not array.size:
         return
-    most = float(np.finfo(dtype or array.dtype).max) ** 0.45
+    most = most_squared(dtype or image_dtype(array.dtype, name))
     plain = np.asarray(array)
     low, high = float(plain.min()), float(plain.max())
     if -most < low and high < most and max(-low, high) * most > 1:
@@ -512,14 +518,19 @@ def check_sizes(
         raise ValueError(message)
 
 
-def read_image(image: Any, name: str, part: Any = ...) -> AnyArray:
-    """Read a part of one image of several, or tell which cannot be used."""
+def read_image(
+    image: Any, name: str, part: Any = ..., *, dtype: Any = None
+) -> AnyArray:
+    """Read a part of one image of several, or tell which cannot be used.
+
+    Its numbers can be squared in `dtype`, or else in its own.
+    """
     try:
         array = as_array(image[part] if hasattr(image, "__getitem__") else image)
     except Exception as error:
         error.add_note(f"This came of reading `{name}`.")
         raise
-    check_sizes(array, name, least=True)
+    check_sizes(array, name, least=True, dtype=dtype)
     return array
 
 

@@ -116,7 +116,8 @@ def as_pairs(links: Any) -> Pairs:
         if isinstance(pair, str | bytes | Mapping | AbstractSet) or not two:
             message = f"`links` must hold pairs of tiles; got {pair!r} as link {row}."
             raise TypeError(message)
-        ends = np.asarray(pair) if getattr(pair, "shape", None) else pair
+        # What is sparse, and a number that has a shape, is no pair to NumPy.
+        ends = np.atleast_1d(pair) if hasattr(pair, "shape") else pair
         pairs.append(tuple(map(as_label, ends)))
         if len(pairs[-1]) != 2:
             message = f"`links` must hold pairs of tiles; got {pair!r} as link {row}."

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._sampling.downsample import count_levels, half_length
 from .._shared.arguments import gathered
-from .._shared.arrays import AnyArray, Floats, as_array
+from .._shared.arrays import AnyArray, Floats, as_array, lies_in_store
 from .._shared.checks import (
     as_finite,
     as_shape,
@@ -127,9 +127,7 @@ def as_source(
             message = "`image` must yield at least one block; got none."
             raise ValueError(message)
         dtype, image = first[1].dtype, chain([first], image)
-    elif not hasattr(image, "dtype") or not hasattr(image, "shape"):
-        image = known_values(image, "image")
-    if isinstance(image, np.ma.MaskedArray):
+    elif not lies_in_store(image) or isinstance(image, np.ma.MaskedArray):
         image = known_values(image, "image")
     dtype = np.dtype(dtype or image.dtype).newbyteorder("=")
     if dtype not in DTYPES:
@@ -227,6 +225,12 @@ def read(source: Source, where: Box) -> NDArray[Any]:
 
 
 def _in_order(source: Source, part: NDArray[Any]) -> NDArray[Any]:
+    if part.ndim != len(source.axes):
+        message = (
+            "`image` must give its pixels where it is sliced; got "
+            f"{part.ndim} axes of {len(source.axes)}."
+        )
+        raise ValueError(message)
     part = part.transpose(source.axes)
     missing = [place for place in range(4) if place not in source.kept]
     return np.expand_dims(part, missing).astype(source.dtype, copy=False)

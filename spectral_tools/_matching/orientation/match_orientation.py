@@ -219,7 +219,8 @@ def match_orientation(
         as_valid(moving_valid, images[1].shape, "moving_valid"),
     )
     check_fraction(min_overlap, "min_overlap")
-    wanted = _as_range(scale_range, mirror, angles)
+    sides = max(images[0].shape), max(images[1].shape)
+    wanted = _as_range(scale_range, mirror, angles, sides)
     areas = [
         image_in(image, mask, padding=padding)
         for image, mask in zip(images, masks, strict=True)
@@ -265,7 +266,10 @@ def _between_frames(
 
 
 def _as_range(
-    scale_range: ArrayLike | None, mirror: bool, angles: ArrayLike | None
+    scale_range: ArrayLike | None,
+    mirror: bool,
+    angles: ArrayLike | None,
+    sides: tuple[int, int],
 ) -> Range:
     scales = np.ones(2)
     if scale_range is not None:
@@ -276,6 +280,15 @@ def _as_range(
                 f"got {scale_range!r}."
             )
             raise ValueError(message)
+        # Beyond, one image lies in a single pixel of the other.
+        least, most = 1 / sides[1], float(sides[0])
+        if scales[0] > most or scales[1] < least:
+            message = (
+                f"`scale_range` must reach between {least:.3g} and {most:.3g}, where "
+                f"images are more than a pixel; got {scale_range!r}."
+            )
+            raise ValueError(message)
+        scales = np.clip(scales, least, most)
     directions = None
     if angles is not None:
         directions = np.atleast_1d(as_finite(angles, "angles"))

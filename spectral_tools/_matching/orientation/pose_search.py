@@ -172,7 +172,7 @@ def _at_given_angles(
     """Return the turns by the angles that are wanted, each with its best scale."""
     found = []
     for angle in wanted.angles if wanted.angles is not None else ():
-        line = surface[:, round(angle / STEP) % RAYS]
+        line = surface[:, round(angle % math.pi / STEP) % RAYS]
         row = int(line.argmax())
         turn = Turn(
             angle=float(angle),

@@ -203,7 +203,8 @@ def _compare_contrasts(cells: Floats) -> tuple[float, float]:
         power = (away * away) @ weights
         if not power.all():
             return NOTHING
-        correlation = float((away[0] * away[1]) @ weights / np.sqrt(power.prod()))
+        even = away / np.sqrt(power)[:, None]
+        correlation = float((even[0] * even[1]) @ weights)
         slope = float(np.sqrt(power[0] / power[1]))
         miss = away[0] / np.sqrt(slope) - away[1] * np.sqrt(slope)
         scale = mad_sigma(miss)

@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..._shared.arguments import checked
 from ..._shared.arrays import Flags, Float, Floats, Ints, as_array, unstacked
-from ..._shared.checks import as_finite, as_shape, image_dtype, read_image
+from ..._shared.checks import (
+    as_finite,
+    as_shape,
+    as_sized,
+    image_dtype,
+    read_image,
+)
 from ..._shared.results import result
 from ..._shared.statistics import cauchy_weights, mad_sigma
 from ..._shared.workers import Workers, spread
@@ -201,7 +207,9 @@ class _Basis:
         sample = self.variances(noise) * len(noise) / len(self.unit)
         usual = bright.mean()
         lamp = max(float(np.var(bright / usual)), np.finfo(float).tiny)
-        return len(self.unit) * (LEAK * usual * sample / lamp) ** 2
+        # Where all tiles are as bright, nothing tells: infinity is the answer.
+        with np.errstate(over="ignore"):
+            return len(self.unit) * (LEAK * usual * sample / lamp) ** 2
 
     def shrunk(self, field: Floats, noise: Floats, doubt: float | Floats = 0) -> Floats:
         """Return the modes of a field, each reduced by what may be chance.
@@ -256,6 +264,8 @@ def _regression(means: Floats, bright: Floats, weights: Floats) -> Regression:
     profile = (weights * level * means).sum(axis=0) / first
     ratio = (weights * level).sum(axis=0) / first
     apart = 1 - level * ratio
+    # What is left of tiles that are all as bright is rounding.
+    apart[np.abs(apart) <= len(means) * np.finfo(float).eps] = 0
     second = np.maximum((weights * apart * apart).sum(axis=0), np.finfo(float).tiny)
     extra = (weights * apart * means).sum(axis=0) / second
     noise = weights * level * (means - level * profile) / first
@@ -491,7 +501,7 @@ def _common_shape(tiles: Any) -> tuple[int, int]:
 
 def _dark_field(dark: ArrayLike, shape: tuple[int, ...], name: str = "dark") -> Floats:
     """Return what is known of the dark field, for each pixel."""
-    field = as_finite(dark, name)
+    field = as_sized(dark, name)
     if field.shape not in ((), shape):
         message = (
             f"`{name}` must be a number or have the shape of a tile, {shape}; "

@@ -274,7 +274,7 @@ def _check_sections(images: Sequence[Any], valid: Any) -> list[Flags | None]:
 def _read(
     images: Sequence[Any], masks: list[Flags | None], factor: int, number: int
 ) -> Section:
-    image = read_image(images[number], f"sections[{number}]")
+    image = read_image(images[number], f"sections[{number}]", dtype=np.float32)
     return make_section(factor, (as_image(image, "sections"), masks[number]))
 
 

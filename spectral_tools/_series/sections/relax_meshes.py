@@ -198,6 +198,12 @@ def relax_meshes(
     reference = as_link_points(reference_points, "reference_points", len(pairs))
     moving = as_link_points(moving_points, "moving_points", len(pairs))
     check_same_shape(reference_points=reference, moving_points=moving)
+    if reference.shape[1] != ndim:
+        message = (
+            f"`reference_points` must have an axis for each of `shape`, {ndim}; "
+            f"got {reference.shape[1]}."
+        )
+        raise ValueError(message)
     _, weights, usable = as_link_weights(covariance, len(pairs), ndim)
     if stiffness is not None:
         check_positive(stiffness, "stiffness")

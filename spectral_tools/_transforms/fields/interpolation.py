@@ -16,6 +16,7 @@ from ..._shared.checks import (
     as_shape,
     check_not_negative,
     check_same_shape,
+    check_sizes,
 )
 from ..matrices import apply_transform
 from .displacement import filled_field
@@ -125,7 +126,11 @@ def interpolate_displacement(
     order = np.lexsort(reference.T)
     reference, moving = reference[order], moving[order]
     targets = reference - moving
-    pixels = np.moveaxis(np.indices(sides, dtype=np.float64), 0, -1)
+    # A unit in which points are about one apart, and nothing is rounded.
+    unit = 2.0 ** -np.frexp(np.ptp(reference, axis=0).max())[1]
+    reference = unit * reference
+    pixels = unit * np.moveaxis(np.indices(sides, dtype=np.float64), 0, -1)
+    smoothing = smoothing * unit ** (4 - ndim)
     # What is left beside an affine map is what bends.
     plane = _plane(reference, targets)
     even = plane(pixels.reshape(-1, ndim)).reshape(pixels.shape)
@@ -157,6 +162,7 @@ def _check_spread(reference: Floats) -> None:
             f"rows {pair[0]} and {pair[1]}."
         )
         raise ValueError(message)
+    check_sizes(reference, "reference_points", least=True)
     sizes = np.linalg.svd(reference - reference.mean(axis=0), compute_uv=False)
     if sizes[-1] <= FLAT * sizes[0]:
         flat = "line" if ndim == 2 else "plane"
