@@ -231,7 +231,7 @@ def solve_distortion(
         bases = [one for one in bases if windows.unknown(one) < enough] or bases[:1]
     fits = [_fit(windows, basis, robust=robust) for basis in bases]
     chosen, missed = (0, np.zeros((0, 2))) if degree else _held_out(fits)
-    return _distortion(windows, fits[chosen], missed)
+    return _distortion(windows, _settled(fits[chosen]), missed)
 
 
 def _as_sizes(size: ArrayLike | None, count: int) -> Floats:
@@ -317,7 +317,7 @@ class _Fit(NamedTuple):
     basis: _Basis
     state: _State
     believed: Flags
-    again: Callable[[Floats, float | None, _State], _State]
+    again: Callable[..., _State]
 
 
 class _Windows:
@@ -442,18 +442,19 @@ def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:
         )
         raise ValueError(message)
 
-    def again(trust: Floats, variance: float | None, last: _State) -> _State:
+    def again(
+        trust: Floats,
+        variance: float | None,
+        last: _State,
+        expected: float = USUAL**2,
+    ) -> _State:
         known = variance or last.variance
-        return windows.solved(basis, columns, trust, known, last.expected)
+        return windows.solved(basis, columns, trust, known, expected)
 
     believed = np.ones(len(network.links), np.bool_)
-    everything = believed.astype(float)
     least = network.least_unit or 1.0
-    state = windows.solved(basis, columns, everything, least, USUAL**2)
-    for _ in range(ROUNDS):
-        last, state = state, again(everything, None, state)
-        if abs(state.expected - last.expected) <= 0.1 * last.expected:
-            break
+    state = windows.solved(basis, columns, believed.astype(float), least, USUAL**2)
+    state = again(believed.astype(float), None, state)
     if robust and has_outliers(2, state.squares, network.least_unit):
         pairs = distinct_pairs(network.links)
         test = consensus_test(network, unknown)
@@ -470,6 +471,20 @@ def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:
             )
             bent = state.parameters
     return _Fit(basis, state, believed, again)
+
+
+def _settled(fit: _Fit) -> _Fit:
+    """Return a fit whose coefficients are expected to be as large as they are found.
+
+    Not before: what false windows ask for would be expected too, and windows that are
+    held out would have told what is expected of them.
+    """
+    trust, state = np.where(fit.believed, 1.0, FAINT), fit.state
+    for _ in range(ROUNDS):
+        last, state = state, fit.again(trust, None, state, state.expected)
+        if abs(state.expected - last.expected) <= 0.1 * last.expected:
+            break
+    return fit._replace(state=state)
 
 
 def _held_out(fits: list[_Fit]) -> tuple[int, Floats]:

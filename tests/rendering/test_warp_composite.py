@@ -589,7 +589,7 @@ def test_options_are_checked(options, error, match):
     [
         ([], np.empty((0, 3, 3)), ValueError, "`tiles` must hold at least one image"),
         ([np.ones(4)], [np.eye(3)], ValueError, "`tiles` must have 2 axes"),
-        ([np.ones((0, 4))], [np.eye(3)], ValueError, "`tiles` must .* one pixel"),
+        ([np.ones((0, 4))], [np.eye(3)], ValueError, "`tiles` must .* and pixels"),
         ([np.ones((4, 4), complex)], [np.eye(3)], TypeError, "`tiles` must hold real"),
         ([np.ones((4, 4))], [np.eye(2)], ValueError, r"`matrices` must have shape"),
         ([np.ones((4, 4))], [np.eye(3)] * 2, ValueError, "`matrices` must hold one"),
