@@ -25,6 +25,7 @@ from .solvers.affines import solve_affines
 from .solvers.normal_equations import PointLinks
 from .solvers.robust_links import solve_network
 from .solvers.similarities import solve_similarities
+from .solvers.translations import WEAKEST_PRIOR
 
 __all__ = ["Placement", "gathered", "solve_affine", "solve_rigid"]
 
@@ -248,10 +249,15 @@ def solve_rigid(
 
 
 def _point_links(given: CheckedLinks) -> PointLinks:
+    tiles = dict(given.tiles)
+    # What is lost in rounding beside the links is no prior, and leaves tiles afloat.
+    level = np.trace(tiles["weights"], axis1=1, axis2=2).max(initial=0)
+    floor = WEAKEST_PRIOR * level / len(tiles["prior"])
+    tiles["prior"] = np.maximum(tiles["prior"], floor * (tiles["prior"] > 0))
     return PointLinks(
         reference=given.reference[given.usable],
         moving=given.moving[given.usable],
-        **given.tiles,
+        **tiles,
     )
 
 

@@ -517,3 +517,16 @@ def test_electron_micrographs_are_distorted_as_published():
     left = placed.residuals[placed.inlier]
     assert np.sqrt(np.mean(left**2)) <= 0.3
     assert placed.inlier.mean() >= 0.95
+
+
+@pytest.mark.parametrize("model", ["affine", "similarity"])
+@pytest.mark.parametrize("sigma", [1e9, 1e18, 1e100])
+def test_a_prior_that_says_nothing_leaves_no_tile_afloat(model, sigma, rng):
+    truth, links = spt.grid_positions((3, 3), (100, 100)), spt.grid_links((3, 3))
+    pairs = links.repeat(4, axis=0)
+    points = rng.uniform(0, 100, (len(pairs), 2))
+    placed = spt.solve_affine(
+        pairs, points + truth[pairs[:, 1]] - truth[pairs[:, 0]], points,
+        positions=truth + 5, position_sigma=sigma, model=model,
+    )  # fmt: skip
+    assert np.abs(placed.matrices[:, :2, 2] - truth - 5).max() < 1e-3

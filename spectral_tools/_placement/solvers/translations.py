@@ -18,6 +18,7 @@ from .multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
 from .normal_equations import LinkedTiles, System, split_by_axes
 
 __all__ = [
+    "WEAKEST_PRIOR",
     "Network",
     "Relaxation",
     "centred",
