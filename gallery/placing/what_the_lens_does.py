@@ -134,7 +134,7 @@ plt.show()
 # %%
 # Calibrated once, used every day
 # -------------------------------
-# The lens stays the same. Tiles of another specimen, in darker light, are placed with the
+# The lens stays the same. Tiles of another specimen, with more noise, are placed with the
 # field of the first: two tiles alone could not have told it.
 
 other = spt.simulate_tiles(
