@@ -112,14 +112,7 @@ def corrected_matches(
     for each in found.values():
         moving = each.points - each.shift
         recorded += [(each.points, each.size), (moving, each.size)]
-    nodes = np.stack(np.meshgrid(NODES, NODES), axis=-1).reshape(-1, 2) / 2
-    spots = [
-        points[:, np.newaxis] + nodes * size[:, np.newaxis] for points, size in recorded
-    ]
-    ends = np.cumsum([len(each) for each in spots])[:-1]
-    # All at once: a spline is laid through the field first.
-    moved = apply_displacement(field, np.concatenate(spots)).mean(axis=1)
-    corrected = np.split(moved, ends)
+    corrected = _corrected(recorded, field)
     reference, moving = corrected[0].copy(), corrected[1].copy()
     covariance = links.covariance.copy()
     seen = zip(found.items(), corrected[2::2], corrected[3::2], strict=True)

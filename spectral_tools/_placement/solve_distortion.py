@@ -272,17 +272,22 @@ def _basis(model: str, degree: int, sides: tuple[int, ...]) -> _Basis:
     if model != "radial":
         return _Basis(degree, found, np.eye(count).reshape(len(found), 2, count))
     # A field along the radius is a sum of the same products, by Gauss's quadrature.
-    nodes, weights = legendre.leggauss(degree + 2)
+    nodes, values = _legendre_projection(degree + 2)
     away = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
     away *= np.array(sides) / max(sides)
     square = np.sum(away**2, axis=-1, keepdims=True)
     powers = np.arange(1, (degree + 1) // 2)
     fields = away * square ** powers.reshape(-1, 1, 1, 1)
-    values = legendre.legvander(nodes, degree) * weights[:, np.newaxis]
-    values *= np.arange(degree + 1) + 0.5
     one, other = values[:, found[:, 0]], values[:, found[:, 1]]
     ways = np.einsum("ik,jk,mija->kam", one, other, fields)
     return _Basis(degree, found, ways)
+
+
+def _legendre_projection(count: int) -> tuple[Floats, Floats]:
+    """Return Gauss's nodes, and what turns values there into coefficients of Legendre."""
+    nodes, weights = legendre.leggauss(count)
+    values = legendre.legvander(nodes, count - 1) * weights[:, np.newaxis]
+    return nodes, values * (np.arange(count) + 0.5)
 
 
 def _products(
@@ -542,7 +547,7 @@ def _field(terms: Ints, coefficients: Floats, sides: tuple[int, ...]) -> Floats:
     """
     table = np.zeros((*(terms.max(axis=0, initial=0) + 1), 2))
     table[terms[:, 0], terms[:, 1]] = coefficients
-    nodes, weights = legendre.leggauss(4 * max(table.shape))
+    nodes, ways = _legendre_projection(4 * max(table.shape))
     corrected = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
     field = np.zeros_like(corrected)
     for _ in range(ROUNDS):
@@ -550,9 +555,6 @@ def _field(terms: Ints, coefficients: Floats, sides: tuple[int, ...]) -> Floats:
         last, field = field, np.stack(legendre.legval2d(rows, cols, table), axis=-1)
         if np.abs(field - last).max() < ROUNDING:
             break
-    degrees = np.arange(len(nodes))
-    ways = legendre.legvander(nodes, len(nodes) - 1) * weights[:, np.newaxis]
-    ways *= degrees + 0.5
     table = np.einsum("ik,jm,ija->kma", ways, ways, field, optimize=True)
     row, col = (
         legendre.legvander((2 * np.arange(side) + 1) / side - 1, len(nodes) - 1)
