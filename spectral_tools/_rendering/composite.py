@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .._shared.arguments import checked
+from .._shared.arguments import as_dtype, checked
 from .._shared.arrays import Floats
 from .._shared.checks import Valid, as_shape, check_store
 from .._shared.results import result
@@ -187,7 +187,7 @@ def warp_composite(
         )
         raise ValueError(message)
     if dtype is None and out is not None:
-        dtype = getattr(out, "dtype", None)
+        dtype = as_dtype(getattr(out, "dtype", None), "out")
     plan = make_plan(
         tiles,
         matrices,

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -19,6 +20,7 @@ from .._shared.checks import (
     as_axis,
     as_positions,
     check_affine,
+    check_memory,
     check_not_negative,
     check_positive,
     check_sizes,
@@ -150,6 +152,8 @@ class Plan:
 def cut_up(start: Ints, stop: Ints, sides: Ints) -> tuple[Ints, Ints]:
     """Return where the boxes start and stop that fill a box."""
     axes = [range(*each) for each in zip(start, stop, sides, strict=True)]
+    # A list of so many boxes of 3 axes takes about 400 bytes for each.
+    check_memory(50.0 * prod(map(len, axes)), "blocks")
     starts = np.array(list(product(*axes)), dtype=np.intp)
     return starts, np.minimum(starts + sides, stop)
 

@@ -329,7 +329,7 @@ def _light_of(sample: list[NDArray[Any]], valid: Any, scale: float) -> Light:
     for frame in sample:
         known = _counting(frame, scale)
         known = known if valid is None else known & valid
-        if not known.any() or not np.ptp(frame[known]) > 0:
+        if not known.any() or frame[known].min() == frame[known].max():
             continue
         level = float(frame[known].mean(dtype=np.float64))
         values = np.where(known, (frame - level) / scale, 0).astype(np.float32)

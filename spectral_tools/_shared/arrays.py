@@ -73,13 +73,19 @@ class StackEntry:
         return np.asarray(as_array(self.stack[self.index]), dtype)
 
 
-def masks_joined(values: Any) -> Any:
-    """Return a list that holds masked arrays as one; everything else as it is."""
-    if isinstance(values, list | tuple) and any(
-        isinstance(each, np.ma.MaskedArray) for each in values
-    ):
-        return np.ma.asarray(values)
-    return values
+def masks_joined(values: Any, depth: int = 3) -> Any:
+    """Return a list that holds masked arrays as one; everything else as it is.
+
+    Those of lists in it are found to so many axes.
+    """
+    if depth == 0 or not isinstance(values, list | tuple):
+        return values
+    parts = [masks_joined(each, depth - 1) for each in values]
+    if not any(isinstance(each, np.ma.MaskedArray) for each in parts):
+        return values
+    # NumPy's own way warns where a number is masked.
+    mask = [np.ma.getmaskarray(each) for each in parts]
+    return np.ma.array([np.ma.getdata(each) for each in parts], mask=mask)
 
 
 def held_array(values: Any, name: str) -> AnyArray:

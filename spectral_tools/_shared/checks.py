@@ -398,7 +398,8 @@ def check_store(
 
     Sides that are None may be of any length.
     """
-    if not all(hasattr(store, each) for each in ("__setitem__", "dtype", "shape")):
+    takes = all(hasattr(store, each) for each in ("__setitem__", "dtype", "shape"))
+    if not takes or isinstance(store, type):
         message = (
             f"`{name}` must take slices and have a dtype; got {type(store).__name__}."
         )

@@ -275,6 +275,27 @@ def test_masked_integers_never_count(name, parameter, tmp_path):
     assert same(*found)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    list({name: (name, p) for name, p in CASES[::-1] if p not in FIELDS}.values()),
+)
+def test_black_and_white_counts_as_zeros_and_ones(name, parameter, tmp_path):
+    call = CALLS[name]
+    white = np.asarray(call[parameter]) > np.median(call[parameter])
+    found, ones = (
+        outcome_of(name, call | {parameter: white.astype(kind)}, tmp_path)
+        for kind in (bool, np.uint8)
+    )
+    if isinstance(found, str):
+        assert f"`{parameter}" in found
+        assert "bool" in found
+        return
+    # What is rendered of it is black and white too.
+    found = [each.astype("u1") if each.dtype.kind == "b" else each for each in found]
+    ones = [each.astype("u1") if each.dtype.kind == "b" else each for each in ones]
+    assert same(found, ones)
+
+
 class Stored:
     """A stack that comes masked when it is sliced, as those of NetCDF do."""
 

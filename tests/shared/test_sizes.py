@@ -230,3 +230,20 @@ def test_chunks_fill_the_mosaic(chunks):
     pytest.importorskip("dask")
     with pytest.raises(ValueError, match="`chunks` must "):
         spt.lazy_composite(TILES, MATRICES, chunks=chunks)
+
+
+def test_numbers_that_are_masked_one_by_one_are_refused_by_name():
+    for values in ([np.ma.masked, 3.0], [[np.ma.masked, 3.0], [1, 2]]):
+        with pytest.raises(ValueError, match="`values` must have no masked pixels"):
+            spt.ring_average(values)
+
+
+@pytest.mark.parametrize("out", [np.float64, np.ndarray])
+def test_a_class_is_no_store(out):
+    with pytest.raises(TypeError, match="`out` must .*; got "):
+        spt.warp_composite(TILES, MATRICES, out=out)
+
+
+def test_blocks_are_as_many_as_memory_can_list():
+    with pytest.raises(ValueError, match="`blocks` must ask for what fits into memory"):
+        spt.composite_blocks(TILES, MATRICES, scale=2.0**31, bounds=[(0, 0), (9, 9)])
