@@ -261,7 +261,9 @@ def _round_and_clip(values: NDArray[Any], to: NDArray[Any]) -> None:
         np.greater(values, 0.5, out=to)
         return
     if kept.kind not in "iu" or values.dtype.kind not in "iuf":
-        np.copyto(to, values, casting="unsafe")
+        # What a smaller dtype cannot hold is infinite there.
+        with np.errstate(over="ignore"):
+            np.copyto(to, values, casting="unsafe")
         return
     info = np.iinfo(kept)
     if values.dtype.kind in "iu":

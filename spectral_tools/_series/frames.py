@@ -410,6 +410,15 @@ def check_series(
             check_sizes(even, f"{name} / frames.std()", dtype=np.float32)
     patterns = None
     if static is not None:
+        # Beyond it, rounding leaves nothing of the frames when it is taken off them.
+        most = float(groups[0].scale / np.finfo(np.float32).eps)
+        largest = float(np.abs(static).max())
+        if largest >= most:
+            message = (
+                f"`pattern` must hold numbers below {most:.3g}, which leave of frames "
+                f"what they show; got {largest:.3g}."
+            )
+            raise ValueError(message)
         patterns = [_cut_pattern(static, group) for group in groups]
     return SeriesInputs(
         frames=series,

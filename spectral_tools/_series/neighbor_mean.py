@@ -98,7 +98,9 @@ def _write(means: Iterator[NDArray[Any]], result: Any, series: Frames) -> None:
     written = 0
     for mean in means:
         if written < shape[0]:
-            result[written] = mean
+            # What a smaller dtype cannot hold is infinite there.
+            with np.errstate(over="ignore"):
+                result[written] = mean
         written += 1
     if written != shape[0]:
         message = f"`out` must have room for {written} frames; got {shape[0]}."

@@ -240,10 +240,24 @@ def test_numbers_that_are_masked_one_by_one_are_refused_by_name():
 
 @pytest.mark.parametrize("out", [np.float64, np.ndarray])
 def test_a_class_is_no_store(out):
-    with pytest.raises(TypeError, match="`out` must .*; got "):
+    with pytest.raises(TypeError, match=r"`out` must .*; got "):
         spt.warp_composite(TILES, MATRICES, out=out)
 
 
 def test_blocks_are_as_many_as_memory_can_list():
     with pytest.raises(ValueError, match="`blocks` must ask for what fits into memory"):
         spt.composite_blocks(TILES, MATRICES, scale=2.0**31, bounds=[(0, 0), (9, 9)])
+
+
+def test_what_a_smaller_dtype_cannot_hold_is_infinite_there():
+    out = np.zeros(FRAMES.shape, np.float32)
+    assert np.isinf(spt.apply_shifts(FRAMES * 1e60, 0 * SHIFTS, out=out)).all()
+    assert np.isinf(spt.neighbor_mean(FRAMES * 1e60, 1, out=out)).all()
+
+
+@pytest.mark.parametrize("value", [1e12, 1e18])
+def test_a_pattern_that_leaves_nothing_of_the_frames_is_refused(value):
+    pattern = with_pixel(0 * FRAMES[0], value)
+    with pytest.raises(ValueError, match="`pattern` must hold numbers below"):
+        spt.align_series(FRAMES, pattern=pattern)
+    assert spt.align_series(FRAMES, pattern=pattern / value).outcome[0] == "matched"
