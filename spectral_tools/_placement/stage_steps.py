@@ -247,6 +247,8 @@ def other_stage(layout: Layout, match: Any) -> Floats | None:
     away = np.abs(steps @ (matrix - np.eye(len(matrix))).T)
     reach = np.inf if layout.reach is None else layout.reach
     beyond = int(np.count_nonzero((away > reach).any(axis=1)))
-    # More than it takes to make a map, of all and of those that it alone explains.
-    sure = 2 * stage.links > len(steps) and min(stage.links, beyond) > len(layout.size)
+    # More than it takes to make a map, of all and of those that it alone explains. Where
+    # tiles are in disorder, those that meet by chance do so at one of their few sides.
+    spare = min(stage.links, beyond) - len(layout.size)
+    sure = 2 * stage.links > len(steps) and (2 * len(layout.size)) ** -spare < BELIEVED
     return matrix if sure else None

@@ -65,6 +65,27 @@ class PatternSearch(NamedTuple):
     ambiguous: bool  # whether frames are too few to tell one from the other
 
 
+class Unexplained(NamedTuple):
+    """What images leave of the frames that they were fitted to."""
+
+    power: float = math.inf
+    frames: int = 1
+    images: int = 0
+
+    @property
+    def variance(self) -> float:
+        """Return the variance of noise that leaves so much of it."""
+        return self.power / (1 - self.images / self.frames)
+
+    @property
+    def predicted(self) -> float:
+        """Return what would be left of other frames: generalized cross-validation.
+
+        Craven & Wahba (1979), :doi:`10.1007/BF01404567`.
+        """
+        return self.variance / (1 - self.images / self.frames)
+
+
 def residual_power(frames: list[Volume], shifts: Floats) -> float:
     """Return the power that a scene at given shifts does not explain."""
     canvas = MeanCanvas(frames[0].shape)
@@ -284,42 +305,67 @@ def _initial_pattern(
     frames may be the only way out of there. A few frames tell.
     """
     good = matched_numbers(found.estimates)
-    rows = np.unique(np.linspace(0, max(len(good) - 1, 0), ENOUGH).astype(int))
-    few = [good[n] for n in rows if n < len(good)]
-    if len(few) < 2:
+    if len(good) < 2:
         return PatternSearch(None, found, False)
+    pinned = np.ptp([found.estimates[n].shift for n in good], axis=0).max() <= PINNED
+    most = len(good) if pinned else ENOUGH
+    few = [good[n] for n in np.unique(np.linspace(0, len(good) - 1, most).astype(int))]
     chosen = [frames[n] for n in few]
     held = np.array([found.estimates[n].shift for n in few])
-    pinned = np.ptp(held, axis=0).max() <= PINNED
-    # One image more explains this much of noise.
-    share = 1 - 2 / len(few)
     enough = len(few) >= FEW
-    plain = residual_power(chosen, held) if enough else 0.0
-    rest, pattern = split_pattern(chosen, held) if enough else (math.inf, None)
-    if not pinned and (not enough or rest >= share * plain):
+    plain, split, pattern = Unexplained(), Unexplained(), None
+    if enough:
+        plain = Unexplained(residual_power(chosen, held), len(few), 1)
+        power, pattern = split_pattern(chosen, held)
+        split = Unexplained(power, len(few), 2)
+    if not pinned and split.predicted >= plain.predicted:
         return PatternSearch(None, found, False)
     # Match frames by what they show beside the mean of all.
     mean = np.mean([frames[n] for n in good], axis=0)
     if not enough and not _differ_coarsely(frames, good, mean):
         return PatternSearch(None, found, False)
-    other = grow_template([frame - mean for frame in chosen], bounds, known)
-    moves = _is_moving(other)
+    freed, without, moves = _free_frames(chosen, mean, bounds, known)
     if not enough:
         return PatternSearch(None, found, moves)
-    there = matched_numbers(other.estimates)
     ambiguous = len(few) < DOUBTFUL
-    if len(there) > FOLLOWERS * len(few) and moves:
-        moved = np.array([other.estimates[n].shift for n in there])
-        freed, without = split_pattern([chosen[n] for n in there], moved)
-        if freed < share * min(rest, plain):
-            free = [each - without for each in frames]
-            return PatternSearch(without, grow_template(free, bounds, known), ambiguous)
-    if rest < share * plain and pattern is not None:
+    if freed.predicted < min(split.predicted, plain.predicted):
+        free = [each - without for each in frames]
+        return PatternSearch(without, grow_template(free, bounds, known), ambiguous)
+    if split.predicted < plain.predicted and pattern is not None:
         free = [frame - pattern for frame in frames]
         settled = align_jointly(free, found.estimates, bounds, known)
         return PatternSearch(pattern, settled, ambiguous)
     ambiguous = ambiguous and moves and _differ_coarsely(frames, good, mean)
+    # What explains more than noise would, and too little to be the better guess, is open.
+    ambiguous = ambiguous or freed.variance < min(split.variance, plain.variance)
     return PatternSearch(None, found, ambiguous)
+
+
+def _free_frames(
+    frames: list[Volume], pattern: Volume, bounds: Bounds, known: Flags | None
+) -> tuple[Unexplained, Volume, bool]:
+    """Match frames without a first pattern, and better it while more of them match.
+
+    Returns what scene and pattern leave, the pattern, and whether frames move. Less than
+    half of the frames say nothing of the others.
+    """
+    best, freed, moves = 0, Unexplained(), False
+    for _ in range(SPLITS):
+        other = grow_template([each - pattern for each in frames], bounds, known)
+        there = matched_numbers(other.estimates)
+        if not _is_moving(other):
+            break
+        moves = True
+        most = len(there) > FOLLOWERS * len(frames)
+        if len(there) < FEW or (len(there) <= best and not most):
+            break
+        moved = np.array([other.estimates[n].shift for n in there])
+        power, better = split_pattern([frames[n] for n in there], moved)
+        left = Unexplained(power, len(there), 2) if most else Unexplained()
+        if most and left.predicted >= freed.predicted:
+            break
+        best, freed, pattern = len(there), left, better
+    return freed, pattern, moves
 
 
 def _differ_coarsely(frames: list[Volume], good: list[int], mean: Volume) -> bool:
