@@ -450,3 +450,19 @@ def test_a_blank_tile_does_not_turn_the_stage():
     with pytest.warns(spt.PlacementWarning, match="Only 4 of 20 pairs"):
         placed = spt.place_tiles(tiles, positions=made.stage)
     assert_allclose(placed.stage.matrix, np.eye(2), atol=0.05)
+
+
+@pytest.mark.parametrize("seed", [11, 15])
+def test_tiles_in_disorder_are_no_stage_that_moves_otherwise(seed):
+    """A map explains the few pairs that meet by chance."""
+    scene = spt.gaussian_texture((620, 760), cutoff=0.2, rng=4)
+    made = spt.simulate_tiles(
+        scene, (3, 4), (160, 180), overlap=0.15, stage_sigma=3, noise_sigma=0.1, rng=4
+    )
+    order = np.random.default_rng(seed).permutation(12)
+    with pytest.warns(spt.PlacementWarning, match=r"\d of 29 pairs were found"):
+        placed = spt.place_tiles(made.tiles[order], positions=made.stage)
+    assert "does not move as" not in str(spt.placement_report(placed))
+    away = placed.matrices[:, :2, 2] - made.positions[order]
+    for group in np.unique(placed.group):
+        assert np.ptp(away[placed.group == group], axis=0).max() < 1

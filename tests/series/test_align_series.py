@@ -898,6 +898,22 @@ def test_light_that_changes_is_no_pattern(light):
     assert not found.pattern.any()
 
 
+@pytest.mark.parametrize(("seed", "told"), [(2, True), (0, False)])
+def test_faint_frames_under_a_pattern_are_freed_of_it_or_not_believed(seed, told):
+    truth = np.random.default_rng(seed + 40).normal(0, 1.5, (20, 2)).cumsum(axis=0)
+    scene = spt.gaussian_texture((220, 220), cutoff=0.15, rng=seed + 20)
+    pattern = np.random.default_rng(seed + 60).normal(size=(72, 72))
+    faint = spt.simulate_series(scene, truth, (72, 72), noise_sigma=1.0, rng=seed)
+    found = spt.align_series(faint.frames + pattern)
+    if not told:
+        # All that it moves is 8 px: the pattern pins it, and it may be what moves.
+        assert (found.outcome == spt.Outcome.AMBIGUOUS).all()
+        return
+    assert (found.outcome == spt.Outcome.MATCHED).mean() > 0.7
+    assert np.abs(error_of(found.shifts, truth)).max() < 0.5
+    assert np.corrcoef(found.pattern.ravel(), pattern.ravel())[0, 1] > 0.9
+
+
 def test_frames_that_show_nothing_do_not_hide_the_others():
     truth = np.random.default_rng(9).normal(0, 3, (21, 2))
     frames = movie(truth, rng=9).frames.copy()
