@@ -46,7 +46,7 @@ GREEN = 0.6
 # Gray values reach from the one to the other percentile, so that a few hot or
 # dead pixels do not leave all others in the dark.
 STRETCH = (0.5, 99.5)
-# Images with less than this part in common are stretched each by its own values.
+# Images with no more than this part in common are stretched each by its own values.
 ENOUGH = 0.02
 # Squares along the longer side of a checkerboard.
 SQUARES = 8
@@ -306,7 +306,7 @@ def _gray_pair(
     check_same_shape(reference=first, moving=second)
     known = np.isfinite(first), np.isfinite(second)
     both = known[0] & known[1]
-    if both.sum() < ENOUGH * min(known[0].sum(), known[1].sum()):
+    if both.sum() <= ENOUGH * min(known[0].sum(), known[1].sum()):
         return stretched(first, known[0]), stretched(second, known[1])
     return stretched(first, both), stretched(second, both)
 

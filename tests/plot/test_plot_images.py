@@ -203,6 +203,14 @@ def test_nothing_is_drawn_where_no_image_is(scene):
     assert hatched(ax)
 
 
+def test_an_image_is_stretched_by_itself_beside_one_of_nothing(scene):
+    nothing = np.full(scene.shape, np.nan)
+    drawn = spt.plot.overlay(1e20 * scene, nothing).images[0].get_array().data
+    expected = spt.plot.overlay(scene, nothing).images[0].get_array().data
+    assert np.ptp(expected[..., 0]) > 200
+    assert_allclose(drawn[..., 0].astype(int), expected[..., 0], atol=1)
+
+
 def test_two_images_without_anything_in_common_are_both_seen(scene):
     reference, moving = scene.copy(), scene.copy()
     reference[:, 30:], moving[:, :30] = np.nan, np.nan
