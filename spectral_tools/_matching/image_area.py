@@ -258,7 +258,8 @@ def prepare_image(
     if mask is not None:
         volume = np.where(mask, volume, volume.dtype.type(mean))
         volume, mask = mend_holes(volume, mask)
-    scaled = volume - volume.dtype.type(mean)
+    # One layout, whatever that of the image: kernels are compiled for each.
+    scaled = np.subtract(volume, volume.dtype.type(mean), order="C")
     scaled /= volume.dtype.type(half)
     if mask is None or mask.all():
         return scaled.astype(np.float32, copy=False), None

@@ -140,7 +140,8 @@ def fit_shift(
     rough: int = 2,
 ) -> ShiftFit | None:
     """Refine the shift `start` of two volumes; None where nothing is coherent."""
-    images = reference, moving
+    # Parts of larger images have another layout; kernels are compiled for each.
+    images = np.ascontiguousarray(reference), np.ascontiguousarray(moving)
     used: list[TaperedSpectra] = []
     likeness: list[float] = []
 

@@ -291,7 +291,7 @@ def _fill_region(
             for piece in pieces:
                 if piece.touched[block]:
                     add_channels(piece, block, channels, *onto)
-            ends: Any = (plan.fill_value, *plan.limits, plan.kept.kind != "f")
+            ends: Any = (float(plan.fill_value), *plan.limits, plan.kept.kind != "f")
             where: Any = (corner, some)
             deliver(mean, total, spans, *ends, *where)
         deliver_counts(count, spans, corner, counts)

@@ -93,6 +93,7 @@ def halve(image: NDArray[Any]) -> NDArray[Any]:
     """
     *outer, rows, cols = image.shape
     planes = np.ascontiguousarray(image).reshape(-1, rows, cols)
+    planes.flags.writeable = False  # as some come: kernels are compiled for either
     out = np.empty((len(planes), half_length(rows), half_length(cols)), image.dtype)
     _halve_planes(planes, out, image.dtype.kind != "f")
     return out.reshape(*outer, *out.shape[1:])

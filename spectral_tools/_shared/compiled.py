@@ -47,6 +47,9 @@ OPTIONS = {
     "no_cfunc_wrapper": True,
 }
 
+#: Settings of a kernel inside another, beside those: Python does not call it there.
+INSIDE = {"no_cpython_wrapper": True}
+
 #: Bytes that a cache may hold: the code of several versions of this package. What
 #: was not used for longest goes first.
 CACHE_LIMIT = 2**28
@@ -97,24 +100,27 @@ class Kernel:
     @property
     def _numba_type_(self) -> Any:
         """What numba sees where a kernel calls another."""
-        return self.dispatcher._numba_type_
+        return self.inside._numba_type_
 
     def __getattr__(self, name: str) -> Any:
-        """Make the dispatcher of numba when it is first wanted; then it is there.
+        """Make a dispatcher of numba when it is first wanted; then it is there.
 
+        `dispatcher` is for calls from Python, `inside` for those from other kernels,
+        which need no code that unpacks arrays of Python: a tenth of compiling.
         A property would be one more call for each of a kernel.
         """
-        if name == "dispatcher":
+        if name in {"dispatcher", "inside"}:
             # Threads that come here at once go on with the same.
-            return self.__dict__.setdefault(name, self._dispatcher())
+            options = OPTIONS | (INSIDE if name == "inside" else {})
+            return self.__dict__.setdefault(name, self._made(options))
         return object.__getattribute__(self, name)  # says that there is none
 
-    def _dispatcher(self) -> Any:
+    def _made(self, options: dict[str, Any]) -> Any:
         """Return what numba makes of the function, with the cache of the house."""
-        made = _numba().njit(**OPTIONS)(self.py_func)
+        made = _numba().njit(**options)(self.py_func)
         # There is nothing to cache where compiling is switched off.
         if hasattr(made, "_cache") and _can_cache():
-            made._cache = KernelCache(self)
+            made._cache = KernelCache(self, options)
         return made
 
 
@@ -143,8 +149,9 @@ class KernelCache:
 
     cache_path = None
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, options: dict[str, Any]) -> None:
         self._kernel = kernel
+        self._options = options
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """Return the code for the types of a signature, None if there is none."""
@@ -176,7 +183,7 @@ class KernelCache:
         digest = sha256()
         for part in (
             *_of_types(getattr(signature, "args", signature)),
-            *map(repr, (codegen.magic_tuple(), *_versions())),
+            *map(repr, (codegen.magic_tuple(), *_versions(self._options))),
             *_dependencies(self._kernel, []),
         ):
             digest.update(f"{len(part)} {part}".encode())
@@ -186,13 +193,13 @@ class KernelCache:
 # What machine code depends on
 
 
-def _versions() -> Iterator[Any]:
-    """Yield what every kernel is compiled by."""
+def _versions(options: dict[str, Any]) -> Iterator[Any]:
+    """Yield what a kernel is compiled by."""
     import llvmlite  # noqa: PLC0415
 
     yield sys.implementation.cache_tag, getattr(sys, "abiflags", "")
     yield _numba().__version__, llvmlite.__version__, np.__version__
-    for option, value in OPTIONS.items():
+    for option, value in options.items():
         yield option, sorted(value) if isinstance(value, set) else value
     for name in SETTINGS:
         yield name, getattr(_numba().config, name, None)

@@ -29,6 +29,17 @@ pytest.importorskip("ome_zarr.io")
 pytest.importorskip("zarr")
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_collections():
+    """Let each collection of garbage here look at what was made here alone."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 #: Killed so many times each, where all is counted.
 KILLS = 60
 

@@ -173,7 +173,7 @@ def test_very_smooth_scenes_are_found_to_the_bound(noise):
     assert chi2(error, found.covariance) < 1.8  # 48 numbers: 1 +- 0.2
 
 
-@pytest.mark.parametrize("count", [6, 12, 30])
+@pytest.mark.parametrize("count", [6, 30])
 @pytest.mark.parametrize("blur", [1, 2, 4])
 @pytest.mark.parametrize("noise", [0, 0.001])
 def test_frames_without_noise_are_found(count, blur, noise):
@@ -530,15 +530,20 @@ def test_groups_of_planes_can_be_named():
 # What stays in place
 
 
+@pytest.fixture(scope="module")
+def without_pattern():
+    return spt.align_series(movie(walk(32), shape=(112, 112)).frames)
+
+
 @pytest.mark.parametrize("kind", ["dust", "gradient"])
-def test_what_stays_in_place_does_not_pin_the_frames(kind):
+def test_what_stays_in_place_does_not_pin_the_frames(kind, without_pattern):
     truth = walk(32)
     shape = (112, 112)
     if kind == "dust":
         pattern = 3 * spt.gaussian_texture(shape, cutoff=0.4, rng=7)
     else:
         pattern = np.linspace(-5, 5, 112)[:, None] * np.ones(shape)
-    without = spt.align_series(movie(truth, shape=shape).frames)
+    without = without_pattern
     frames = movie(truth, shape=shape, pattern=pattern).frames
     found = spt.align_series(frames)
     assert np.abs(error_of(without.shifts, truth)).max() < 0.05

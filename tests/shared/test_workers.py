@@ -1,5 +1,6 @@
 """Whoever computes, and wherever, the result has the same bits."""
 
+import functools
 import inspect
 import pickle
 from typing import NamedTuple
@@ -119,10 +120,16 @@ def test_all_functions_that_take_workers_are_here():
     assert takers == set(CALLS)
 
 
+@pytest.fixture(scope="module")
+def answer(given):
+    """What a function answers in one thread, which tests share."""
+    return functools.cache(lambda name: list(numbers(CALLS[name](given, 1))))
+
+
 @pytest.mark.parametrize("workers", [2, elsewhere], ids=["threads", "processes"])
 @pytest.mark.parametrize("name", CALLS)
-def test_whoever_computes_the_bits_are_the_same(name, workers, given):
-    alone = list(numbers(CALLS[name](given, 1)))
+def test_whoever_computes_the_bits_are_the_same(name, workers, given, answer):
+    alone = answer(name)
     shared = list(numbers(CALLS[name](given, workers)))
     assert len(alone) > 0
     for one, other in zip(alone, shared, strict=True):
@@ -130,11 +137,11 @@ def test_whoever_computes_the_bits_are_the_same(name, workers, given):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_views_and_copies_have_the_same_bits(name, given):
+def test_views_and_copies_have_the_same_bits(name, given, answer):
     """What is transposed or cut out of something larger is an array like others."""
     tiles, pair = ([each.copy() for each in some] for some in (given.tiles, given.pair))
     copies = Given(tiles, given.frames.copy(), tuple(pair))
-    seen = list(numbers(CALLS[name](given, 1)))
+    seen = answer(name)
     copied = list(numbers(CALLS[name](copies, 1)))
     for one, other in zip(seen, copied, strict=True):
         assert_array_equal(one, other)
