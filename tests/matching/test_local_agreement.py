@@ -10,6 +10,7 @@ import spectral_tools as spt
 from spectral_tools._matching import misfit
 from spectral_tools._matching.misfit import measure_misfit
 from spectral_tools._matching.shift_fit import fit_shift, fit_windows
+from tests.sweeps import sweep
 
 
 def micrograph(rng, shape, cutoff=0.25):
@@ -58,7 +59,7 @@ def test_a_bar_of_text_is_no_match(kind):
         np.testing.assert_allclose(found.shift, shift, atol=0.3)
 
 
-@pytest.mark.parametrize("kind", ["bar", "stamp", "column"])
+@pytest.mark.parametrize("kind", sweep(["bar", "stamp", "column"], 1))
 def test_unrelated_images_with_the_same_text_are_not_matched(kind):
     rng = np.random.default_rng(4)
     for _ in range(6):
@@ -90,7 +91,7 @@ def test_an_object_that_moved_by_itself_is_no_match():
         assert found.outcome == "matched"
 
 
-@pytest.mark.parametrize("number", [6, 20])
+@pytest.mark.parametrize("number", sweep([6, 20], 1))
 def test_what_is_left_out_leaves_no_edges_that_match(number):
     """Objects that meet by chance are left out, and holes in both images would match."""
     rng = np.random.default_rng(number)

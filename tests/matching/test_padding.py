@@ -6,6 +6,7 @@ from scipy import fft, ndimage
 
 import spectral_tools as spt
 from spectral_tools._matching.image_area import bounding_box, find_padding
+from tests.sweeps import sweep
 
 ROWS, COLS = np.mgrid[:180, :200]
 AWAY = np.hypot(ROWS - 89.5, COLS - 99.5)
@@ -100,7 +101,7 @@ def views(seed, shift, frame, noise=1.0):
     ]
 
 
-@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("kind", sweep(FRAMES, 0, 2, 4))
 def test_the_same_frame_is_no_match(kind):
     shift = np.array((40, 53))
     pair = views(7, shift, FRAMES[kind])

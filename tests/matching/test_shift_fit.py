@@ -10,6 +10,7 @@ from scipy import stats
 import spectral_tools as spt
 from spectral_tools._matching import shift_fit
 from spectral_tools._spectral.gain_gradient import gain_slopes
+from tests.sweeps import sweep
 
 TRIALS = 40
 
@@ -108,15 +109,19 @@ def test_errors_of_crops_have_no_bias(crops):
 
 @pytest.mark.parametrize(
     ("shape", "level", "figure"),
-    [
-        ((256, 256), 20, 1.15),
-        ((256, 256), 0, 1.15),
-        ((384, 52), 10, 1.15),
-        ((64, 64), 10, 1.35),
-        # Tapers of 6 px at both ends leave 0.62 of 16 planes and 0.86 of 44 rows: a
-        # factor of 1.48 already.
-        pytest.param((20, 48, 48), 10, 1.6, marks=pytest.mark.slow),
-    ],
+    sweep(
+        [
+            ((256, 256), 20, 1.15),
+            ((256, 256), 0, 1.15),
+            ((384, 52), 10, 1.15),
+            ((64, 64), 10, 1.35),
+            # Tapers of 6 px at both ends leave 0.62 of 16 planes and 0.86 of 44 rows: a
+            # factor of 1.48 already.
+            ((20, 48, 48), 10, 1.6),
+        ],
+        1,
+        3,
+    ),
 )
 def test_other_shapes_and_noise_come_close_too(shape, level, figure):
     trials = 60 // len(shape)
@@ -131,7 +136,9 @@ def test_other_shapes_and_noise_come_close_too(shape, level, figure):
     assert_honest(squares, len(shape), margin=1.25)
 
 
-@pytest.mark.parametrize("shape", [(8, 48, 48), (5, 64, 64), (12, 300), (32, 32)])
+@pytest.mark.parametrize(
+    "shape", sweep([[8, 48, 48], [5, 64, 64], [12, 300], [32, 32]], 0, 2)
+)
 def test_covariance_is_honest_where_an_axis_is_short(shape):
     _, squares, matched = statistics(shape, 0.1, reach=2, trials=12)
     assert matched.all()

@@ -12,6 +12,7 @@ from spectral_tools._placement.layout import fit_stage, lay_out
 from spectral_tools._placement.place_tiles import Matched, _rematch
 from spectral_tools._placement.report import doubts
 from spectral_tools._placement.stage_steps import place_with_stage, vouched_links
+from tests.sweeps import sweep
 
 # Strips of 24 px at 20 dB are known to a hundredth or two of a pixel, and stage errors
 # make some of them narrow.
@@ -244,7 +245,7 @@ def test_pairs_that_were_refused_place_no_tile():
 
 
 @pytest.mark.parametrize("told", ["positions", "grid"])
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", sweep(range(3), 0))
 def test_tiles_of_noise_stay_where_they_were_put(told, number):
     tiles = np.random.default_rng(number).normal(size=(12, 100, 100))
     nominal = spt.grid_positions((3, 4), (100, 100), overlap=0.15)
@@ -417,13 +418,7 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        each if row in (0, 3, 5) else pytest.param(each, marks=pytest.mark.slow)
-        for row, each in enumerate(TURNED)
-    ],
-)
+@pytest.mark.parametrize("told", sweep(TURNED, 0, 5))
 def test_a_stage_that_moves_otherwise_is_found_out(told):
     turn = TURNED[told]
     scene = spt.gaussian_texture((620, 620), cutoff=0.3, rng=11)
@@ -452,7 +447,7 @@ def test_a_blank_tile_does_not_turn_the_stage():
     assert_allclose(placed.stage.matrix, np.eye(2), atol=0.05)
 
 
-@pytest.mark.parametrize("seed", [11, 15])
+@pytest.mark.parametrize("seed", sweep([11, 15], 1))
 def test_tiles_in_disorder_are_no_stage_that_moves_otherwise(seed):
     """A map explains the few pairs that meet by chance."""
     scene = spt.gaussian_texture((620, 760), cutoff=0.2, rng=4)

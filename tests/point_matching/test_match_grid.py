@@ -12,6 +12,7 @@ from spectral_tools._matching.window_batches import (
     search_windows,
     trim_windows,
 )
+from tests.sweeps import sweep
 
 SIDE = 224
 
@@ -145,7 +146,9 @@ def test_a_rough_matrix_takes_a_rotation_off(pair):
     assert np.sqrt(np.median(error**2)) < 0.06
 
 
-@pytest.mark.parametrize(("axis", "step"), [(0, 2), (1, 3), (1, 6), (0, 10)])
+@pytest.mark.parametrize(
+    ("axis", "step"), sweep([(0, 2), (1, 3), (1, 6), (0, 10)], 0, 2)
+)
 def test_a_step_of_shear_is_followed_on_both_sides(axis, step):
     scene = spt.gaussian_texture((200, 300), cutoff=0.25, rng=1)
     reference = scene[20:180, 20:276]

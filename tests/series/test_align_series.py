@@ -14,6 +14,7 @@ from scipy import ndimage
 import spectral_tools as spt
 from spectral_tools._series import frame_links
 from spectral_tools._series.align_series import complete_walk
+from tests.sweeps import sweep
 
 
 def movie(truth, *, shape=(96, 112), noise=0.3, rng=0, **kwargs):
@@ -174,7 +175,7 @@ def test_very_smooth_scenes_are_found_to_the_bound(noise):
 
 
 @pytest.mark.parametrize("count", [6, 30])
-@pytest.mark.parametrize("blur", [1, 2, 4])
+@pytest.mark.parametrize("blur", sweep([1, 2, 4], 0, 2))
 @pytest.mark.parametrize("noise", [0, 0.001])
 def test_frames_without_noise_are_found(count, blur, noise):
     rng = np.random.default_rng(count)
@@ -245,7 +246,7 @@ def is_wrong(found, truth):
     return sure & (np.abs(error) > 1).any(axis=1)
 
 
-@pytest.mark.parametrize("noise", [0.05, 0.3])
+@pytest.mark.parametrize("noise", sweep([0.05, 0.3], 1))
 @pytest.mark.parametrize("way", [(1, 0), (0.8, 0.6)])
 def test_shifts_along_an_edge_are_not_known(way, noise):
     truth = np.random.default_rng(0).normal(scale=2, size=(12, 2))
@@ -282,7 +283,8 @@ def test_stripes_are_ambiguous_for_any_reference(reference):
 
 
 @pytest.mark.parametrize(
-    ("period", "reference"), [(8, "template"), (12, "template"), (8, "first")]
+    ("period", "reference"),
+    sweep([(8, "template"), (12, "template"), (8, "first")], 0, 2),
 )
 def test_periods_of_a_noisy_lattice_are_not_told(period, reference):
     truth = np.random.default_rng(1).normal(scale=4, size=(16, 2))
@@ -294,7 +296,9 @@ def test_periods_of_a_noisy_lattice_are_not_told(period, reference):
     assert (found.outcome == spt.Outcome.AMBIGUOUS).sum() >= 12
 
 
-@pytest.mark.parametrize(("period", "noise"), [(8, 0.3), (10, 0.3), (12, 1.0)])
+@pytest.mark.parametrize(
+    ("period", "noise"), sweep([(8, 0.3), (10, 0.3), (12, 1.0)], 0)
+)
 def test_a_defect_tells_the_periods_of_a_lattice(period, noise):
     truth = np.random.default_rng(1).normal(scale=4, size=(16, 2))
     found = spt.align_series(frames_of(lattice(period, 6), truth, noise, rng=1))
@@ -302,7 +306,7 @@ def test_a_defect_tells_the_periods_of_a_lattice(period, noise):
     assert np.abs(error_of(found.shifts, truth)).max() < 0.15  # Ten of its error bars.
 
 
-@pytest.mark.parametrize(("period", "rng"), [(8, 4), (8, 6), (12, 2)])
+@pytest.mark.parametrize(("period", "rng"), sweep([(8, 4), (8, 6), (12, 2)], 1))
 def test_no_frame_stays_a_period_of_a_lattice_away(period, rng):
     # Where the defect is half out of the first frame the first match may be wrong.
     truth = np.random.default_rng(rng).normal(scale=4, size=(16, 2))
@@ -332,7 +336,7 @@ def test_error_bars_without_noise_are_not_below_what_fits_settle_to():
     assert np.abs(error / sigma).max() < 4
 
 
-@pytest.mark.parametrize("noise", [0.1, 0.5])
+@pytest.mark.parametrize("noise", sweep([0.1, 0.5], 1))
 @pytest.mark.parametrize(
     "kwargs", [{"reach": 3}, {"reach": 1}, {"reference": "previous"}]
 )
@@ -553,7 +557,7 @@ def test_what_stays_in_place_does_not_pin_the_frames(kind, without_pattern):
     assert seen > 0.99
 
 
-@pytest.mark.parametrize("number", range(1, 5))
+@pytest.mark.parametrize("number", sweep(range(1, 5), 0, 2))
 def test_five_frames_under_dust_are_told_from_it(number):
     """What moves little is told from what stays slowly, and nothing runs away."""
     truth = np.random.default_rng(number).normal(scale=3, size=(5, 2))
@@ -903,7 +907,7 @@ def test_light_that_changes_is_no_pattern(light):
     assert not found.pattern.any()
 
 
-@pytest.mark.parametrize(("seed", "told"), [(2, True), (0, False)])
+@pytest.mark.parametrize(("seed", "told"), sweep([(2, True), (0, False)], 0))
 def test_faint_frames_under_a_pattern_are_freed_of_it_or_not_believed(seed, told):
     truth = np.random.default_rng(seed + 40).normal(0, 1.5, (20, 2)).cumsum(axis=0)
     scene = spt.gaussian_texture((220, 220), cutoff=0.15, rng=seed + 20)

@@ -13,6 +13,7 @@ from scipy import ndimage
 from skimage import io
 
 import spectral_tools as spt
+from tests.sweeps import sweep
 
 SIDE = 160
 SCENE = 640
@@ -341,7 +342,9 @@ def neighbour_correlation(sections, matrices, share, fields=None):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("model", "least"), [("rigid", 0.88), ("affine", 0.90)])
+@pytest.mark.parametrize(
+    ("model", "least"), sweep([("rigid", 0.88), ("affine", 0.90)], 1)
+)
 def test_sections_of_lung_fit_together(model, least):
     folder = Path(os.environ["SPECTRAL_TOOLS_DATA"]) / "zstack" / "lung_sem_12"
     sections = [io.imread(path) for path in sorted(folder.glob("*.png"))]

@@ -25,6 +25,7 @@ from numpy.testing import assert_array_equal
 from scipy import ndimage
 
 import spectral_tools as spt
+from tests.sweeps import sweep
 
 #: What images are called, wherever they come in.
 IMAGES = {
@@ -131,6 +132,12 @@ CALLS = {
     "plot.warped_grid": {"displacement": FIELD},
 }
 CASES = [(n, p) for n, call in CALLS.items() for p in call if p in IMAGES]
+#: Functions that take long have their masks tested once by default.
+LONG = {
+    *("align_series", "align_stack", "compare_transforms", "find_control_points"),
+    *("match_grid", "match_orientation", "match_tiles", "place_tiles", "refine_pair"),
+}
+QUICK = [number for number, (name, _) in enumerate(CASES) if name not in LONG]
 
 
 def leaves(item):
@@ -219,7 +226,7 @@ def test_every_function_that_takes_images_is_called_here():
 @pytest.mark.parametrize(
     ("name", "parameter", "form"),
     [(*case, "array") for case in CASES]
-    + [(*case, "list") for case in CASES if case[1] in STACKS],
+    + sweep([(*case, "list") for case in CASES if case[1] in STACKS]),
 )
 def test_masked_pixels_count_like_nan_or_are_refused(name, parameter, form, tmp_path):
     call = dict(CALLS[name])
@@ -245,7 +252,7 @@ def test_masked_pixels_count_like_nan_or_are_refused(name, parameter, form, tmp_
     assert_array_equal(masked.data, filled)
 
 
-@pytest.mark.parametrize(("name", "parameter"), CASES)
+@pytest.mark.parametrize(("name", "parameter"), sweep(CASES, *QUICK))
 def test_a_mask_without_pixels_changes_nothing(name, parameter, tmp_path):
     call = CALLS[name]
     plain = np.asarray(call[parameter])
@@ -255,7 +262,7 @@ def test_a_mask_without_pixels_changes_nothing(name, parameter, tmp_path):
         assert same(found, plain_outcome(name))
 
 
-@pytest.mark.parametrize(("name", "parameter"), CASES)
+@pytest.mark.parametrize(("name", "parameter"), sweep(CASES, *QUICK))
 def test_masked_integers_never_count(name, parameter, tmp_path):
     """Results that are whole numbers cannot be NaN; what is masked does not matter."""
     call = CALLS[name]
@@ -277,7 +284,7 @@ def test_masked_integers_never_count(name, parameter, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "parameter"),
-    list({name: (name, p) for name, p in CASES[::-1] if p not in FIELDS}.values()),
+    sweep([case for case in CASES if case[1] not in FIELDS], *range(0, 67, 6)),
 )
 def test_black_and_white_counts_as_zeros_and_ones(name, parameter, tmp_path):
     call = CALLS[name]
