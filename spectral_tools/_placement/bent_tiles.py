@@ -15,8 +15,15 @@ from .._shared.checks import as_finite
 from .._shared.sparse import sum_rows
 from .._transforms.fields.displacement import apply_displacement
 from .layout import Layout
-from .solve_distortion import MODELS, NODES, Distortion, solve_distortion
+from .solve_distortion import (
+    MODELS,
+    NODES,
+    Distortion,
+    solve_distortion,
+    systematic_offsets,
+)
 from .solve_tiles import Placement
+from .uncertainty import follow_offsets
 
 __all__ = [
     "Matched",
@@ -24,6 +31,7 @@ __all__ = [
     "as_tile_field",
     "corrected_matches",
     "field_from_windows",
+    "systematic_moves",
     "window_seams",
 ]
 
@@ -152,6 +160,26 @@ def _corrected(windows: list[tuple[Floats, Floats]], field: Floats) -> list[Floa
     # All at once: a spline is laid through the field first.
     moved = apply_displacement(field, np.concatenate(spots)).mean(axis=1)
     return np.split(moved, ends)
+
+
+def systematic_moves(
+    placement: Placement, windows: list[OverlapWindows | None], found: Distortion
+) -> Floats:
+    """Return how tiles placed by corrected links (n, 2, k) move with errors of the field.
+
+    A link is what its windows say together, where these still are.
+    """
+    held = {row: each for row, each in enumerate(windows) if each and len(each.points)}
+    every = OverlapWindows(*map(np.concatenate, zip(*held.values(), strict=True)))
+    link = np.repeat(list(held), [len(each.points) for each in held.values()])
+    points = every.points, every.points - every.shift
+    ways = systematic_offsets(found, points, every.size)
+    weights = np.linalg.inv(every.covariance).astype(np.float64, copy=False)
+    pull = sum_rows(link, np.einsum("nij,njk->nik", weights, ways), len(windows))
+    stiff = sum_rows(link, weights, len(windows))
+    offsets, rows = np.zeros_like(pull), list(held)
+    offsets[rows] = np.linalg.solve(stiff[rows], pull[rows])
+    return follow_offsets(placement, offsets)
 
 
 class WindowSeams(NamedTuple):

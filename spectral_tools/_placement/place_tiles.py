@@ -25,7 +25,13 @@ from .._shared.checks import Valid, check_count, in_grey, masks_in_order
 from .._shared.link_arguments import Links
 from .._shared.results import Outcome, result
 from .._shared.workers import Workers
-from .bent_tiles import Matched, as_tile_field, corrected_matches, field_from_windows
+from .bent_tiles import (
+    Matched,
+    as_tile_field,
+    corrected_matches,
+    field_from_windows,
+    systematic_moves,
+)
 from .grid_links import Order
 from .layout import CUT, Layout, StageModel, lay_out, turned_layout
 from .report import PlacementWarning, doubts
@@ -78,6 +84,9 @@ class TilePlacement(Placement):
         Infinite: positions of the stage do not count by themselves.
     fixed : ndarray of bool, shape (n,)
         No tile is held.
+    systematic : ndarray of shape (n, ndim, k) or None
+        How far tiles move together with errors of the field that was found, of one
+        standard deviation each, in pixels.
     matches : TileMatches
         What became of each link, when it was last matched; in pixels of corrected
         tiles if a field bends them.
@@ -265,6 +274,9 @@ def place_tiles(
         matches = corrected_matches(*matched, field)
         solved, last, expected = place_with_stage(layout, matches)
         stage = replace(last, matrix=last.matrix @ turn)
+    if found is not None:
+        moves = systematic_moves(solved, matched.windows, found)
+        solved = replace(solved, systematic=moves)
     warn_of_lost(lost)
     placed = _labelled(layout, matches, solved, stage, expected)
     if bent:

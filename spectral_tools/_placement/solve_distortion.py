@@ -22,7 +22,6 @@ from .._shared.arrays import Flags, Floats, Ints
 from .._shared.checks import as_finite, as_shape
 from .._shared.link_arguments import Links, Positions
 from .._shared.results import result
-from .._shared.sparse import factorized_stiffness, sum_at_tiles, sum_rows
 from .._shared.statistics import FAINT, ROUNDING, ROUNDS, find_consensus, has_outliers
 from .checked_links import CheckedLinks, checked_links, network_of, translations
 from .solve_tiles import Placement, gathered
@@ -32,9 +31,14 @@ from .solvers.normal_equations import (
     unit_variance,
 )
 from .solvers.robust_links import solve_network
-from .solvers.translations import link_residuals, squares, systems_of
+from .solvers.translations import (
+    link_residuals,
+    squares,
+    steps_of_offsets,
+    systems_of,
+)
 
-__all__ = ["MODELS", "NODES", "Distortion", "solve_distortion"]
+__all__ = ["MODELS", "NODES", "Distortion", "solve_distortion", "systematic_offsets"]
 
 MODELS = ("polynomial", "radial", "rows", "columns")
 # Degrees that are tried: the first is no distortion. Beyond the last polynomials swing
@@ -160,7 +164,8 @@ def solve_distortion(
     coefficients found, by one weighted least squares [1]_; windows that contradict the
     others are dropped as in `solve_rigid`.
 
-    The covariance of positions does not include what the field leaves open.
+    What the field leaves open moves tiles together: `position_covariance` and
+    `offset_covariance` count it.
 
     References
     ----------
@@ -305,9 +310,13 @@ def _products(
 
 
 class _State(NamedTuple):
-    """One fit; the variance of links in their units, and that of coefficients in sides."""
+    """One fit; the variance of links in their units, and that of coefficients in sides.
+
+    Positions follow parameters by `slopes` (n, n_parameters, 2).
+    """
 
     positions: Floats
+    slopes: Floats
     parameters: Floats
     residuals: Floats
     squares: Floats
@@ -337,39 +346,7 @@ class _Windows:
         self.network = network_of(given, offsets, offsets[:, np.newaxis], None)
         self._systems = systems_of(self.network)
         # Windows of one pair of tiles pull at the same two.
-        self._pairs, self._pair = np.unique(
-            self.network.links, axis=0, return_inverse=True
-        )
-        self._pair = self._pair.reshape(-1)
-
-    def _balanced(self, trust: Floats, offsets: Floats) -> Floats:
-        """Return the steps (n, k, 2) of tiles that offsets (n_links, k, 2) ask for."""
-        network, count = self.network, len(self.network.places)
-        free = ~(network.fixed | network.held)
-        steps = np.zeros((count, *offsets.shape[1:]))
-        for axes, weights, prior, _ in self._systems:
-            own, size = offsets[:, :, axes], len(prior)
-            trusted = weights * trust[:, np.newaxis, np.newaxis]
-            stiff = sum_rows(self._pair, trusted, len(self._pairs))
-            solver = factorized_stiffness(self._pairs, stiff, prior, free)
-            if size == 1:
-                pull = trusted * own
-            else:
-                pull = np.einsum("nab,nkb->nka", trusted, own)
-            force = sum_at_tiles(
-                self._pairs, sum_rows(self._pair, pull, len(self._pairs)), count
-            )[free]
-            # Axes that share a factor are columns of their own, others rows.
-            turned = np.moveaxis(force, 2, 1) if size > 1 else force
-            found = solver(turned.reshape(len(force) * size, -1)).reshape(turned.shape)
-            steps[
-                np.ix_(
-                    np.flatnonzero(free),
-                    np.arange(offsets.shape[1]),
-                    np.arange(2)[axes],
-                )
-            ] = np.moveaxis(found, 2, 1) if size > 1 else found
-        return steps
+        self._pairs = np.unique(self.network.links, axis=0, return_inverse=True)
 
     def columns(self, basis: _Basis) -> Floats:
         """Return what each field adds to offsets (n_links, n_parameters, 2)."""
@@ -405,7 +382,8 @@ class _Windows:
         )  # fmt: skip
         apart = link_residuals(network, network.places)
         given = np.concatenate([apart[:, np.newaxis], columns], axis=1)
-        steps = self._balanced(trust, given)
+        free = ~(network.fixed | network.held)
+        steps = steps_of_offsets(self._pairs, self._systems, free, given, trust)
         reference, moving = network.links.T
         given -= steps[moving]
         given += steps[reference]
@@ -417,11 +395,9 @@ class _Windows:
         inverse = np.linalg.inv((normal + normal.T) / 2 + stiff)
         parameters = inverse @ np.einsum("nma,na->m", pulled, residuals)
         residuals = residuals - np.einsum("nma,m->na", left, parameters)
-        positions = (
-            network.places
-            + steps[:, 0]
-            - np.einsum("nma,m->na", steps[:, 1:], parameters)
-        )
+        slopes = -steps[:, 1:]
+        positions = network.places + steps[:, 0]
+        positions += np.einsum("nma,m->na", slopes, parameters)
         found = squares(network, residuals)
         variance = unit_variance(network, found, trust, self.unknown(basis))
         covariance = variance * inverse
@@ -432,7 +408,7 @@ class _Windows:
         if told.sum() > ROUNDING:
             expected = float((told * unit * parameters**2).sum() / told.sum())
         return _State(
-            positions, parameters, residuals, found, variance, covariance,
+            positions, slopes, parameters, residuals, found, variance, covariance,
             max(expected, ROUNDING**2),
         )  # fmt: skip
 
@@ -527,8 +503,17 @@ def _distortion(windows: _Windows, fit: _Fit, missed: Floats) -> Distortion:
     residuals += reference - moving
     chosen = np.zeros(len(residuals), np.intp)
     matrices = translations(state.positions)
+    placed = gathered(given, matrices, residuals, fit.believed, chosen, 2)
+    moved = np.einsum(
+        "nma,mk->nak", state.slopes, np.linalg.cholesky(state.covariance), optimize=True
+    )
     return Distortion(
-        placement=gathered(given, matrices, residuals, fit.believed, chosen, 2),
+        # The field uses up links too, which the residuals alone do not tell.
+        placement=replace(
+            placed,
+            variance=placed.variance if windows.network.least_unit else state.variance,
+            systematic=moved,
+        ),
         displacement=_field(terms, coefficients, windows.sides),
         degree=fit.basis.degree,
         terms=terms,
@@ -536,6 +521,24 @@ def _distortion(windows: _Windows, fit: _Fit, missed: Floats) -> Distortion:
         covariance=np.einsum("kam,ml,jbl->kajb", ways, state.covariance, ways),
         heldout_error=missed,
     )
+
+
+def systematic_offsets(
+    found: Distortion, points: tuple[Floats, Floats], size: Floats
+) -> Floats:
+    """Return how far offsets of windows (n, 2, k) are off with what bends all tiles.
+
+    Each of k independent errors of the field is one standard deviation large.
+    """
+    terms, count = len(found.terms), found.coefficients.size
+    values, vectors = np.linalg.eigh(found.covariance.reshape(count, count))
+    told = values > ROUNDING * values.max(initial=0)
+    root = (vectors[:, told] * np.sqrt(values[told])).reshape(terms, 2, told.sum())
+    first, second = (
+        _products(each, size, found.terms, found.displacement.shape[:2])
+        for each in points
+    )
+    return np.tensordot(first - second, root, 1)
 
 
 def _field(terms: Ints, coefficients: Floats, sides: tuple[int, ...]) -> Floats:

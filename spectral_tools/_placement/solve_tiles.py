@@ -72,6 +72,9 @@ class Placement:
         not count.
     fixed : ndarray of bool, shape (n,)
         Tiles that stayed where they were told to.
+    systematic : ndarray of shape (n, ndim, k) or None
+        How far tiles move together when what all links share, as a distortion, is off
+        by a standard deviation in each of k independent ways, in pixels.
     """
 
     matrices: Floats
@@ -87,6 +90,7 @@ class Placement:
     counted: NDArray[np.bool_]
     position_sigma: Floats
     fixed: NDArray[np.bool_]
+    systematic: Floats | None = None
 
 
 @checked

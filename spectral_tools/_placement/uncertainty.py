@@ -25,9 +25,10 @@ from .._shared.sparse import (
     symmetric_factor,
 )
 from .solve_tiles import Placement
-from .solvers.normal_equations import split_by_axes
+from .solvers.normal_equations import group_means, split_by_axes
+from .solvers.translations import steps_of_offsets
 
-__all__ = ["offset_covariance", "position_covariance"]
+__all__ = ["follow_offsets", "offset_covariance", "position_covariance"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -309,6 +310,9 @@ def position_covariance(placement: Placement) -> Floats:
     and the number of loops they close; if they close none, variances are
     infinite.
 
+    What all links share, as a distortion that was found with the positions, is off for
+    all of them alike: how far that moves tiles is added.
+
     References
     ----------
     .. [1] Takahashi, Fagan and Chin, Formation of a sparse bus impedance matrix
@@ -337,7 +341,13 @@ def position_covariance(placement: Placement) -> Floats:
     evidence = _evidence(placement)
     alone = np.bincount(evidence.group)[evidence.group] == 1
     unknown = alone[:, np.newaxis] & _afloat(evidence)
-    return _in_pixels(position_blocks(evidence), placement, unknown)
+    covariance = _in_pixels(position_blocks(evidence), placement, unknown)
+    if placement.systematic is not None:
+        moved = placement.systematic.copy()
+        afloat = _afloat(evidence)[:, :, np.newaxis]
+        moved -= np.where(afloat, group_means(evidence.group, moved)[evidence.group], 0)
+        covariance += moved @ moved.transpose(0, 2, 1)
+    return covariance
 
 
 @checked
@@ -400,7 +410,24 @@ def offset_covariance(placement: Placement, links: Links) -> Floats:
     ndim = placement.residuals.shape[1]
     covariance = np.zeros((len(rows), ndim, ndim))
     covariance[other] = _in_pixels(offset_blocks(evidence, pairs), placement, unknown)
+    if placement.systematic is not None:
+        moved = placement.systematic[second] - placement.systematic[first]
+        covariance[other] += moved @ moved.transpose(0, 2, 1)
     return covariance
+
+
+def follow_offsets(placement: Placement, offsets: Floats) -> Floats:
+    """Return how far tiles move (n, ndim, k) with offsets (n_links, ndim, k) of links."""
+    evidence = _evidence(placement)
+    first = np.unique(evidence.group, return_index=True)[1]
+    free = ~evidence.fixed
+    free[first] &= ~_afloat(evidence)[first].all(axis=1)
+    joined = np.unique(evidence.links, axis=0, return_inverse=True)
+    pulled = offsets[placement.counted].transpose(0, 2, 1)
+    systems = split_by_axes(evidence.weights, np.diag(evidence.prior))
+    trust = np.ones(len(pulled))
+    steps = steps_of_offsets(joined, systems, free, pulled, trust)
+    return steps.transpose(0, 2, 1)
 
 
 def _evidence(placement: Placement) -> Evidence:

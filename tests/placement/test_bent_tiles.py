@@ -1,5 +1,7 @@
 """Tiles that a lens bends, matched in windows, placed and rendered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -116,6 +118,22 @@ def test_tiles_are_placed_with_the_lens(made, model):
     assert np.abs(bent).max() > np.abs(right).max()
 
 
+def test_error_bars_of_tiles_count_what_the_lens_leaves_open(made):
+    placed = spt.place_tiles(made.tiles, positions=made.stage, distortion=5)
+    by_links, by_windows, alone = (
+        np.einsum("naa->n", spt.position_covariance(each))
+        for each in (
+            placed,
+            placed.distortion.placement,
+            replace(placed, systematic=None),
+        )
+    )
+    # Windows together say what the link of them says.
+    assert_allclose(by_links, by_windows, rtol=0.15)
+    # Quintic terms look much like positions.
+    assert np.median(by_links / alone) > 4
+
+
 def test_a_lens_that_is_known_is_used(made):
     known = lens(SHAPE, 2.0, 0.7)
     placed = spt.place_tiles(made.tiles, positions=made.stage, displacement=known)
@@ -153,6 +171,25 @@ def test_without_a_lens_none_is_found():
     placed = spt.place_tiles(made.tiles, positions=made.stage, distortion="polynomial")
     assert placed.distortion.degree == 1
     assert_array_equal(placed.distortion.displacement, 0)
+
+
+@pytest.mark.slow
+def test_straight_tiles_hardly_ever_have_a_lens():
+    degrees = []
+    for seed in range(20):
+        scene = spt.gaussian_texture(
+            (660, 660), cutoff=(0.15, 0.3, 0.5)[seed % 3], slope=1.5, rng=seed
+        )
+        made = spt.simulate_tiles(
+            scene, (3, 3), (192, 192), overlap=0.15, stage_sigma=2,
+            noise_sigma=0.1 * scene.std(), rng=seed,
+        )  # fmt: skip
+        placed = spt.place_tiles(
+            made.tiles, positions=made.stage, distortion="polynomial"
+        )
+        degrees.append(placed.distortion.degree)
+    # One in a hundred chooses one, and two of twenty in fifty.
+    assert np.count_nonzero(np.array(degrees) > 1) <= 1
 
 
 def test_a_placement_with_its_lens_is_a_file(made, tmp_path):

@@ -1,5 +1,7 @@
 """A distortion that all tiles share is found with their positions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -260,3 +262,32 @@ def test_fewer_windows_than_unknowns_are_refused(rng):
     _, links, points = mosaic(rng, nothing, grid=(1, 2), windows=8)
     with pytest.raises(ValueError, match=r"`links` must be more than the .* unknowns"):
         solved(links, points, degree=3)
+
+
+def test_error_bars_of_positions_hold_with_the_field(rng):
+    """What the field leaves open moves tiles together, neighbours the least."""
+    _, links, points = mosaic(rng, barrel, grid=(5, 5), windows=8, sigma=0)
+    exact = solved(links, points, degree=5).placement.matrices[:, :2, 2]
+    pairs = np.array([(0, 24), (4, 20), (0, 4), (6, 7)])
+    chi2 = np.zeros((30, 3))
+    for each in chi2:
+        noisy = points[0] + rng.normal(0, SIGMA, points[0].shape), points[1]
+        found = solved(links, noisy, degree=5).placement
+        error = found.matrices[:, :2, 2] - exact
+        error -= error.mean(axis=0)
+        alone = replace(found, systematic=None)
+        one, other = error[pairs.T]
+        for row, (apart, covariance) in enumerate(
+            [
+                (error, spt.position_covariance(found)),
+                (other - one, spt.offset_covariance(found, pairs)),
+                (error, spt.position_covariance(alone)),
+            ]
+        ):
+            weights = np.linalg.inv(covariance)
+            each[row] = np.einsum("na,nab,nb->n", apart, weights, apart).mean() / 2
+    positions, offsets, without = chi2.mean(axis=0)
+    assert 0.8 < positions < 1.25
+    assert 0.8 < offsets < 1.25
+    # Quintic terms look much like positions.
+    assert without > 10

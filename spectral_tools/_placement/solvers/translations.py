@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._shared.arrays import Flags, Floats
+from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.sparse import (
     NEGLIGIBLE,
     conjugate_gradients,
     factorized_stiffness,
     sum_at_tiles,
+    sum_rows,
 )
 from .multigrid import Lists, balanced_steps, coarsened, lists_of, tree_of
 from .normal_equations import LinkedTiles, System, split_by_axes
@@ -24,6 +25,7 @@ __all__ = [
     "centred",
     "link_residuals",
     "squares",
+    "steps_of_offsets",
     "systems_of",
 ]
 
@@ -79,6 +81,35 @@ def systems_of(network: Network) -> list[System]:
     if network.prior.any() and len(amount):
         prior = np.maximum(prior, WEAKEST_PRIOR * amount.max() * np.eye(len(prior)))
     return split_by_axes(network.weights, prior)
+
+
+def steps_of_offsets(
+    joined: tuple[Ints, Ints],
+    systems: list[System],
+    free: Flags,
+    offsets: Floats,
+    trust: Floats,
+) -> Floats:
+    """Return the steps (n, k, ndim) of tiles that offsets (n_links, k, ndim) ask for.
+
+    Links that join the same tiles are summed up first: `joined` holds the pairs, each
+    once, and the pair of each link.
+    """
+    pairs, pair = joined[0], joined[1].reshape(-1)
+    steps = np.zeros((len(free), *offsets.shape[1:]))
+    for axes, weights, prior, _ in systems:
+        own, size = offsets[:, :, axes], len(prior)
+        trusted = weights * trust[:, np.newaxis, np.newaxis]
+        stiff = sum_rows(pair, trusted, len(pairs))
+        solver = factorized_stiffness(pairs, stiff, prior, free)
+        own = np.einsum("nab,nkb->nka", trusted, own) if size > 1 else trusted * own
+        pull = sum_rows(pair, own, len(pairs))
+        force = sum_at_tiles(pairs, pull, len(free))[free]
+        # Axes that share a factor are columns of their own, others rows.
+        turned = np.moveaxis(force, 2, 1) if size > 1 else force
+        found = solver(turned.reshape(len(force) * size, -1)).reshape(turned.shape)
+        steps[free, :, axes] = np.moveaxis(found, 2, 1) if size > 1 else found
+    return steps
 
 
 class Relaxation:
