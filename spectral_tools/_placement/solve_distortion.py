@@ -226,7 +226,7 @@ def solve_distortion(
                 f"and the point {points[outside][0].tolist()}."
             )
             raise ValueError(message)
-    windows = _Windows(given, sides, _as_sizes(size, len(given.links)))
+    windows = _Windows(given, sides, _as_sizes(size, len(given.links), sides))
     # Lenses have odd degrees alone.
     tried = DEGREES[:: 2 if model == "radial" else 1] if degree is None else (degree,)
     bases = [_basis(model, each, sides) for each in tried]
@@ -239,13 +239,19 @@ def solve_distortion(
     return _distortion(windows, _settled(fits[chosen]), missed)
 
 
-def _as_sizes(size: ArrayLike | None, count: int) -> Floats:
+def _as_sizes(size: ArrayLike | None, count: int, shape: tuple[int, ...]) -> Floats:
     """Return the sides of the window of each link; zeros if points are points."""
     sizes = np.zeros(2) if size is None else as_finite(size, "size")
     if sizes.shape not in {(2,), (count, 2)} or (sizes < 0).any():
         message = (
             f"`size` must have shape ({count}, 2) or (2,), and not be negative; "
             f"got shape {sizes.shape}."
+        )
+        raise ValueError(message)
+    if (sizes > shape).any():
+        message = (
+            f"`size` must be no larger than `shape`, {shape}; "
+            f"got {sizes.reshape(-1, 2).max(axis=0).tolist()}."
         )
         raise ValueError(message)
     return np.broadcast_to(sizes, (count, 2))

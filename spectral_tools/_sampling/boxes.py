@@ -192,7 +192,8 @@ def filter_box(
         if order > 1:
             prefilter(box, order)
         elif flags is not None:
-            boxes[channel] *= flags
+            with np.errstate(invalid="ignore"):
+                boxes[channel] *= flags
     return FilteredBox(boxes, flags, offsets)
 
 

@@ -86,7 +86,9 @@ def _refuse(name: str, wanted: str, value: Any) -> NoReturn:
 
 def _bare(value: Any) -> Any:
     """Return the number of an array without axes, whatever library it is of."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if isinstance(value, np.ma.MaskedArray) and (
+        value.dtype.names or np.ma.is_masked(value)
+    ):
         return value
     if getattr(value, "shape", None) != () or isinstance(value, np.generic):
         return value

@@ -7,6 +7,7 @@ does not wait for one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -307,12 +308,18 @@ def _factored(matrix: scipy.sparse.csc_array) -> Any:
     """Factor a symmetric positive definite matrix."""
     # Minimum degree on the symmetric pattern and pivots from the diagonal make
     # an LU factor about as sparse as a Cholesky factor.
-    return scipy.sparse.linalg.splu(
-        matrix,
+    factor = partial(
+        scipy.sparse.linalg.splu,
         permc_spec="MMD_AT_PLUS_A",
         diag_pivot_thresh=0,
         options={"SymmetricMode": True},
     )
+    try:
+        return factor(matrix)
+    except RuntimeError:
+        # Beside one that is far too large, rounding left nothing of some entries.
+        ridge = NEGLIGIBLE * matrix.diagonal()
+        return factor((matrix + scipy.sparse.diags_array(ridge)).tocsc())
 
 
 def _matrix_of_blocks(

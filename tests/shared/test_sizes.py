@@ -261,3 +261,32 @@ def test_a_pattern_that_leaves_nothing_of_the_frames_is_refused(value):
     with pytest.raises(ValueError, match="`pattern` must hold numbers below"):
         spt.align_series(FRAMES, pattern=pattern)
     assert spt.align_series(FRAMES, pattern=pattern / value).outcome[0] == "matched"
+
+
+def test_a_turned_link_to_nowhere_costs_itself():
+    reference = np.array([(20.0, 48), (48, 20), (48, 20), (20, 48)])
+    moving = np.full((4, 2), 20.0)
+    moving[2, 0] = 1e18
+    found = spt.solve_rigid(LINKS, reference, moving, rotation=True)
+    assert np.isfinite(found.matrices).all()
+
+
+def test_windows_are_no_larger_than_tiles():
+    points = np.repeat(POINTS, 2, axis=0)
+    links = np.tile([(0, 1), (1, 2)], (len(POINTS), 1))
+    with pytest.raises(ValueError, match="`size` must be no larger than `shape`"):
+        spt.solve_distortion(links, points, points, shape=(64, 64), size=(1e120, 16))
+
+
+def test_structured_scalars_are_no_counts():
+    odd = np.ma.masked_array(np.zeros((), [("a", int)]), mask=True)
+    with pytest.raises(TypeError, match="`workers` must be an integer"):
+        spt.match_tiles(TILES, LINKS, workers=odd)
+
+
+def test_pixels_that_overflow_do_not_warn_where_some_do_not_count():
+    tiles = [with_pixel(each, 1.79e308) for each in TILES]
+    tiles[0][3, 4] = np.nan
+    moved = MATRICES.copy()
+    moved[:, :2, 2] += 0.3
+    spt.warp_composite(tiles, moved)
