@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.arguments import as_dtype, checked
 from .._shared.arrays import Floats
-from .._shared.checks import Valid, as_shape, check_store
+from .._shared.checks import Valid, as_shape, check_memory, check_store
 from .._shared.results import result
 from .._shared.workers import Workers
 from .plan import make_plan
@@ -204,6 +205,7 @@ def warp_composite(
     )
     image, coverage = out, out_coverage
     if image is None:
+        check_memory(prod(plan.image_shape) * plan.kept.itemsize / 8, "scale")
         image = np.empty(plan.image_shape, plan.kept)
     if coverage is None:
         coverage = np.empty(plan.shape, plan.counted)

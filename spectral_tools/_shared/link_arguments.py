@@ -13,6 +13,7 @@ from .arrays import AT_ONCE, Flags, Floats, as_array
 from .checks import as_points, as_positions, as_shift, check_positive
 from .results import Outcome
 from .sparse import connected_groups
+from .statistics import ROUNDING
 
 __all__ = [
     "Links",
@@ -222,7 +223,8 @@ def as_position_prior(
         raise ValueError(message)
     spread = as_shift(sigma, ndim, "position_sigma")
     check_positive(float(spread.min()), "position_sigma")
-    return spread**-2.0
+    # Nothing is known better than rounding lets it be.
+    return np.maximum(spread, ROUNDING) ** -2.0
 
 
 def as_link_weights(

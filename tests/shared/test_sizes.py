@@ -290,3 +290,22 @@ def test_pixels_that_overflow_do_not_warn_where_some_do_not_count():
     moved = MATRICES.copy()
     moved[:, :2, 2] += 0.3
     spt.warp_composite(tiles, moved)
+
+
+def test_a_mosaic_is_as_large_as_memory_can_hold():
+    with pytest.raises(ValueError, match="`scale` must ask for what fits into memory"):
+        spt.warp_composite(TILES, MATRICES, scale=2.0**31, bounds=[(0, 0), (9, 9)])
+
+
+@pytest.mark.parametrize("sigma", [1e-300, 1e-160])
+def test_priors_are_no_surer_than_rounding(sigma):
+    points = np.array([(0.0, 28), (28, 0), (28, 0), (0, 28)]) + 20
+    for solve in (spt.solve_rigid, spt.solve_affine):
+        found = solve(
+            LINKS,
+            points,
+            np.full((4, 2), 20.0),
+            positions=CORNERS,
+            position_sigma=sigma,
+        )
+        assert_allclose(found.matrices[:, :2, 2], CORNERS, atol=1e-3)
