@@ -168,7 +168,7 @@ def match_tiles(
         3 or 4 colours along the last axis, as of ``skimage.color.rgb2gray``, or the mean
         of channels along another. To match on one channel, give that alone:
         ``[tile[1] for tile in tiles]``. Without `channel_axis`, tiles that are surely
-        colours (8 bits, and a last axis of 3 or 4 that is the shortest) are refused;
+        colours (a last axis of 3 or 4, less than a quarter of the others) are refused;
         planes of a volume come first.
     padding : bool, optional
         Find borders of one value that surround a tile, and do not count them.

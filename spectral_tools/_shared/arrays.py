@@ -136,19 +136,14 @@ def unstacked(images: Any, name: str = "tiles") -> Any:
 def check_grey(image: Any, name: str) -> None:
     """Raise if something is surely a picture in colours and no volume.
 
-    That is one of 8 bits whose last axis has 3 or 4 values and is the shortest: no column
-    of a volume is so short, because its planes come first.
+    That is one whose last axis has 3 or 4 values and is less than a quarter of the
+    others: the columns of a volume are not so few, because its planes come first.
     """
-    shape, dtype = tuple(image.shape), image.dtype
-    if (
-        len(shape) == 3
-        and dtype == np.uint8
-        and shape[2] in COLORS
-        and shape[2] < min(shape[:2])
-    ):
+    shape = tuple(image.shape)
+    if len(shape) == 3 and shape[2] in COLORS and 4 * shape[2] < min(shape[:2]):
         message = (
-            f"`{name}` must be grey, or come with `channel_axis` where that is taken; "
-            f"got colours of shape {shape}."
+            f"`{name}` must be grey, come with `channel_axis` where that is taken, or "
+            f"have the planes of a volume first; got shape {shape}, as of colours."
         )
         raise ValueError(message)
 

@@ -73,7 +73,7 @@ def _summary(self: Any) -> str:
     values = {each.name: getattr(self, each.name, None) for each in fields(self)}
     text = _filled(type(self).__name__, values, _shown)
     if len(text) > MOST:
-        text = _filled(type(self).__name__, values, _short)
+        text = _filled(type(self).__name__, values, _shortest)
     return text if len(text) <= MOST else f"{text[: MOST - 4]}...)"
 
 
@@ -121,6 +121,17 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"{type(value).__name__} of {len(value)}"
     return f"{text[: WIDTH // 2]}...{text[-WIDTH // 3 :]}"
+
+
+def _shortest(value: Any) -> str:
+    """Return a value in the fewest words: a kind alone, and of outcomes the first."""
+    if is_dataclass(value):
+        return type(value).__name__
+    text = _short(value)
+    if isinstance(value, np.ndarray) and text.endswith(" others]"):
+        first, count = text[1:].split(",")[0], value.size
+        return f"[{first}, {count - int(first.split()[0])} others]"
+    return text
 
 
 def _array(given: NDArray[Any]) -> str:

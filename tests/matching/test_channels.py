@@ -93,9 +93,10 @@ def test_colours_are_placed_and_rendered(labels, rng):
     assert_array_equal(mosaic.image[seen], scene[5 : 5 + rows, 3 : 3 + cols][seen])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("count", [3, 4])
-def test_colours_without_an_axis_are_refused_by_name(count, rng):
-    tiles = cut(colours(rng, count))
+def test_colours_without_an_axis_are_refused_by_name(count, dtype, rng):
+    tiles = [tile.astype(dtype) for tile in cut(colours(rng, count))]
     calls = {
         r"tiles\[0\]": [
             lambda: spt.match_tiles(tiles, LINKS),
@@ -121,8 +122,8 @@ def test_colours_without_an_axis_are_refused_by_name(count, rng):
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
-        ((40, 50, 3), np.uint16),
-        ((40, 50, 3), np.float32),
+        ((9, 50, 3), np.uint16),
+        ((16, 16, 4), np.float32),
         ((3, 40, 50), np.uint8),
         ((40, 50, 5), np.uint8),
         ((3, 4, 4), np.uint8),
