@@ -336,5 +336,17 @@ def without_lines(image: Volume) -> Volume:
     """
     for axis, size in enumerate(image.shape):
         if size > 1:
-            image = image - np.median(image, axis=axis, keepdims=True)
+            image = image - np.expand_dims(_medians(image, axis), axis)
     return image.astype(np.float32, copy=False)
+
+
+def _medians(image: Volume, axis: int) -> Volume:
+    """Return the medians along an axis of finite values.
+
+    NumPy's look for what is no number, which takes three times as long.
+    """
+    lines = np.moveaxis(image, axis, -1).copy()
+    half, odd = divmod(lines.shape[-1], 2)
+    lines.partition(half, axis=-1)
+    upper = lines[..., half]
+    return upper if odd else (lines[..., :half].max(axis=-1) + upper) / 2

@@ -19,6 +19,7 @@ from .solve_distortion import (
     MODELS,
     NODES,
     Distortion,
+    corrected_windows,
     solve_distortion,
     systematic_offsets,
 )
@@ -112,7 +113,9 @@ def field_from_windows(
 
 
 def corrected_matches(
-    links: TileMatches, windows: list[OverlapWindows | None], field: Floats
+    links: TileMatches,
+    windows: list[OverlapWindows | None],
+    bent: Floats | Distortion,
 ) -> TileMatches:
     """Return what links say of corrected tiles: each is what its windows say together."""
     found = {n: each for n, each in enumerate(windows) if each and len(each.points)}
@@ -120,7 +123,7 @@ def corrected_matches(
     for each in found.values():
         moving = each.points - each.shift
         recorded += [(each.points, each.size), (moving, each.size)]
-    corrected = _corrected(recorded, field)
+    corrected = _corrected(recorded, bent)
     reference, moving = corrected[0].copy(), corrected[1].copy()
     covariance = links.covariance.copy()
     seen = zip(found.items(), corrected[2::2], corrected[3::2], strict=True)
@@ -150,15 +153,19 @@ def corrected_matches(
     )
 
 
-def _corrected(windows: list[tuple[Floats, Floats]], field: Floats) -> list[Floats]:
+def _corrected(
+    windows: list[tuple[Floats, Floats]], bent: Floats | Distortion
+) -> list[Floats]:
     """Return where points and sizes of windows say that these belong, in the mean."""
+    if isinstance(bent, Distortion):
+        return [corrected_windows(bent, points, size) for points, size in windows]
     nodes = np.stack(np.meshgrid(NODES, NODES), axis=-1).reshape(-1, 2) / 2
     spots = [
         points[:, np.newaxis] + nodes * size[:, np.newaxis] for points, size in windows
     ]
     ends = np.cumsum([len(each) for each in spots])[:-1]
     # All at once: a spline is laid through the field first.
-    moved = apply_displacement(field, np.concatenate(spots)).mean(axis=1)
+    moved = apply_displacement(bent, np.concatenate(spots)).mean(axis=1)
     return np.split(moved, ends)
 
 
@@ -204,8 +211,11 @@ class WindowSeams(NamedTuple):
 
 def window_seams(placement: Any) -> WindowSeams:
     """Return what is left between windows of a `TilePlacement`, if it has any."""
-    windows, field = placement.windows, placement.displacement
-    if windows is None or field is None:
+    windows = placement.windows
+    bent = placement.displacement
+    if placement.distortion is not None:
+        bent = placement.distortion
+    if windows is None or bent is None:
         none = np.zeros((0, 2))
         return WindowSeams(none, none, none, none)
     number = {label: n for n, label in enumerate(placement.labels)}
@@ -226,7 +236,7 @@ def window_seams(placement: Any) -> WindowSeams:
     mean = np.linalg.solve(stiff, pull[..., np.newaxis])[..., 0]
     corrected = np.zeros_like(offsets)
     if len(offsets):
-        one, other = _corrected([(end, size) for end in ends], field)
+        one, other = _corrected([(end, size) for end in ends], bent)
         places = placement.matrices[:, :2, 2]
         corrected = one + places[pairs[:, 0]] - other - places[pairs[:, 1]]
     return WindowSeams(*ends, offsets - mean[link], corrected)

@@ -271,7 +271,7 @@ def place_tiles(
         found, matched = field_from_windows(layout, matched, solved, distortion)
         field = found.displacement
     if field is not None:
-        matches = corrected_matches(*matched, field)
+        matches = corrected_matches(*matched, field if found is None else found)
         solved, last, expected = place_with_stage(layout, matches)
         stage = replace(last, matrix=last.matrix @ turn)
     if found is not None:

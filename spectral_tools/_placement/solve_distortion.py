@@ -38,7 +38,14 @@ from .solvers.translations import (
     systems_of,
 )
 
-__all__ = ["MODELS", "NODES", "Distortion", "solve_distortion", "systematic_offsets"]
+__all__ = [
+    "MODELS",
+    "NODES",
+    "Distortion",
+    "corrected_windows",
+    "solve_distortion",
+    "systematic_offsets",
+]
 
 MODELS = ("polynomial", "radial", "rows", "columns")
 # Degrees that are tried: the first is no distortion. Beyond the last polynomials swing
@@ -527,6 +534,12 @@ def _distortion(windows: _Windows, fit: _Fit, missed: Floats) -> Distortion:
         covariance=np.einsum("kam,ml,jbl->kajb", ways, state.covariance, ways),
         heldout_error=missed,
     )
+
+
+def corrected_windows(found: Distortion, points: Floats, size: Floats) -> Floats:
+    """Return where windows (n, 2) belong: recorded points move by the terms."""
+    sides = found.displacement.shape[:2]
+    return points + _products(points, size, found.terms, sides) @ found.coefficients
 
 
 def systematic_offsets(
