@@ -1,5 +1,6 @@
 """Read the parts of placed tiles that a region of the canvas needs."""
 
+import math
 from dataclasses import dataclass
 from operator import sub
 from typing import Any
@@ -68,15 +69,17 @@ class TileField:
 
     def __init__(self, field: NDArray[Any], dtype: np.dtype[Any]) -> None:
         ndim = field.shape[-1]
-        edge = [(1, 1)] * ndim
-        planes = [np.pad(field[..., axis], edge, mode="edge") for axis in range(ndim)]
-        sides = planes[0].shape
+        sides = tuple(side + 2 for side in field.shape[:-1])
+        size = math.prod(sides)
         self.shape = (1,) * (3 - ndim) + sides
-        self.lines = np.zeros((ndim, planes[0].size + LANES), dtype)
-        for line, plane in zip(self.lines, planes, strict=True):
-            line[: plane.size] = plane.ravel()
+        self.lines = np.zeros((ndim, size + LANES), dtype)
+        planes = self.lines[:, :size].reshape(ndim, *sides)
+        planes[:, *[slice(1, -1)] * ndim] = np.moveaxis(field, -1, 0)
+        for axis in range(1, ndim + 1):
+            layers = np.moveaxis(planes, axis, 0)
+            layers[0], layers[-1] = layers[1], layers[-2]
         self.least, self.most = np.zeros(3), np.zeros(3)
-        extremes = _extremes(self.lines[:, : planes[0].size])
+        extremes = _extremes(self.lines[:, :size])
         self.least[3 - ndim :], self.most[3 - ndim :] = extremes
 
 
