@@ -343,7 +343,7 @@ def without_lines(image: Volume) -> Volume:
 def _medians(image: Volume, axis: int) -> Volume:
     """Return the medians along an axis of finite values.
 
-    NumPy's look for what is no number, which takes three times as long.
+    Those of NumPy look for NaN, which takes three times as long.
     """
     lines = np.moveaxis(image, axis, -1).copy()
     half, odd = divmod(lines.shape[-1], 2)

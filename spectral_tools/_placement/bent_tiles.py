@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from .._matching.match_tiles import TileMatches
 from .._matching.overlap_windows import OverlapWindows
-from .._shared.arrays import Floats
+from .._shared.arrays import Floats, Ints
 from .._shared.checks import as_finite
 from .._shared.sparse import sum_rows
 from .._transforms.fields.displacement import apply_displacement
@@ -92,11 +92,10 @@ def field_from_windows(
             "`distortion` must be told by windows of overlaps; got none that match."
         )
         raise ValueError(message)
-    counts = [len(each.points) for each in held.values()]
-    every = OverlapWindows(*map(np.concatenate, zip(*held.values(), strict=True)))
+    every, link = _joined(held)
     named = isinstance(distortion, str)
     found = solve_distortion(
-        layout.links[np.repeat(list(held), counts)],
+        layout.links[list(held)][link],
         every.points,
         every.points - every.shift,
         shape=layout.size.astype(int).tolist(),
@@ -105,11 +104,28 @@ def field_from_windows(
         model=distortion if named else "polynomial",  # type: ignore[arg-type]
         degree=None if named else distortion,  # type: ignore[arg-type]
     )
-    kept = np.split(found.placement.inlier, np.cumsum(counts)[:-1])
     windows = list(matched.windows)
-    for (row, each), believed in zip(held.items(), kept, strict=True):
+    for number, (row, each) in enumerate(held.items()):
+        believed = found.placement.inlier[link == number]
         windows[row] = OverlapWindows(*(values[believed] for values in each))
     return found, matched._replace(windows=windows)
+
+
+def _joined(held: dict[int, OverlapWindows]) -> tuple[OverlapWindows, Ints]:
+    """Return the windows of some links one after the other, and whose each of them is."""
+    every = OverlapWindows(*map(np.concatenate, zip(*held.values(), strict=True)))
+    return every, np.repeat(
+        range(len(held)), [len(each.points) for each in held.values()]
+    )
+
+
+def _means_of_windows(link: Ints, covariance: Floats, values: Floats) -> Floats:
+    """Return the weighted means of values (n, 2, k) over the windows of each link."""
+    count = int(link.max(initial=-1)) + 1
+    weights = np.linalg.inv(covariance).astype(np.float64, copy=False)
+    pull = sum_rows(link, np.einsum("nij,njk->nik", weights, values), count)
+    means = np.linalg.solve(sum_rows(link, weights, count), pull)
+    return np.asarray(means, np.float64)
 
 
 def corrected_matches(
@@ -177,15 +193,11 @@ def systematic_moves(
     A link is what its windows say together, where these still are.
     """
     held = {row: each for row, each in enumerate(windows) if each and len(each.points)}
-    every = OverlapWindows(*map(np.concatenate, zip(*held.values(), strict=True)))
-    link = np.repeat(list(held), [len(each.points) for each in held.values()])
+    every, link = _joined(held)
     points = every.points, every.points - every.shift
     ways = systematic_offsets(found, points, every.size)
-    weights = np.linalg.inv(every.covariance).astype(np.float64, copy=False)
-    pull = sum_rows(link, np.einsum("nij,njk->nik", weights, ways), len(windows))
-    stiff = sum_rows(link, weights, len(windows))
-    offsets, rows = np.zeros_like(pull), list(held)
-    offsets[rows] = np.linalg.solve(stiff[rows], pull[rows])
+    offsets = np.zeros((len(windows), *ways.shape[1:]))
+    offsets[list(held)] = _means_of_windows(link, every.covariance, ways)
     return follow_offsets(placement, offsets)
 
 
@@ -227,16 +239,12 @@ def window_seams(placement: Any) -> WindowSeams:
     kept = held & np.isfinite(windows.covariance).all(axis=(1, 2))
     pairs, size = pairs[kept], windows.size[kept]
     ends = windows.reference_points[kept], windows.moving_points[kept]
-    weights = np.linalg.inv(windows.covariance[kept]).astype(np.float64, copy=False)
     _, link = np.unique(pairs, axis=0, return_inverse=True)
     link, offsets = link.reshape(-1), ends[0] - ends[1]
-    count = int(link.max(initial=-1)) + 1
-    pull = sum_rows(link, np.einsum("nab,nb->na", weights, offsets), count)
-    stiff = sum_rows(link, weights, count)
-    mean = np.linalg.solve(stiff, pull[..., np.newaxis])[..., 0]
+    means = _means_of_windows(link, windows.covariance[kept], offsets[..., np.newaxis])
     corrected = np.zeros_like(offsets)
     if len(offsets):
         one, other = _corrected([(end, size) for end in ends], bent)
         places = placement.matrices[:, :2, 2]
         corrected = one + places[pairs[:, 0]] - other - places[pairs[:, 1]]
-    return WindowSeams(*ends, offsets - mean[link], corrected)
+    return WindowSeams(*ends, offsets - means[link, :, 0], corrected)

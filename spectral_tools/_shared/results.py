@@ -127,19 +127,15 @@ def _shortest(value: Any) -> str:
     """Return a value in the fewest words: a kind alone, and of outcomes the first."""
     if is_dataclass(value):
         return type(value).__name__
-    text = _short(value)
-    if isinstance(value, np.ndarray) and text.endswith(" others]"):
-        first, count = text[1:].split(",")[0], value.size
-        return f"[{first}, {count - int(first.split()[0])} others]"
-    return text
+    return _array(value, 1) if isinstance(value, np.ndarray) else _short(value)
 
 
-def _array(given: NDArray[Any]) -> str:
+def _array(given: NDArray[Any], named: int = LISTED) -> str:
     """Return a few numbers, or how many of which kind, or a shape."""
     array = np.asarray(given)
     kind = array.dtype.kind
     if array.size and all(isinstance(each, StrEnum) for each in array.flat):
-        return _counted(Counter(str(each.value) for each in array.flat))
+        return _counted(Counter(str(each.value) for each in array.flat), named)
     if kind == "b" and array.size:
         return f"{np.count_nonzero(array)} of {array.size}"
     if kind in "biufc" and 0 < array.size <= FEW:
@@ -154,11 +150,11 @@ def _array(given: NDArray[Any]) -> str:
     return _shape(array)
 
 
-def _counted(counts: Counter[str]) -> str:
+def _counted(counts: Counter[str], named: int) -> str:
     listed = [f"{count} {word}" for word, count in counts.most_common()]
     if len(listed) > LISTED:
-        shown = sum(count for _, count in counts.most_common(LISTED))
-        listed = [*listed[:LISTED], f"{counts.total() - shown} others"]
+        shown = sum(count for _, count in counts.most_common(named))
+        listed = [*listed[:named], f"{counts.total() - shown} others"]
     return f"[{', '.join(listed)}]"
 
 

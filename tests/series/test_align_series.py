@@ -174,7 +174,7 @@ def test_very_smooth_scenes_are_found_to_the_bound(noise):
     assert chi2(error, found.covariance) < 1.8  # 48 numbers: 1 +- 0.2
 
 
-@pytest.mark.parametrize("count", [6, 30])
+@pytest.mark.parametrize("count", sweep([6, 12, 30], 0, 2))
 @pytest.mark.parametrize("blur", sweep([1, 2, 4], 0, 2))
 @pytest.mark.parametrize("noise", [0, 0.001])
 def test_frames_without_noise_are_found(count, blur, noise):

@@ -49,7 +49,7 @@ BOOST = 20.0
 FOLLOWERS = 0.5
 # Largest motion, in pixels, with which they are at rest (bench_series.py, dust).
 RESTED = 5e-3
-# Frames that tell whether a pattern pins them
+# Frames that move and tell whether something stays in place; of pinned ones, all do
 # (test_what_stays_in_place_does_not_pin_the_frames).
 ENOUGH = 16
 # Frames below which pattern and scene are not told apart for sure
@@ -62,7 +62,7 @@ class PatternSearch(NamedTuple):
 
     pattern: Volume | None  # None if nothing does
     found: JointAlignment
-    ambiguous: bool  # whether frames are too few to tell one from the other
+    ambiguous: bool  # whether frames are too few or faint to tell them apart
 
 
 class Unexplained(NamedTuple):
@@ -302,7 +302,7 @@ def _initial_pattern(
     """Return a pattern if it explains more than the noise that it would fit.
 
     A pattern of the camera can pin shifts to zero, and then the mean of all
-    frames may be the only way out of there. A few frames tell.
+    frames may be the only way out of there. Of frames that move, a few tell.
     """
     good = matched_numbers(found.estimates)
     if len(good) < 2:
