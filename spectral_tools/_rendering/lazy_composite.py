@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .._shared.arguments import checked
 from .._shared.arrays import Ints, StackEntry, as_array
-from .._shared.checks import Valid
+from .._shared.checks import Valid, check_memory
 from .plan import REGION, Plan, cut_up, make_plan, tiles_near
 from .regions import Key, Part, Region, blocks_of, cut_part, needs_of, render_alone
 from .tile_reading import Tile, box_slices
@@ -133,9 +134,12 @@ def lazy_composite(
         displacement=displacement,
     )
     plan = replace(plan, tiles=[_opened(tile) for tile in plan.tiles])
+    usual = _default_chunks(plan)
+    # A graph takes about 400 bytes for each of its nodes.
+    check_memory(50.0 * ceil(prod(plan.image_shape) / prod(usual)), "scale")
     try:
         wanted = array.core.normalize_chunks(
-            _default_chunks(plan) if chunks is None else chunks,
+            usual if chunks is None else chunks,
             shape=plan.image_shape,
             dtype=plan.kept,
         )

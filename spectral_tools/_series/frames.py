@@ -411,7 +411,7 @@ def check_series(
     patterns = None
     if static is not None:
         # Beyond it, rounding leaves nothing of the frames when it is taken off them.
-        most = float(groups[0].scale / np.finfo(np.float32).eps)
+        most = groups[0].scale / float(np.finfo(np.float32).eps)
         largest = float(np.abs(static).max())
         if largest >= most:
             message = (

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import AT_ONCE, Flags, Floats, as_array
-from .checks import as_points, as_positions, as_shift, check_positive
+from .checks import as_points, as_positions, as_shift, check_positive, most_squared
 from .results import Outcome
 from .sparse import connected_groups
 from .statistics import ROUNDING
@@ -197,6 +197,14 @@ def as_link_points(points: ArrayLike, name: str, count: int) -> Floats:
             f"`{name}` must have one row for each of {count} links; got {len(array)}."
         )
         raise ValueError(message)
+    # Normal equations hold squares of levers, and their determinants the squares of these.
+    most = most_squared(array.dtype) ** 0.5
+    largest = float(np.abs(array).max(initial=0))
+    if largest >= most:
+        message = (
+            f"`{name}` must hold numbers below {most:.0e} in size; got {largest:.3g}."
+        )
+        raise ValueError(message)
     return array
 
 
@@ -251,7 +259,11 @@ def as_link_weights(
             f"got {distinct[row].tolist()} for link {row}."
         )
         raise ValueError(message)
-    weights = np.broadcast_to(np.linalg.inv(safe), full.shape)
+    inverse = np.linalg.inv(safe)
+    # Nothing is known better than rounding lets it be.
+    sure = inverse.trace(axis1=1, axis2=2) > ROUNDING**-2
+    inverse[sure] = np.linalg.inv(safe[sure] + ROUNDING**2 * np.eye(ndim))
+    weights = np.broadcast_to(inverse, full.shape)
     return full, weights, np.broadcast_to(usable, count)
 
 

@@ -249,6 +249,30 @@ def test_pixels_that_do_not_count_do_not_pull(spun):
     assert_array_equal(again.matrices, masked.matrices)
 
 
+@pytest.mark.parametrize("side", [120, 540])
+def test_sections_in_a_mask_are_as_if_cut_out(side):
+    rng = np.random.default_rng(16)
+    truth = np.array([placed(angle, (0, 0), side=side) for angle in (0, 2, -1)])
+    cut = np.stack(sections_of(truth, rng, side=side))
+    corners = np.array([(7, 40), (31, 3), (0, 0)])
+    whole = np.full((3, side + 60, side + 60), 1e4, cut.dtype)
+    valid = np.zeros(whole.shape, np.bool_)
+    for n, (row, col) in enumerate(corners):
+        whole[n, row : row + side, col : col + side] = cut[n]
+        valid[n, row : row + side, col : col + side] = True
+    plain, masked = (
+        spt.align_stack(cut, fixed=0),
+        spt.align_stack(whole, valid=valid, fixed=0),
+    )
+    assert masked.outcome.tolist() == plain.outcome.tolist() == ["matched"] * 3
+    for name in ("covariance", "correlation", "false_alarm"):
+        assert_array_equal(getattr(masked, name), getattr(plain, name))
+    first, second = masked.links.T
+    for name, tile in (("reference_points", first), ("moving_points", second)):
+        found = getattr(masked, name) - corners[tile]
+        assert_allclose(found, getattr(plain, name), rtol=0, atol=1e-10)
+
+
 def test_large_sections_are_matched_on_means_of_blocks():
     rng = np.random.default_rng(14)
     truth = np.array([placed(angle, (0, 0), side=540) for angle in (0, 2, -1)])

@@ -309,3 +309,52 @@ def test_priors_are_no_surer_than_rounding(sigma):
             position_sigma=sigma,
         )
         assert_allclose(found.matrices[:, :2, 2], CORNERS, atol=1e-3)
+
+
+def test_a_lazy_mosaic_has_as_many_chunks_as_memory_can_list():
+    pytest.importorskip("dask")
+    with pytest.raises(ValueError, match="`scale` must ask for what fits into memory"):
+        spt.lazy_composite(TILES, MATRICES, scale=2.0**31, bounds=[(0, 0), (9, 9)])
+
+
+def test_a_tile_whose_points_say_no_scale_has_one():
+    reference = np.array([(20.0, 48), (48, 20), (0, 0), (20, 48)])
+    found = spt.solve_affine(
+        LINKS,
+        reference,
+        np.full((4, 2), 20.0),
+        model="similarity",
+        covariance=0.01 * np.eye(2),
+    )
+    assert np.isfinite(found.matrices).all()
+    assert (np.linalg.det(found.matrices) > 0).all()
+
+
+@pytest.mark.parametrize("variance", [1e-32, 1e-300])
+def test_points_are_no_surer_than_rounding(variance):
+    covariance = variance * np.eye(2)
+    shape, count = (64, 64), len(POINTS)
+    field = spt.fit_displacement(
+        POINTS, MOVED, shape=shape, covariance=covariance, stiffness=1.5
+    )
+    assert np.isfinite(field.displacement).all()
+    assert np.isfinite(field.sigma).all()
+    meshes = spt.relax_meshes(
+        np.repeat([(0, 1)], count, axis=0),
+        POINTS,
+        MOVED,
+        shape=shape,
+        covariance=covariance,
+    )
+    assert np.isfinite(meshes.displacement).all()
+
+
+def test_levers_are_as_long_as_their_products_can_be():
+    points = np.full((4, 2), 20.0)
+    with pytest.raises(ValueError, match="`reference_points` must hold numbers below"):
+        spt.solve_rigid(LINKS, points * 1e120, points)
+
+
+def test_frames_in_huge_units_may_have_a_pattern():
+    found = spt.align_series(FRAMES * 1e120, pattern=1e119 * FRAMES[0])
+    assert found.outcome[0] == "matched"

@@ -162,7 +162,8 @@ def _moved_by(graph: Similarities, poses: Poses, step: Floats) -> Poses:
     turn = rotations(turned) @ poses.turn
     growth = poses.growth
     if graph.scale:
-        growth = growth + step[:, angles] / graph.spread
+        # A step is told by tangents, which say nothing beyond a factor of e.
+        growth = growth + np.clip(step[:, angles] / graph.spread, -1, 1)
     turned = poses.turned + turned
     return replace(poses, place=place, turn=turn, growth=growth, turned=turned)
 

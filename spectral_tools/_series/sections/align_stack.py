@@ -228,8 +228,7 @@ def align_stack(
         message = f"`fixed` must be one of {len(images)} sections; got {fixed!r}."
         raise ValueError(message)
 
-    shapes = [tuple(map(int, np.shape(image))) for image in images]
-    sketch = partial(_read, images, masks, block_side(shapes))
+    sketch = partial(_read, images, masks, block_side(images, masks))
     kept = list(
         spread(
             sketch,
@@ -328,7 +327,7 @@ def _gather(
         len(kept), pairs[found], mirrored[found], heights[found], fixed
     )
     # A link that says otherwise than better ones contradicts them.
-    same = mirrored == (flipped[pairs[:, 0]] ^ flipped[pairs[:, 1]])
+    same = mirrored == np.logical_xor(*flipped[pairs.T])
     used = np.flatnonzero(found & same)
     rows = np.repeat(
         np.arange(len(used)), [len(links[n].reference_points) for n in used]

@@ -1,7 +1,7 @@
 """Match two sections of a stack: their pose, then a grid of points."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._matching.image_area import bounding_box
 from ..._matching.orientation.match_orientation import (
     OrientationEstimate,
     match_sketches,
@@ -18,7 +19,7 @@ from ..._matching.orientation.pose_search import Range, shrinking
 from ..._point_matching.window_grid import Windows, match_windows, window_pass
 from ..._rendering.warp import warp_image
 from ..._sampling.downsample import known_block_means
-from ..._shared.arrays import Flags, Floats
+from ..._shared.arrays import Flags, Floats, Ints
 from ..._shared.results import Outcome
 from ..._shared.statistics import ROUNDS, least_absolute_weights
 from ..._transforms.matrices import apply_transform
@@ -53,13 +54,16 @@ class Section:
     """What is kept of a section: means of blocks of pixels, and its sketch."""
 
     shape: tuple[int, ...]
+    corner: Ints  # of the box that holds all that counts
     factor: int  # side of the blocks
     pixels: NDArray[np.float32]  # NaN where they do not count
     sketch: Sketch | None  # None if it shows nothing
 
-    def shrunk(self) -> Floats:
-        """Return the matrix from pixels to blocks."""
-        return shrinking(self.factor)
+    def to_pixels(self, points: Floats) -> Floats:
+        """Return points of blocks as points of the whole section."""
+        return (
+            apply_transform(np.linalg.inv(shrinking(self.factor)), points) + self.corner
+        )
 
 
 class SectionPair(NamedTuple):
@@ -97,16 +101,22 @@ class SectionLink:
     covariance: Floats
 
 
-def block_side(shapes: Iterable[tuple[int, ...]]) -> int:
-    """Return the side of the blocks for sections of some shapes: one size for all."""
-    return max(math.ceil(math.sqrt(math.prod(shape)) / SIDE) for shape in shapes)
+def block_side(images: Sequence[Any], masks: Sequence[Flags | None]) -> int:
+    """Return the side of the blocks: one size for all sections, within their masks."""
+    shapes = [
+        np.shape(image if mask is None else mask[bounding_box(mask)])
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    return max(math.ceil(math.sqrt(math.prod(shape)) / SIDE) for shape in shapes) or 1
 
 
 def make_section(factor: int, task: tuple[NDArray[Any], Flags | None]) -> Section:
     """Return what is kept of an image and its valid pixels, in blocks of a side."""
     image, valid = task
     usable = np.isfinite(image) if valid is None else valid & np.isfinite(image)
-    pixels = _blocks(image, usable, factor)
+    # What is masked around a section is as if it had been cut off.
+    box = bounding_box(usable if usable.any() else ~usable)
+    pixels = _blocks(image[box], usable[box], factor)
     known = np.isfinite(pixels)
     sketch = None
     if known.any():
@@ -115,7 +125,13 @@ def make_section(factor: int, task: tuple[NDArray[Any], Flags | None]) -> Sectio
         pixels = pixels - middle
         even = np.where(known, pixels, np.float32(0))
         sketch = make_sketch(even, None if known.all() else known)
-    return Section(shape=image.shape, factor=factor, pixels=pixels, sketch=sketch)
+    return Section(
+        shape=image.shape,
+        corner=np.array([side.start for side in box], np.intp),
+        factor=factor,
+        pixels=pixels,
+        sketch=sketch,
+    )
 
 
 def _blocks(image: NDArray[Any], usable: Flags, factor: int) -> NDArray[np.float32]:
@@ -190,12 +206,10 @@ def _points(
         first, covariance = _pose_points(task.moving, pose)
         missed = np.zeros_like(first)
     second = apply_transform(np.linalg.inv(pose.matrix), first - missed)
-    out, back = (np.linalg.inv(each.shrunk()) for each in task)
-    size = task.reference.factor
     return (
-        apply_transform(out, first),
-        apply_transform(back, second),
-        covariance * size**2,
+        task.reference.to_pixels(first),
+        task.moving.to_pixels(second),
+        covariance * task.reference.factor**2,
     )
 
 

@@ -264,7 +264,8 @@ def fit_displacement(
     field = field_at_pixels(grid, fit.values)
     return DisplacementFit(
         displacement=field,
-        sigma=np.sqrt(_at_pixels(grid, knot_variances(springs, fit))),
+        # Rounding may leave less than nothing.
+        sigma=np.sqrt(np.maximum(_at_pixels(grid, knot_variances(springs, fit)), 0)),
         residuals=targets - field_at_points(grid, fit.values, reference),
         inlier=inlier,
         stiffness=fit.stiffness,
