@@ -43,7 +43,7 @@ HOLE = 2.0
 # Padding surrounds the image: no more than this share of the image has its value, or lies
 # between parts of it (test_objects_on_a_plain_ground_are_not_cut_off).
 BETWEEN = 0.05
-# An image is at least this share of what it lies in
+# An image that fills no box is at least this share of what it lies in
 # (test_objects_on_a_plain_ground_are_not_cut_off).
 LEAST = 0.2
 # The edge of an image is a jump: within two pixels the median difference to the padding
@@ -87,8 +87,11 @@ def _padding_of(image: AnyArray, value: float) -> Flags | None:
     corners = labels[np.ix_(*([0, -1] for _ in image.shape))]
     padding: Flags = np.isin(labels, np.unique(corners[corners > 0]))
     inside = known & ~padding
-    least = LEAST * float(known.sum())
-    if inside.sum() < least:
+    # What fills a box is an image in a frame, however small it is.
+    box = float(known[bounding_box(inside)].sum())
+    framed = inside.sum() >= (1 - BETWEEN) * box
+    least = LEAST * (box if framed else float(known.sum()))
+    if inside.sum() < max(least, 1):
         return None
     between = same.copy()
     for axis, size in enumerate(image.shape):

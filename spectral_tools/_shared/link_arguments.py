@@ -102,7 +102,7 @@ def as_pairs(links: Any) -> Pairs:
     if hasattr(links, "shape"):
         links = as_array(links)
         if links.shape == (0,):
-            links = links.reshape(0, 2).astype(np.intp)
+            links = np.empty((0, 2), np.intp)
         if links.ndim != 2 or links.shape[1] != 2:
             message = f"`links` must have shape (n_links, 2); got {links.shape}."
             raise ValueError(message)

@@ -1,5 +1,7 @@
 """Frames that were put round images are no image."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import fft, ndimage
@@ -43,6 +45,16 @@ def test_frames_are_padding(kind, value):
     assert not found[0][
         ndimage.binary_erosion(~frame, iterations=2, border_value=1)
     ].any()
+
+
+@pytest.mark.parametrize("width", [4, 20, 60, 250])
+def test_a_small_image_in_a_wide_frame_is_cut_out(width):
+    images = [np.pad(texture(20 + n)[:60, :50], width) for n in range(4)]
+    found = find_padding(images[0][None])
+    assert found is not None
+    assert (~found).sum() == 60 * 50
+    for first, second in itertools.combinations(images, 2):
+        assert spt.phase_correlate(first, second).outcome != "matched"
 
 
 def test_padding_of_turned_images_is_found():
