@@ -60,15 +60,18 @@ def find_padding(image: AnyArray) -> Flags | None:
     found: Flags | None = None
     if sum(size > 1 for size in image.shape) < 2:
         return found
-    for value in _border_values(image):
-        padding = _padding_of(image, value)
+    for value, noise in _border_levels(image):
+        padding = _padding_of(image, value, noise)
         if padding is not None:
             found = padding if found is None else found | padding
     return found
 
 
-def _border_values(image: AnyArray) -> list[float]:
-    """Return the values that fill sides of a volume, or corners, half a block wide."""
+def _border_levels(image: AnyArray) -> list[tuple[float, float]]:
+    """Return the level and the noise of sides and corners that an image stands out of.
+
+    Corners are half a block wide. No level comes twice.
+    """
     long = [axis for axis, size in enumerate(image.shape) if size > 1]
     parts = [np.take(image, end, axis) for axis in long for end in (0, -1)]
     for corner in np.ndindex(*(2 if size > 1 else 1 for size in image.shape)):
@@ -76,17 +79,49 @@ def _border_values(image: AnyArray) -> list[float]:
             slice(-BLOCK // 2, None) if end else slice(BLOCK // 2) for end in corner
         )
         parts.append(image[tuple(sides)])
-    values = [part.flat[0] for part in parts if (part == part.flat[0]).all()]
-    return list(dict.fromkeys(values))
+    some = image.ravel()[:: 1 + image.size // 65536].astype(np.float64)
+    some = some[np.isfinite(some)]
+    levels: list[tuple[float, float]] = []
+    for part in parts:
+        if (part == part.flat[0]).all():
+            level = part.flat[0], 0.0
+        elif np.isfinite(part).all() and some.size:
+            level = float(np.mean(part)), float(np.std(part))
+            if not _reach(image, level[1]) < JUMP * np.median(np.abs(some - level[0])):
+                continue
+        else:
+            continue
+        if all(abs(level[0] - other) > _reach(image, noise) for other, noise in levels):
+            levels.append(level)
+    return levels
 
 
-def _padding_of(image: AnyArray, value: float) -> Flags | None:
-    """Return the padding of one value, if it is that of a frame and not a plain ground."""
-    same, known = image == value, np.isfinite(image)
-    labels, _ = label(same)
-    corners = labels[np.ix_(*([0, -1] for _ in image.shape))]
-    padding: Flags = np.isin(labels, np.unique(corners[corners > 0]))
-    inside = known & ~padding
+def _reach(image: AnyArray, noise: float) -> float:
+    """Return how far noise goes in an image of so many pixels."""
+    return noise * math.sqrt(2 * math.log(max(image.size, 2)))
+
+
+def _padding_of(image: AnyArray, value: float, noise: float) -> Flags | None:
+    """Return the padding of one level, if it is that of a frame and not a plain ground."""
+    known = np.isfinite(image)
+    padding = np.zeros(image.shape, np.bool_)
+    # A corner tells noise roughly; all of the padding tells it well.
+    for _ in range(2 if noise else 1):
+        if padding.any():
+            value, noise = float(image[padding].mean()), float(image[padding].std())
+        same = (
+            image == value
+            if not noise
+            else np.abs(image - value) < _reach(image, noise)
+        )
+        labels, _ = label(same)
+        corners = labels[np.ix_(*([0, -1] for _ in image.shape))]
+        padding = np.isin(labels, np.unique(corners[corners > 0]))
+    # Specks on it belong to it.
+    parts, _ = label(known & ~padding)
+    sizes = np.bincount(parts[parts > 0], minlength=1)
+    inside = (sizes > BETWEEN * sizes.sum())[parts]
+    padding = known & ~inside
     # What fills a box is an image in a frame, however small it is.
     box = float(known[bounding_box(inside)].sum())
     framed = inside.sum() >= (1 - BETWEEN) * box

@@ -47,6 +47,22 @@ def test_frames_are_padding(kind, value):
     ].any()
 
 
+@pytest.mark.parametrize("noise", ["gaussian", "poisson", "faint"])
+@pytest.mark.parametrize("kind", FRAMES)
+def test_frames_may_have_the_noise_of_a_camera(kind, noise):
+    frame, rng = FRAMES[kind], np.random.default_rng(6)
+    dark = {
+        "gaussian": rng.normal(10, 2, frame.shape),
+        "poisson": rng.poisson(4.0, frame.shape),
+        "faint": rng.random(frame.shape) < 0.03,
+    }[noise]
+    found = find_padding(np.where(frame, dark, texture(1))[None])
+    assert found is not None
+    assert found[0][frame].mean() > 0.99
+    inner = ndimage.binary_erosion(~frame, iterations=2, border_value=1)
+    assert not found[0][inner].any()
+
+
 @pytest.mark.parametrize("width", [4, 20, 60, 250])
 def test_a_small_image_in_a_wide_frame_is_cut_out(width):
     images = [np.pad(texture(20 + n)[:60, :50], width) for n in range(4)]
@@ -101,7 +117,10 @@ def objects():
 
 @pytest.mark.parametrize("kind", objects())
 def test_objects_on_a_plain_ground_are_not_cut_off(kind):
-    assert find_padding(np.asarray(objects()[kind])[None]) is None
+    image = np.asarray(objects()[kind])[None]
+    assert find_padding(image) is None
+    noise = np.random.default_rng(7).normal(0, 0.02 * np.ptp(image), image.shape)
+    assert find_padding(image + noise) is None
 
 
 def views(seed, shift, frame, noise=1.0):
@@ -121,8 +140,10 @@ def test_the_same_frame_is_no_match(kind):
         found = spt.phase_correlate(*pair, **options)
         assert found.outcome == "matched"
         np.testing.assert_allclose(found.shift, shift, atol=0.1)
-    for seed in range(3):
+    rng = np.random.default_rng(8)
+    for seed, noise in itertools.product(range(3), (0, 2)):
         pair = [np.where(FRAMES[kind], 0, texture(20 + 2 * seed + n)) for n in (0, 1)]
+        pair = [each + rng.normal(0, noise, each.shape) for each in pair]
         assert spt.phase_correlate(*pair).outcome != "matched"
 
 
