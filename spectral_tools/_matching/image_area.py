@@ -7,6 +7,7 @@ it, and fade into it.
 """
 
 import math
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,8 @@ def find_padding(image: AnyArray) -> Flags | None:
     if sum(size > 1 for size in image.shape) < 2:
         return found
     for value, noise in _border_levels(image):
+        if noise and found is not None:
+            continue
         padding = _padding_of(image, value, noise)
         if padding is not None:
             found = padding if found is None else found | padding
@@ -86,14 +89,24 @@ def _border_levels(image: AnyArray) -> list[tuple[float, float]]:
         if (part == part.flat[0]).all():
             level = part.flat[0], 0.0
         elif np.isfinite(part).all() and some.size:
-            level = float(np.mean(part)), float(np.std(part))
-            if not _reach(image, level[1]) < JUMP * np.median(np.abs(some - level[0])):
+            level = _level_of(part)
+            with np.errstate(over="ignore"):
+                height = JUMP * float(np.median(np.abs(some - level[0])))
+            if not _reach(image, level[1]) < height < math.inf:
                 continue
         else:
             continue
         if all(abs(level[0] - other) > _reach(image, noise) for other, noise in levels):
             levels.append(level)
-    return levels
+    return sorted(levels, key=itemgetter(1))
+
+
+def _level_of(pixels: AnyArray) -> tuple[float, float]:
+    """Return the mean of pixels, and the deviation of noise about it."""
+    values = pixels.astype(np.float64)
+    level = float(values.mean())
+    # The mean size of a normal error is 0.798 of its deviation; squares may overflow.
+    return level, float(np.abs(values - level).mean()) / 0.7979
 
 
 def _reach(image: AnyArray, noise: float) -> float:
@@ -103,25 +116,28 @@ def _reach(image: AnyArray, noise: float) -> float:
 
 def _padding_of(image: AnyArray, value: float, noise: float) -> Flags | None:
     """Return the padding of one level, if it is that of a frame and not a plain ground."""
-    known = np.isfinite(image)
-    padding = np.zeros(image.shape, np.bool_)
+    known, padding = np.isfinite(image), np.zeros(image.shape, np.bool_)
+    ends = np.ix_(*([0, -1] for _ in image.shape))
     # A corner tells noise roughly; all of the padding tells it well.
     for _ in range(2 if noise else 1):
         if padding.any():
-            value, noise = float(image[padding].mean()), float(image[padding].std())
+            value, noise = _level_of(image[padding])
         same = (
             image == value
             if not noise
             else np.abs(image - value) < _reach(image, noise)
         )
         labels, _ = label(same)
-        corners = labels[np.ix_(*([0, -1] for _ in image.shape))]
+        corners = labels[ends]
         padding = np.isin(labels, np.unique(corners[corners > 0]))
     # Specks on it belong to it.
     parts, _ = label(known & ~padding)
     sizes = np.bincount(parts[parts > 0], minlength=1)
     inside = (sizes > BETWEEN * sizes.sum())[parts]
     padding = known & ~inside
+    # A dark corner of a scene has noise too: what a camera frames, it frames all round.
+    if noise and not padding[ends].all():
+        return None
     # What fills a box is an image in a frame, however small it is.
     box = float(known[bounding_box(inside)].sum())
     framed = inside.sum() >= (1 - BETWEEN) * box

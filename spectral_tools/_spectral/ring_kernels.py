@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._shared.arrays import AnyArray, Floats, Ints, Spectrum, Volume
+from .._shared.arrays import AnyArray, Flags, Floats, Ints, Spectrum, Volume
 from .._shared.compiled import compiled
 from .._shared.fft import forward_pair, frequencies, inverse
-from .tapers import search_taper, taper_block
+from .._shared.ndimage import distance_transform_edt
+from .tapers import SEARCH_TAPER_WIDTH, search_taper, taper_block
 
 __all__ = [
     "FAINT",
@@ -376,7 +377,10 @@ def whiten_images(
     """Return both images prewhitened, on zeros of the given shape, and by what."""
     canvas = np.zeros((2, *shape), np.float32)
     images = reference, moving
-    for image, out in zip(images, canvas, strict=True):
+    whole = images
+    if valid is not None:
+        whole = _beyond_mask(reference, valid[0]), _beyond_mask(moving, valid[1])
+    for image, out in zip(whole, canvas, strict=True):
         extend_periodic(image, out)
     spectra = list(forward_pair(canvas))
     # What lies beyond the ends is made up: it is filtered, but tells no power.
@@ -394,6 +398,19 @@ def whiten_images(
         canvas[i] = 0
         canvas[i][inside] = (filtered - filtered.mean(dtype=np.float64)) / spread
     return canvas, measured
+
+
+def _beyond_mask(image: Volume, valid: Flags) -> Volume:
+    """Return an image that goes on beyond a mask, and fades out.
+
+    A step at the edge of a mask would be a line in the whitened image, and lines match.
+    """
+    if valid.all() or not valid.any():
+        return image
+    away, nearest = distance_transform_edt(~valid, return_indices=True)
+    rest = np.clip(1 - away / (2 * SEARCH_TAPER_WIDTH), 0, 1)
+    fade = np.sin(0.5 * np.pi * rest) ** 2
+    return (image[tuple(nearest)] * fade).astype(np.float32)
 
 
 def whiten_spectra(

@@ -14,6 +14,7 @@ from .gain_gradient import gain_slopes
 __all__ = [
     "OWN",
     "RING",
+    "SEARCH_TAPER_WIDTH",
     "TAPER_FRACTION",
     "TAPER_WIDTH",
     "block_tapers",

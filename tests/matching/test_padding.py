@@ -32,6 +32,10 @@ FRAMES = {
     "wedge": ROWS + 0.4 * COLS > 190,
     "lens-corrected frame": bent_frame(),
 }
+# Whether they go all round: all four corners are in them.
+ENDS = {
+    kind: frame[[0, 0, -1, -1], [0, -1, 0, -1]].all() for kind, frame in FRAMES.items()
+}
 
 
 @pytest.mark.parametrize("value", [0, 255])
@@ -48,7 +52,7 @@ def test_frames_are_padding(kind, value):
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "poisson", "faint"])
-@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("kind", [kind for kind in FRAMES if ENDS[kind]])
 def test_frames_may_have_the_noise_of_a_camera(kind, noise):
     frame, rng = FRAMES[kind], np.random.default_rng(6)
     dark = {
