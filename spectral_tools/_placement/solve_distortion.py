@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -360,6 +361,20 @@ class _Windows:
         self._systems = systems_of(self.network)
         # Windows of one pair of tiles pull at the same two.
         self._pairs = np.unique(self.network.links, axis=0, return_inverse=True)
+        # What is agreed on without a field, for all degrees, once it is asked for.
+        self.straight: Flags | None = None
+
+    def agreed(self, bent: Floats) -> Flags:
+        """Return the links of pairs that tiles agree on that only move.
+
+        What is `bent` (n_links, 2) is taken out of their offsets first.
+        """
+        network, pairs = self.network, distinct_pairs(self.network.links)
+        offsets = network.offsets - bent
+        straight = replace(network, offsets=offsets, options=offsets[:, np.newaxis])
+        found = solve_network(straight, robust=True).believed
+        joined: Flags = np.bincount(pairs.number, found) > 0
+        return joined[pairs.number]
 
     def columns(self, basis: _Basis) -> Floats:
         """Return what each field adds to offsets (n_links, n_parameters, 2)."""
@@ -450,20 +465,16 @@ def _fit(windows: _Windows, basis: _Basis, *, robust: bool) -> _Fit:
     state = windows.solved(basis, columns, believed.astype(float), least, USUAL**2)
     state = again(believed.astype(float), None, state)
     if robust and has_outliers(2, state.squares, network.least_unit):
-        pairs = distinct_pairs(network.links)
         test = consensus_test(network, unknown)
-        bent = np.zeros(columns.shape[1])
+        agree = partial(find_consensus, again, lambda state: state.squares)
         # To tiles that only move, what is bent are errors: first all of it, then what is
         # left of it. Whole pairs may be false.
-        for _ in range(2):
-            offsets = network.offsets - np.einsum("nma,m->na", columns, bent)
-            straight = replace(network, offsets=offsets, options=offsets[:, np.newaxis])
-            found = solve_network(straight, robust=True).believed
-            joined = np.bincount(pairs.number, found) > 0
-            state, believed = find_consensus(
-                again, lambda state: state.squares, state, test, joined[pairs.number]
-            )
-            bent = state.parameters
+        if windows.straight is None:
+            windows.straight = windows.agreed(np.zeros_like(network.offsets))
+        state, believed = agree(state, test, windows.straight)
+        if not believed.all():
+            bent = np.einsum("nma,m->na", columns, state.parameters)
+            state, believed = agree(state, test, windows.agreed(bent))
     return _Fit(basis, state, believed, again)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +35,8 @@ POWERS = {"pm": -12, "Å": -10, "nm": -9, "µm": -6, "mm": -3, "cm": -2, "m": 0}
 NOWHERE = "reference frame"
 # Axes of images, in their order: time, channels, planes, rows, columns, colours.
 AXES = "tczyxs"
+# Axis of the tiles of a mosaic, which are images of their own.
+MOSAIC = "m"
 
 Lengths = dict[str, tuple[float, str]]
 
@@ -313,7 +315,8 @@ def read_bioio(
     path : path_like
         A file that bioio has a reader for, such as CZI, ND2 or LIF.
     series : sequence of int, optional
-        Which scenes to take, by number. By default all.
+        Which images to take, by number: scenes, of which a mosaic is as many images as
+        it has tiles. By default all.
     stage_unit : str, optional
         As for `read_ome_tiff`.
 
@@ -330,7 +333,8 @@ def read_bioio(
     -----
     It needs ``bioio``, which ``spectral_tools[bioio]`` brings, and its reader for the
     format, such as ``bioio-czi``. Positions are those of the OME metadata that the reader
-    makes. Tiles that a file keeps as one mosaic come as bioio puts them together.
+    makes; those of the tiles of a mosaic are where the file puts them in its scene, in
+    pixels.
 
     Examples
     --------
@@ -354,7 +358,7 @@ def read_bioio(
     letters: list[str] = []
     records: list[Record] = []
     with image_told(place):
-        file = BioImage(place)
+        file = BioImage(place, reconstruct_mosaic=False)
         scenes = list(file.scenes)
         told = _ome_of(file)
         for number, scene in enumerate(scenes):
@@ -362,11 +366,15 @@ def read_bioio(
             axes = str(file.dims.order).lower()
             data = file.dask_data
             sizes = dict(zip(axes, map(int, data.shape), strict=True))
-            images.append(stored_image(place, "bioio", str(number), sizes, data.dtype))
-            letters.append(kept_axes(sizes, place))
-            records.append(
-                _scene_record(file, scene, sizes, told[number] if told else None)
-            )
+            count = sizes.get(MOSAIC, 1)
+            sizes |= {axis: 1 for axis in MOSAIC if axis in sizes}
+            record = _scene_record(file, scene, sizes, told[number] if told else None)
+            images += [
+                stored_image(place, "bioio", f"{number}/{tile}", sizes, data.dtype)
+                for tile in range(count)
+            ]
+            letters += [kept_axes(sizes, place)] * count
+            records += _tile_records(file, record, count) if count > 1 else [record]
     return gather(images, letters, records, series, stage_unit, place)
 
 
@@ -394,6 +402,27 @@ def _scene_record(
         position=told.position if told else {},
         channel_names=[str(each) for each in file.channel_names or []],
     )
+
+
+def _tile_records(file: Any, record: Record, count: int) -> list[Record]:
+    """Return what bioio says of the tiles of a mosaic: corners are in its pixels."""
+    try:
+        corners = file.get_mosaic_tile_positions()
+    except RuntimeError:
+        # As of metadata: some readers have not got so far.
+        return [record] * count
+    return [
+        replace(
+            record,
+            name=f"{record.name} {number}",
+            position={"z": (0.0, "pixel")}
+            | {
+                axis: (float(at), "pixel")
+                for axis, at in zip("yx", corner, strict=True)
+            },
+        )
+        for number, corner in enumerate(corners)
+    ]
 
 
 def kept_axes(sizes: dict[str, int], path: Path) -> str:

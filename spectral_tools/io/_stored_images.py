@@ -133,7 +133,7 @@ class StoredImage(ReadWhenSliced):
     dtype : dtype
         Its dtype.
     part : str
-        The array of the folder, or the number of the scene; empty for OME-TIFF.
+        The array of the folder, or the numbers of scene and tile; empty for OME-TIFF.
     order : tuple of int
         Which of the stored axes each axis is; those of length 1 are left out.
     files : list of Path
@@ -294,9 +294,14 @@ def _scene_part(image: StoredImage, box: tuple[slice, ...]) -> NDArray[Any]:
     """Read a part of a scene, as Dask has it."""
     from bioio import BioImage  # noqa: PLC0415
 
-    file = BioImage(image.path)
-    file.set_scene(int(image.part))
-    index: list[Any] = [slice(0, 1)] * len(file.dask_data.shape)
+    file = BioImage(image.path, reconstruct_mosaic=False)
+    scene, tile = map(int, image.part.split("/"))
+    file.set_scene(scene)
+    # Only tiles of a mosaic are more than one along an axis that is left out.
+    index: list[Any] = [
+        slice(tile, tile + 1) if axis == "M" else slice(0, 1)
+        for axis in file.dims.order
+    ]
     for axis, one in zip(image.order, box, strict=True):
         index[axis] = one
     return _in_order(np.asarray(file.dask_data[tuple(index)]), image)

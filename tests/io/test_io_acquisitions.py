@@ -1,9 +1,11 @@
 """What microscopes write is read: pixels, their size, channels and positions."""
 
 import json
+import os
 import pickle
 import sys
 import warnings
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -604,7 +606,8 @@ class Scenes:
     dims = SimpleNamespace(order="TCZYX")
     text = None
 
-    def __init__(self, path):
+    def __init__(self, path, *, reconstruct_mosaic):
+        assert not reconstruct_mosaic
         self.path, self.number = path, 0
 
     def set_scene(self, number):
@@ -645,6 +648,66 @@ def test_scenes_of_bioio_are_images(told, bioio, tmp_path):
         assert found.positions.tolist() == [[9, -200], [11, -172]]
     else:
         assert found.positions is None
+
+
+class Mosaic(Scenes):
+    """A mosaic of three tiles, as bioio gives it."""
+
+    scenes = ("slide",)
+    dims = SimpleNamespace(order="MTCZYX")
+    corners = ((7, 100), (5, 128), (25, 101))
+
+    @property
+    def dask_data(self):
+        return pixels((3, 1, 2, 4, 20, 30))
+
+    def get_mosaic_tile_positions(self):
+        if not self.corners:
+            raise NotImplementedError
+        return self.corners
+
+
+@pytest.mark.parametrize("corners", [Mosaic.corners, ()])
+@pytest.mark.usefixtures("bioio")
+def test_tiles_of_a_mosaic_are_images(corners, monkeypatch, tmp_path):
+    path = tmp_path / "a.czi"
+    path.touch()
+    kind = type("BioImage", (Mosaic,), {"corners": corners})
+    kind.physical_pixel_sizes = (2.0, 0.5, 0.5)
+    monkeypatch.setattr(sys.modules["bioio"], "BioImage", kind)
+    found = spt.io.read_bioio(path)
+    assert (found.axes, found.channel_axis, found.channel_names) == (
+        "czyx", 0, ["a", "b"],
+    )  # fmt: skip
+    for image, whole in zip(found.images, pixels((3, 2, 4, 20, 30)), strict=True):
+        assert_array_equal(image[...], whole)
+        assert_array_equal(image[1, 2:, 3:5], whole[1, 2:, 3:5])
+    if not corners:
+        assert found.positions is None
+        return
+    assert found.names == ["slide 0", "slide 1", "slide 2"]
+    assert found.stage_unit == "pixel"
+    assert found.positions.tolist() == [[0, *corner] for corner in corners]
+    second = spt.io.read_bioio(path, series=[1])
+    assert second.positions.tolist() == [[0, 5, 128]]
+
+
+@pytest.mark.real
+def test_a_mosaic_of_a_real_microscope_is_placed():
+    pytest.importorskip("bioio_czi")
+    folder = Path(os.environ["SPECTRAL_TOOLS_DATA"])
+    path = folder / "tiles" / "plant_pair" / "mosaic_test.czi"
+    if not path.is_file():
+        pytest.skip("SPECTRAL_TOOLS_DATA names a folder without plant_pair")
+    found = spt.io.read_bioio(path)
+    assert [image.shape for image in found.images] == [(624, 924)] * 2
+    assert (found.axes, found.channel_names, found.unit) == ("yx", ["EGFP"], "µm")
+    assert_allclose(found.pixel_size, 13 / 12, rtol=1e-12)
+    assert found.positions.tolist() == [[0, 0], [0, 832]]
+    placed = spt.place_tiles(found.images, positions=found.positions)
+    # Two other methods agree on (-2, 825), in whole pixels.
+    apart = np.diff(placed.matrices[:, :2, 2], axis=0)[0]
+    assert_allclose(apart, (-2, 825), rtol=0, atol=0.75)
 
 
 def test_bioio_must_be_there(monkeypatch, tmp_path):
