@@ -46,7 +46,7 @@ def periodic_copies(
 
 
 def _periods(image: Volume) -> NDArray[np.intp]:
-    """Return up to three offsets at which the middle of an image is like itself."""
+    """Return up to four offsets at which the middle of an image is like itself."""
     inside = tuple(
         slice((size - min(size, SIDE)) // 2, (size + min(size, SIDE)) // 2)
         for size in image.shape
@@ -74,8 +74,10 @@ def _periods(image: Volume) -> NDArray[np.intp]:
     alike = (alike / max(float(alike[tuple(reach)]), 1e-30)).astype(np.float32)
     lags = list_peaks(alike, PERIODIC).indices - reach
     # A period and its opposite are one, and the middle is none.
-    kept = (lags > 0).any(axis=1) & (np.abs(lags).max(axis=1) > 2)
-    return lags[kept][:3].astype(np.intp)
+    ahead = lags @ (np.prod(alike.shape) / np.cumprod(alike.shape)) > 0
+    lags = lags[ahead & (np.abs(lags).max(axis=1) > 2)]
+    # The shortest: what is several of them is less sure, and shares less.
+    return lags[np.argsort((lags**2).sum(axis=1), kind="stable")[:4]].astype(np.intp)
 
 
 def _likeness(first: Volume, second: Volume, whole: NDArray[np.intp]) -> float:

@@ -12,6 +12,7 @@ from .._shared.link_arguments import tile_outcomes
 from .._shared.results import Outcome
 from .._shared.sparse import bridges, connected_groups
 from .._shared.statistics import f_tail
+from .._spectral.peaks import SEPARATION
 from .layout import LINKS_BEFORE, Layout, StageModel, fit_stage, nearest_pairs
 from .solve_tiles import Placement, solve_rigid
 
@@ -162,6 +163,41 @@ def _closing_links(layout: Layout, inlier: Flags, vouched: Flags) -> Flags:
     return kept
 
 
+def _copies(
+    layout: Layout,
+    matches: TileMatches,
+    kept: Flags,
+    chosen: Ints,
+    stage: StageModel,
+    expected: Floats,
+) -> Flags:
+    """Tell which links may as well be a copy of themselves, as those of a lattice.
+
+    Loops of such links close whichever copies they choose. A link is told from its
+    copies by the stage, or by links around it that are.
+    """
+    links = layout.links
+    clear = matches.outcome != Outcome.AMBIGUOUS
+    told = kept & clear & (chosen == 0)
+    if layout.nominal is not None:
+        steps = layout.nominal[links[:, 1]] - layout.nominal[links[:, 0]]
+        spread = np.diagonal(_step_covariance(stage, steps), axis1=1, axis2=2)
+        errors = matches.alternatives - matches.moving_points[:, np.newaxis]
+        errors -= (expected[links[:, 1]] - expected[links[:, 0]])[:, np.newaxis]
+        square = (errors**2 / spread[:, np.newaxis]).sum(axis=2)
+        row = np.arange(len(links))
+        own = matches.alternatives[row, chosen][:, np.newaxis]
+        near = np.abs(matches.alternatives - own).max(axis=2) <= SEPARATION
+        rival = np.where(near, np.inf, square).min(axis=1)
+        # Student's tails: few links told how far the stage strays.
+        freedom = LINKS_BEFORE + stage.links
+        ratio = (1 + rival / freedom) / (1 + square[row, chosen] / freedom)
+        power = (freedom + steps.shape[1]) / 2
+        told |= kept & ~clear & (power * np.log(ratio) > -np.log(BELIEVED))
+    group = connected_groups(links[told], len(layout.labels))
+    return np.asarray(kept & (group[links[:, 0]] != group[links[:, 1]]))
+
+
 def _with_stage_steps(
     layout: Layout,
     matches: TileMatches,
@@ -173,6 +209,8 @@ def _with_stage_steps(
     """Solve the links that are believed, and steps of the stage between their groups."""
     links, usable = layout.links, usable_links(matches)
     inlier = _closing_links(layout, believed.inlier, vouched)
+    copies = _copies(layout, matches, inlier, believed.chosen, stage, expected)
+    inlier &= ~copies
     offsets = _offsets(matches, believed.chosen)
     group = connected_groups(links[inlier], len(layout.labels))
     gap = ~inlier & (group[links[:, 0]] != group[links[:, 1]])
@@ -196,6 +234,11 @@ def _with_stage_steps(
     )
     found = solved.matrices[:, :-1, -1]
     anywhere = np.full(len(layout.labels), layout.nominal is not None)
+    outcome = tile_outcomes(links, usable, inlier, anywhere)
+    clear = usable & (matches.outcome != Outcome.AMBIGUOUS)
+    tiles = np.arange(len(outcome))
+    copied = np.isin(tiles, links[copies]) | ~np.isin(tiles, links[clear])
+    outcome[copied & (outcome == Outcome.CONTRADICTED)] = Outcome.AMBIGUOUS
     return replace(
         solved,
         # Residuals are those of the matches, not of the steps that stand in for some.
@@ -204,7 +247,7 @@ def _with_stage_steps(
         counted=inlier | gap,
         chosen=believed.chosen,
         group=group,
-        outcome=tile_outcomes(links, usable, inlier, anywhere),
+        outcome=outcome,
     )
 
 

@@ -203,7 +203,9 @@ class Outcome(StrEnum):
         Pair: the images agree at the found shift. Tile: at least one link that
         the solution believes ties it to another tile.
     AMBIGUOUS
-        Pair: a second shift is nearly as good as the best, as in a lattice.
+        Pair: a second shift is nearly as good as the best, as in a lattice. Tile: only
+        such pairs tie it to others, and neither the stage nor clear links tell which
+        shift is right.
     NO_TEXTURE
         Pair: an image is constant, empty or masked where they could overlap.
     FIXED_PATTERN

@@ -898,3 +898,14 @@ def test_layout_in_memory_does_not_matter(layout):
     # 1e-5: sums over other axes first round differently.
     assert_allclose(found.shift, expected.shift, rtol=0, atol=1e-5)
     assert found.outcome == expected.outcome
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_board_is_ambiguous_along_its_strip(seed):
+    rng = np.random.default_rng(seed)
+    board = np.sign(np.prod(np.cos(np.pi * np.indices((80, 200)) / 10), axis=0))
+    pair = [40 * board[4 * n :][:60, 6 * n :][:, :180] for n in (0, 1)]
+    pair = [each + rng.normal(0, 8, each.shape) for each in pair]
+    for reach in (15, 30):
+        found = spt.phase_correlate(*pair, guess=(4, 6), max_shift=reach)
+        assert found.outcome != "matched"

@@ -461,3 +461,27 @@ def test_tiles_in_disorder_are_no_stage_that_moves_otherwise(seed):
     away = placed.matrices[:, :2, 2] - made.positions[order]
     for group in np.unique(placed.group):
         assert np.ptp(away[placed.group == group], axis=0).max() < 1
+
+
+@pytest.mark.filterwarnings("ignore::spectral_tools.PlacementWarning")
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("kind", ["waves", "board"])
+def test_tiles_of_a_lattice_are_not_matched_by_copies(kind, seed):
+    rows, cols = (np.cos(np.pi * axis / 10) for axis in np.indices((480, 520)))
+    lattice = rows * cols if kind == "waves" else np.sign(rows) * np.sign(cols)
+    rng = np.random.default_rng(seed)
+    nominal = np.array([(20 + 130 * r, 20 + 148 * c) for r, c in np.ndindex(3, 3)])
+    truth = nominal + rng.integers(-6, 7, nominal.shape)
+    tiles = [
+        40 * lattice[r : r + 160, c : c + 180] + rng.normal(0, 8, (160, 180))
+        for r, c in truth
+    ]
+    placed = spt.place_tiles(tiles, positions=nominal)
+    if kind == "waves":
+        assert (placed.outcome == "ambiguous").all()
+        assert len(np.unique(placed.group)) == 9
+    # What is tied together lies right to each other, the stage errs by a third of a period.
+    for group in np.unique(placed.group):
+        tied = (placed.group == group) & (placed.outcome == "matched")
+        away = placed.matrices[tied, :2, 2] - truth[tied]
+        assert not len(away) or np.ptp(away, axis=0).max() < 0.5
