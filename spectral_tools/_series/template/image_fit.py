@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import combinations_with_replacement
 
 import numpy as np
 
@@ -11,7 +11,14 @@ from ..._sampling.subpixel_moves import under_frame
 from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.compiled import compiled
 from ..._shared.fft import fast_shape, forward, inverse
-from .image_fit_kernels import product_sums, slope_tables
+from .image_fit_kernels import (
+    FILTERED,
+    FRAME,
+    GRAM,
+    IMAGE,
+    SLOPES,
+    product_sums,
+)
 from .mean_image import LEAST, Noise, PlacedImage, radial_frequencies, ring_powers
 
 __all__ = [
@@ -104,73 +111,41 @@ def lay_frame(
 
 
 @compiled
-def remove_light(sums: Floats, active: Flags) -> tuple[Floats, Floats]:
-    """Return sums of products of what no even slope explains, and these slopes.
+def sweep_light(gram: Floats, active: Flags) -> None:
+    """Take what even slopes explain off products of a frame and an image, in place.
 
-    Light changes from frame to frame, and from one side to the other. The slopes are
-    those of the frame and of the image, (2, 4): a constant, and one along each axis.
+    Light changes from frame to frame, and from one side to the other. Above the products
+    are then the slopes that explain most: a constant, and one along each axis. The sweep
+    operator of Goodnight (1979, :doi:`10.1080/00031305.1979.10482685`).
     """
-    matrix, index = np.zeros((4, 4)), 0
-    for i in range(3):
-        for j in range(i, 3):
-            matrix[i + 1, j + 1] = matrix[j + 1, i + 1] = sums[7, index]
-            index += 1
+    whole = np.diag(gram).copy()
     for i in range(4):
-        matrix[0, i] = matrix[i, 0] = sums[0, i]
-    # Rows that earlier ones explain tell nothing new and are left out.
-    factor = np.zeros((4, 4))
-    for i in range(4):
-        if i > 0 and not active[i - 1]:
+        pivot = gram[i, i]
+        if not ((i == 0 or active[i - 1]) and pivot > FLAT * whole[i]):
+            # Earlier ones explain it, and it tells nothing new.
+            gram[i] = 0
             continue
-        for j in range(i + 1):
-            total = matrix[i, j]
-            for k in range(j):
-                total -= factor[i, k] * factor[j, k]
-            if j < i:
-                factor[i, j] = total / factor[j, j] if factor[j, j] > 0 else 0.0
-            elif total > FLAT * matrix[i, i]:
-                factor[i, i] = math.sqrt(total)
-    # What rows 1 to 6 (f p z g g g) have in common with the even slopes.
-    parts = np.zeros((7, 4))
-    for row in range(1, 7):
-        for i in range(4):
-            if factor[i, i] > 0:
-                total = sums[row, i]
-                for k in range(i):
-                    total -= factor[i, k] * parts[row, k]
-                parts[row, i] = total / factor[i, i]
-    slopes = np.zeros((2, 4))
-    for row in range(2):
-        for i in range(3, -1, -1):
-            if factor[i, i] > 0:
-                total = parts[row + 1, i]
-                for k in range(i + 1, 4):
-                    total -= factor[k, i] * slopes[row, k]
-                slopes[row, i] = total / factor[i, i]
-    result = sums[8].copy()
-    pairs = ((1, 1), (2, 2), (1, 2), (1, 3), (2, 3))
-    for n in range(11):
-        if n < 5:
-            one, two = pairs[n]
-        else:
-            one, two = (n - 2) // 3, 4 + (n - 5) % 3
-        for i in range(4):
-            result[n] -= parts[one, i] * parts[two, i]
-    return result, slopes
+        gram[i] /= pivot
+        for j in range(len(gram)):
+            if j != i:
+                share = gram[j, i]
+                gram[j] -= share * gram[i]
+                gram[j, i] = -share / pivot
+        gram[i, i] = 1 / pivot
 
 
 @compiled
 def gauss_newton_step(
-    sums: Floats, tables: Floats, box: Ints, active: Flags, scale: float
+    gram: Floats, tables: Floats, box: Ints, active: Flags, scale: float
 ) -> tuple[bool, Floats, Floats]:
     """Return whether slopes tell a step along all axes, the step, and its variance.
 
     Parameters
     ----------
-    sums : ndarray of shape (11,)
-        What `remove_light` gives.
+    gram : ndarray of shape (10, 10)
+        What `sweep_light` leaves.
     tables : ndarray of shape (6, planes + 1, rows + 1, cols + 1)
-        What `slope_tables` gives.
+        Those of a model.
     box : ndarray of shape (2, 3)
         First pixel of the image that lies under the frame, and the one after the last.
     active : ndarray of shape (3,)
@@ -211,12 +186,13 @@ def gauss_newton_step(
     if not size > 0:
         return False, step, back
     back /= size
-    gain = sums[3] / sums[4]
+    gain = gram[FRAME, FILTERED] / gram[IMAGE, FILTERED]
     for i in range(3):
         for j in range(3):
             if not (active[i] and active[j]):
                 back[i, j] = 0
-            step[i] += back[i, j] * (sums[5 + j] - gain * sums[8 + j]) / gain
+            left = gram[FRAME, SLOPES + j] - gain * gram[IMAGE, SLOPES + j]
+            step[i] += back[i, j] * left / gain
     return True, step, back
 
 
@@ -264,16 +240,6 @@ class FrameFit:
     gain: float
     light: Floats  # (channels, 4): what is added, and its slopes from the middle on
     significance: float  # of the gain, in standard deviations
-
-
-class Products(NamedTuple):
-    """Sums over the products of a frame, the image, and the filtered image."""
-
-    frame_frame: float
-    image_image: float
-    frame_image: float
-    frame_filtered: float
-    image_filtered: float
 
 
 def equalize_light(frame: Volume, fit: FrameFit) -> Volume:
@@ -406,11 +372,26 @@ def _margins(shape: tuple[int, ...]) -> list[tuple[int, int]]:
 
 def _slope_tables(plain: Volume, filtered: Volume, known: Flags) -> Floats:
     """Return integral images of the products of the slopes of two images."""
-    lead = np.where(np.array(known.shape) > 1, MARGIN, 0)
-    tables = slope_tables(plain[0], filtered[0], known, lead)
-    for one, two in zip(plain[1:], filtered[1:], strict=True):
-        tables += slope_tables(one, two, known, lead)
+    tables = np.zeros((6, *np.add(known.shape, 1)))
+    axes = [axis for axis, n in enumerate(known.shape) if n > 1]
+    one, two = ({i: _slope(each, i, known.shape) for i in axes} for each in (plain, filtered))
+    for table, (i, j) in zip(tables, combinations_with_replacement(range(3), 2), strict=True):
+        if i in axes and j in axes:
+            both = 0.5 * (one[i] * two[j] + one[j] * two[i]).sum(axis=0) * known
+            sums = both.cumsum(axis=0, dtype=float).cumsum(axis=1).cumsum(axis=2)
+            table[1:, 1:, 1:] = sums
     return tables
+
+
+def _slope(spline: Volume, along: int, shape: tuple[int, ...]) -> Volume:
+    """Return the slopes along an axis at the pixels of an image, from its coefficients."""
+    for axis, n in enumerate(shape, 1):
+        if n > 1:
+            taps = (-0.5, 0, 0.5) if axis == along + 1 else (1 / 6, 2 / 3, 1 / 6)
+            lead = (slice(None),) * axis
+            parts = [spline[*lead, k : k + n] for k in range(MARGIN - 1, MARGIN + 2)]
+            spline = sum(t * part for t, part in zip(taps, parts, strict=True) if t)
+    return spline
 
 
 def fit_frame(
@@ -441,8 +422,7 @@ def fit_frame(
         covered = math.prod(np.maximum(box[1] - box[0], 0).tolist())
         if covered < LEAST * pixels:
             return None
-        table = np.zeros(11)
-        total, light = 0.0, []
+        gram, total, light = np.zeros(GRAM), 0.0, []
         channels = zip(frame, model.plain, model.filtered, strict=True)
         for one, plain, filtered in channels:
             sums = product_sums(
@@ -452,44 +432,36 @@ def fit_frame(
             if counted < LEAST * pixels:
                 return None
             total += counted
-            products, slopes = remove_light(sums, active)
-            table += products
-            light.append(slopes)
-        power = Products(*table[:5].tolist())
-        if not (
-            power.frame_filtered > 0
-            and power.image_filtered > 0
-            and power.frame_frame > 0
-        ):
+            sweep_light(sums, active)
+            gram += sums
+            light.append(sums[:FRAME, FRAME : IMAGE + 1].T)
+        (power, both, along), (_, own, across) = gram[
+            FRAME : IMAGE + 1, FRAME : FILTERED + 1
+        ].tolist()
+        if not (along > 0 and across > 0 and power > 0):
             return None
-        gain = power.frame_filtered / power.image_filtered
+        gain = along / across
         scale = model.signal * total / len(frame) / covered
         told, step, back = gauss_newton_step(
-            table, model.tables, box + whole, active, scale
+            gram, model.tables, box + whole, active, scale
         )
         if not told:
             return None
         longest = float(np.abs(step).max())
-        noise = _misfit(power, gain) / total / max(model.variance, 1e-30)
+        rest = max(power - 2 * gain * both + gain**2 * own, 0.0)
+        noise = rest / total / max(model.variance, 1e-30)
         covariance = back * (model.spread * noise / gain**2)
         shift = shift + step * min(1.0, LONGEST / max(longest, 1e-30))
         sigma = math.sqrt(max(float(covariance.diagonal().max()), 0.0))
         if longest < SHORT + SHORT_SIGMAS * sigma:
             break
-    both = power.frame_frame * power.image_image
-    correlation = power.frame_image / math.sqrt(max(both, 1e-30))
-    spread = math.sqrt(max(power.image_filtered * model.chance * noise, 1e-30))
+    correlation = both / math.sqrt(max(power * own, 1e-30))
+    spread = math.sqrt(max(across * model.chance * noise, 1e-30))
     return FrameFit(
         shift=shift,
         covariance=covariance,
         correlation=min(max(correlation, -1.0), 1.0),
         gain=gain,
         light=np.array([one - gain * two for one, two in light]),
-        significance=power.frame_filtered / spread,
+        significance=along / spread,
     )
-
-
-def _misfit(sums: Products, gain: float) -> float:
-    """Return the sum of squares of what an image times a gain leaves of a frame."""
-    square = sums.frame_frame - 2 * gain * sums.frame_image
-    return max(square + gain * gain * sums.image_image, 0.0)

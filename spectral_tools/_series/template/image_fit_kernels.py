@@ -6,17 +6,19 @@ from ..._shared.arrays import Flags, Floats, Ints, Volume
 from ..._shared.compiled import compiled
 
 __all__ = [
-    "SUMS",
+    "FILTERED",
+    "FRAME",
+    "GRAM",
+    "IMAGE",
+    "SLOPES",
     "product_sums",
-    "slope_tables",
 ]
 
 
-# Sums over the pixels of a frame f, an image p, and a filtered image z with slopes g.
-# The first seven rows are 1 f p z g g g, each times 1 and the distances from the middle of
-# the frame along the three axes; the last holds ff pp fp fz pz fg fg fg pg pg pg; the
-# columns of the row before are the squares and products of distances: 00 01 02 11 12 22.
-SUMS = (9, 11)
+# Rows of a table of products: four of light, 1 and the distances from the middle of the
+# frame along the three axes; the frame f, an image p, a filtered image z, and its slopes g.
+FRAME, IMAGE, FILTERED, SLOPES = range(4, 8)
+GRAM = (10, 10)
 
 
 @compiled
@@ -31,7 +33,9 @@ def product_sums(
     value: Volume,
     slope: Volume,
 ) -> Floats:
-    """Sum products of a frame and of the images under it.
+    """Return the table of products of a frame and of the images under it.
+
+    Products of z and of slopes with themselves are left at zero.
 
     Parameters
     ----------
@@ -50,7 +54,7 @@ def product_sums(
     value, slope : ndarray of shape (3, 4)
         Weights of the coefficients, and their slopes.
     """
-    sums = np.zeros(SUMS)
+    gram, none = np.zeros(GRAM), np.float32(0)
     half = np.array(frame.shape) / 2 - 0.5
     begin, end = box[0, 2], box[1, 2]
     cols = end - begin
@@ -174,110 +178,26 @@ def product_sums(
                     s15 += off * t
                     c4 += along[k] * off
             a, b = plane - half[0], row - half[1]
-            even_sums = s0, s1, s2, s3, s4, s5, s6
-            tilted = c0, c1, c2, c3, c4, c5, c6
-            for n in range(7):
-                sums[n, 0] += even_sums[n]
-                sums[n, 1] += a * even_sums[n]
-                sums[n, 2] += b * even_sums[n]
-                sums[n, 3] += tilted[n]
-            corner = a * a * s0, a * b * s0, a * c0, b * b * s0, b * c0, 1.0 * c7
+            even = s0, none, none, none, s1, s2, s3, s4, s5, s6
+            tilted = c0, none, none, none, c1, c2, c3, c4, c5, c6
+            for n in range(10):
+                gram[0, n] += even[n]
+                gram[1, n] += a * even[n]
+                gram[2, n] += b * even[n]
+                gram[3, n] += tilted[n]
+            for n, of_row in ((1, a), (2, b)):
+                gram[n, 1] += of_row * a * s0
+                gram[n, 2] += of_row * b * s0
+                gram[n, 3] += of_row * c0
+            gram[3, 3] += c7
+            of_frame = s7, s9, s10, s12, s13, s14
+            of_image = s8, s11, s15, s16, s17
             for n in range(6):
-                sums[7, n] += corner[n]
-            products = s7, s8, s9, s10, s11, s12, s13, s14, s15, s16, s17
-            for n in range(11):
-                sums[8, n] += products[n]
-    return sums
-
-
-@compiled
-def slope_tables(plain: Volume, filtered: Volume, known: Flags, lead: Ints) -> Floats:
-    """Return running sums of products of the slopes of two pictures, at their pixels.
-
-    Parameters
-    ----------
-    plain, filtered : ndarray of shape (planes, rows, cols)
-        Heights of the bumps of the two pictures.
-    known : ndarray of shape (planes, rows, cols)
-        Which pixels count.
-    lead : ndarray of shape (3,)
-        Which bump belongs to pixel (0, 0, 0); 0 along axes of one pixel.
-
-    Returns
-    -------
-    ndarray of shape (6, planes + 1, rows + 1, cols + 1)
-        Sums over all pixels before one, for each pair of axes: 00 01 02 11 12 22.
-    """
-    planes, rows, cols = known.shape
-    tables = np.zeros((6, planes + 1, rows + 1, cols + 1))
-    value, slope = np.zeros((2, 3, 3), np.float32)
-    for axis in range(3):
-        if lead[axis] > 0:
-            value[axis, 0] = value[axis, 2] = 1 / 6
-            value[axis, 1] = 2 / 3
-            slope[axis, 0], slope[axis, 2] = -0.5, 0.5
-        else:
-            value[axis, 1] = 1
-    wide = 1 if lead[2] > 0 else 0
-    left = lead[2] - wide
-    lines = np.zeros((2, 3, cols + 2), np.float32)
-    slopes = np.zeros((2, 3, cols), np.float32)
-    for plane in range(planes):
-        for row in range(rows):
-            lines.fill(0)
-            for p in range(3):
-                for r in range(3):
-                    a = value[0, p] * value[1, r]
-                    b = value[0, p] * slope[1, r]
-                    c = slope[0, p] * value[1, r]
-                    if a == 0 and b == 0 and c == 0:
-                        continue
-                    at = plane + lead[0] + p - 1, row + lead[1] + r - 1
-                    near, far = (
-                        plain[at[0], at[1], left:],
-                        filtered[at[0], at[1], left:],
-                    )
-                    for k in range(cols + 2 * wide):
-                        lines[0, 0, k] += c * near[k]
-                        lines[0, 1, k] += b * near[k]
-                        lines[0, 2, k] += a * near[k]
-                        lines[1, 0, k] += c * far[k]
-                        lines[1, 1, k] += b * far[k]
-                        lines[1, 2, k] += a * far[k]
-            for n in range(2):
-                for axis in range(3):
-                    taps = slope[2] if axis == 2 else value[2]
-                    line, out = lines[n, axis], slopes[n, axis]
-                    if wide == 0:
-                        for k in range(cols):
-                            out[k] = taps[1] * line[k]
-                        continue
-                    for k in range(cols):
-                        out[k] = (
-                            taps[0] * line[k]
-                            + taps[1] * line[k + 1]
-                            + taps[2] * line[k + 2]
-                        )
-            there = known[plane, row]
-            index = 0
-            for i in range(3):
-                for j in range(i, 3):
-                    above = tables[index, plane + 1, row]
-                    to = tables[index, plane + 1, row + 1]
-                    index += 1
-                    if lead[i] == 0 or lead[j] == 0:
-                        continue
-                    total = 0.0
-                    for k in range(cols):
-                        if there[k]:
-                            total += 0.5 * (
-                                slopes[0, i, k] * slopes[1, j, k]
-                                + slopes[0, j, k] * slopes[1, i, k]
-                            )
-                        to[k + 1] = above[k + 1] + total
-        for index in range(6):
-            for row in range(1, rows + 1):
-                above, to = tables[index, plane, row], tables[index, plane + 1, row]
-                for k in range(1, cols + 1):
-                    to[k] += above[k]
-    return tables
+                gram[FRAME, FRAME + n] += of_frame[n]
+            for n in range(5):
+                gram[IMAGE, IMAGE + n] += of_image[n]
+    gram[0, 1:4] = gram[1:4, 0]
+    for i in range(10):
+        for j in range(i):
+            gram[i, j] = gram[j, i]
+    return gram
