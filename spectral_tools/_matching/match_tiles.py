@@ -171,7 +171,7 @@ def match_tiles(
         colours (a last axis of 3 or 4, less than a quarter of the others) are refused;
         planes of a volume come first.
     padding : bool, optional
-        Find borders of one value that surround a tile, and do not count them.
+        Find borders that show nothing round a tile, and do not count them.
     whitening : float, optional
         By default the weights are measured from each pair. A number is the
         classical exponent: 0 cross-correlation, 1 phase correlation.

@@ -501,7 +501,7 @@ def phase_correlate(
     reference_valid, moving_valid : array_like of bool, optional
         True where a pixel counts.
     padding : bool, optional
-        Find borders of one value that surround an image, and do not count them.
+        Find borders that show nothing round an image, and do not count them.
     whitening : float, optional
         By default the weights are measured from the pair. A number is the
         classical exponent: 0 cross-correlation, 1 phase correlation.
@@ -528,7 +528,8 @@ def phase_correlate(
 
     Notes
     -----
-    Borders of one value that surround an image, straight, round or turned, are taken
+    Borders of one value that surround an image, straight, round or turned, or of a
+    camera's noise about one level if they go all round, are taken
     for padding and cut off; ``padding`` of the result says how much that is.
 
     A match has to repeat itself: cells of the overlap are asked one by one, and whatever

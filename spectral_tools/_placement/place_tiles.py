@@ -141,7 +141,9 @@ def place_tiles(
     stage is taken as it moves then; a warning and ``stage.matrix`` tell how. Links
     that failed, or that contradict the others, are matched once more in a narrow window
     about where the others put them. A clear link between groups of tiles outweighs the
-    stage; where neither is sure, the smaller group is contradicted. Tiles that no link
+    stage; where neither is sure, the smaller group is contradicted. Tiles of a lattice
+    that could as well lie a period further are ambiguous, unless the stage, or pairs that
+    are not, tell. Tiles that no link
     holds, because they are blank or missing, are placed beside their neighbours by one
     step of the stage.
 
@@ -173,7 +175,7 @@ def place_tiles(
         Axis of the tiles that holds channels, which are matched in grey; see
         `match_tiles`. `warp_composite` renders all of them.
     padding : bool, optional
-        Find borders of one value that surround a tile, and do not count them.
+        Find borders that show nothing round a tile, and do not count them.
     whitening : float, optional
         By default the weights are measured from each pair; a number is the
         classical exponent.

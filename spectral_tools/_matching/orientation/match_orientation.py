@@ -167,7 +167,7 @@ def match_orientation(
     reference_valid, moving_valid : array_like of bool, optional
         True where a pixel counts.
     padding : bool, optional
-        Find borders of one value that surround an image, and do not count them.
+        Find borders that show nothing round an image, and do not count them.
 
     Returns
     -------

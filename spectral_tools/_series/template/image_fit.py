@@ -374,8 +374,12 @@ def _slope_tables(plain: Volume, filtered: Volume, known: Flags) -> Floats:
     """Return integral images of the products of the slopes of two images."""
     tables = np.zeros((6, *np.add(known.shape, 1)))
     axes = [axis for axis, n in enumerate(known.shape) if n > 1]
-    one, two = ({i: _slope(each, i, known.shape) for i in axes} for each in (plain, filtered))
-    for table, (i, j) in zip(tables, combinations_with_replacement(range(3), 2), strict=True):
+    one, two = (
+        {i: _slope(each, i, known.shape) for i in axes} for each in (plain, filtered)
+    )
+    for table, (i, j) in zip(
+        tables, combinations_with_replacement(range(3), 2), strict=True
+    ):
         if i in axes and j in axes:
             both = 0.5 * (one[i] * two[j] + one[j] * two[i]).sum(axis=0) * known
             sums = both.cumsum(axis=0, dtype=float).cumsum(axis=1).cumsum(axis=2)
