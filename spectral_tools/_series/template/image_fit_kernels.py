@@ -65,7 +65,8 @@ def product_sums(
     wide = 3 if frame.shape[2] > 1 else 0
     # A coefficient that is the second of four, or the only one, is that of the pixel.
     here0, here1, here2 = deep // 4, high // 4, wide // 3
-    v0, v1, rise, lift = np.zeros((4, cols + 3), np.float32)
+    lines = np.zeros((4, cols + 3), np.float32)
+    v0, v1, rise, lift = lines
     share = np.ones(cols, np.float32)
     flat = deep == 1 and high == 4
     a0, a1, a2, a3 = value[1]
@@ -83,18 +84,13 @@ def product_sums(
                 for k in range(cols + wide):
                     v0[k] = (a0 * n0[k] + a1 * n1[k]) + (a2 * n2[k] + a3 * n3[k])
                 n0, n1 = filtered[at0, at1, left:], filtered[at0, at1 + 1, left:]
-                n2, n3 = (
-                    filtered[at0, at1 + 2, left:],
-                    filtered[at0, at1 + 3, left:],
-                )
+                n2 = filtered[at0, at1 + 2, left:]
+                n3 = filtered[at0, at1 + 3, left:]
                 for k in range(cols + wide):
                     v1[k] = (a0 * n0[k] + a1 * n1[k]) + (a2 * n2[k] + a3 * n3[k])
                     rise[k] = (b0 * n0[k] + b1 * n1[k]) + (b2 * n2[k] + b3 * n3[k])
             else:
-                v0.fill(0)
-                v1.fill(0)
-                rise.fill(0)
-                lift.fill(0)
+                lines.fill(0)
                 for p in range(deep):
                     for r in range(high):
                         near = plain[base[0] + plane + p, base[1] + row + r, left:]
