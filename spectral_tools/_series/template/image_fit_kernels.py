@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..._shared.arrays import Flags, Floats, Ints, Volume
+from ..._shared.arrays import Floats, Ints, Volume
 from ..._shared.compiled import compiled
 
 __all__ = [
@@ -193,7 +193,4 @@ def product_sums(
             for n in range(5):
                 gram[IMAGE, IMAGE + n] += of_image[n]
     gram[0, 1:4] = gram[1:4, 0]
-    for i in range(10):
-        for j in range(i):
-            gram[i, j] = gram[j, i]
-    return gram
+    return np.triu(gram) + np.triu(gram, 1).T
