@@ -90,7 +90,7 @@ def _border_levels(image: AnyArray) -> list[tuple[float, float]]:
             level = part.flat[0], 0.0
         elif np.isfinite(part).all() and some.size:
             level = _level_of(part)
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 height = JUMP * float(np.median(np.abs(some - level[0])))
             if not _reach(image, level[1]) < height < math.inf:
                 continue
@@ -103,10 +103,10 @@ def _border_levels(image: AnyArray) -> list[tuple[float, float]]:
 
 def _level_of(pixels: AnyArray) -> tuple[float, float]:
     """Return the mean of pixels, and the deviation of noise about it."""
-    values = pixels.astype(np.float64)
-    level = float(values.mean())
-    # The mean size of a normal error is 0.798 of its deviation; squares may overflow.
-    return level, float(np.abs(values - level).mean()) / 0.7979
+    with np.errstate(over="ignore", invalid="ignore"):
+        level = float(pixels.mean(dtype=np.float64))
+        # The mean size of a normal error is 0.798 of its deviation; squares may overflow.
+        return level, float(np.abs(pixels - level).mean(dtype=np.float64)) / 0.7979
 
 
 def _reach(image: AnyArray, noise: float) -> float:

@@ -135,8 +135,8 @@ def lazy_composite(
     )
     plan = replace(plan, tiles=[_opened(tile) for tile in plan.tiles])
     usual = _default_chunks(plan)
-    # A graph takes about 400 bytes for each of its nodes.
-    check_memory(50.0 * ceil(prod(plan.image_shape) / prod(usual)), "scale")
+    # A graph takes about 1 kB for each of its nodes.
+    check_memory(128.0 * ceil(prod(plan.image_shape) / prod(usual)), "scale")
     try:
         wanted = array.core.normalize_chunks(
             usual if chunks is None else chunks,
@@ -208,10 +208,11 @@ def _in_boxes(array: Any, plan: Plan, chunks: Any) -> Any:
     graph: dict[Any, Any] = {held: _without_arrays(plan)}
     stored = not any(_is_passed(a) for t in plan.tiles for a in (t.pixels, t.valid))
     sides = _box_sides(plan, chunks)
+    edges = [[0, *np.cumsum(each).tolist()] for each in sides]
     for cell in product(*(range(len(each)) for each in sides)):
         start, stop = np.zeros(3, np.intp), np.ones(3, np.intp)
-        for axis, (each, k) in enumerate(zip(sides, cell, strict=True), 3 - plan.ndim):
-            start[axis], stop[axis] = sum(each[:k]), sum(each[: k + 1])
+        for axis, (each, k) in enumerate(zip(edges, cell, strict=True), 3 - plan.ndim):
+            start[axis], stop[axis] = each[k : k + 2]
         box = (*start.tolist(), *stop.tolist())
         parts = [] if stored else [_parts(plan, each) for each in _regions(plan, box)]
         key = (name, *_with_channels(plan, cell, 0))

@@ -391,10 +391,14 @@ def _slope(spline: Volume, along: int, shape: tuple[int, ...]) -> Volume:
     """Return the slopes along an axis at the pixels of an image, from its coefficients."""
     for axis, n in enumerate(shape, 1):
         if n > 1:
-            taps = (-0.5, 0, 0.5) if axis == along + 1 else (1 / 6, 2 / 3, 1 / 6)
             lead = (slice(None),) * axis
-            parts = [spline[*lead, k : k + n] for k in range(MARGIN - 1, MARGIN + 2)]
-            spline = sum(t * part for t, part in zip(taps, parts, strict=True) if t)
+            before, at, after = (
+                spline[*lead, k : k + n] for k in range(MARGIN - 1, MARGIN + 2)
+            )
+            if axis == along + 1:
+                spline = 0.5 * (after - before)
+            else:
+                spline = (before + after) / 6 + at * (2 / 3)
     return spline
 
 

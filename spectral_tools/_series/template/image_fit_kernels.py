@@ -186,11 +186,9 @@ def product_sums(
                 gram[n, 2] += of_row * b * s0
                 gram[n, 3] += of_row * c0
             gram[3, 3] += c7
-            of_frame = s7, s9, s10, s12, s13, s14
-            of_image = s8, s11, s15, s16, s17
-            for n in range(6):
-                gram[FRAME, FRAME + n] += of_frame[n]
-            for n in range(5):
-                gram[IMAGE, IMAGE + n] += of_image[n]
+            for n, of_frame in enumerate((s7, s9, s10, s12, s13, s14)):
+                gram[FRAME, FRAME + n] += of_frame
+            for n, of_image in enumerate((s8, s11, s15, s16, s17)):
+                gram[IMAGE, IMAGE + n] += of_image
     gram[0, 1:4] = gram[1:4, 0]
     return np.triu(gram) + np.triu(gram, 1).T
