@@ -22,7 +22,7 @@ import pytest
 
 import spectral_tools as spt
 from spectral_tools.io import _files
-from tests.children import in_child
+from tests.children import ended, in_child
 
 pytest.importorskip("tifffile")
 pytest.importorskip("ome_zarr.io")
@@ -394,11 +394,11 @@ def end(name, sent, times, rng):
             child = in_child(lambda: interrupted(2))
             time.sleep(rng.uniform(0.1, 1) * took)
             os.kill(child, sent)
-            ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            counts["ended"] += ended in (50, -sent)
-            counts["crashed"] += ended < 0 and ended != -sent
+            status = ended(child)
+            counts["ended"] += status in (50, -sent)
+            counts["crashed"] += status < 0 and status != -sent
             # Such as an interrupt that comes while a file is closed.
-            counts["other errors"] += ended not in (0, 50) and ended > 0
+            counts["other errors"] += status not in (0, 50) and status > 0
             found = ended(in_child(check))
             counts["unreadable or lost"] += found not in (0, 1)
             counts["left until the next"] += len(listed(Path(folder))) > 2
