@@ -81,6 +81,8 @@ def find_tiles(tiles: Any, labels: Sequence[Hashable], name: str) -> NDArray[np.
     alone = getattr(tiles, "shape", None) == () or not isinstance(tiles, Iterable)
     # A grid key is a sequence too: only the labels tell it from several.
     key = isinstance(tiles, tuple) and as_label(tiles, name) in known
+    if isinstance(tiles, memoryview):
+        tiles = np.asarray(tiles)
     if alone or key or isinstance(tiles, str | bytes):
         tiles = [tiles]
     for each in tiles:

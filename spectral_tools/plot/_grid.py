@@ -146,7 +146,8 @@ def _draw_area(ax: Axes, area: Floats, folds: Flags) -> None:
 def _draw_lines(ax: Axes, where: Floats, spacing: float) -> None:
     """Draw lines where a coordinate of the moving image is a multiple of a number."""
     # Only lines next to pixels: a field that jumps may leave out a million.
-    steps = np.unique(np.ceil(where[np.isfinite(where)] / spacing)) * spacing
+    with np.errstate(over="ignore"):
+        steps = np.unique(np.ceil(where[np.isfinite(where)] / spacing)) * spacing
     levels = steps[(steps > np.nanmin(where)) & (steps < np.nanmax(where))]
     if levels.size:
         step = -(-max(where.shape) // FINEST)

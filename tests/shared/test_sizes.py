@@ -358,3 +358,17 @@ def test_levers_are_as_long_as_their_products_can_be():
 def test_frames_in_huge_units_may_have_a_pattern():
     found = spt.align_series(FRAMES * 1e120, pattern=1e119 * FRAMES[0])
     assert found.outcome[0] == "matched"
+
+
+def test_lines_finer_than_numbers_are_not_drawn():
+    spt.plot.warped_grid(np.full((9, 9, 2), 1e120), spacing=1e-300)
+
+
+def test_labels_may_come_in_a_buffer():
+    points = np.array([(0.0, 28), (28, 0), (28, 0), (0, 28)]) + 20
+    for known, labels in (([(0, 1), (1, 2)], [1]), ([("no", "on")], ["no"])):
+        given = points[: len(known)]
+        found = spt.solve_rigid(
+            known, given, 0 * given, fixed=memoryview(np.array(labels))
+        )
+        assert found.fixed.sum() == 1
