@@ -174,28 +174,74 @@ def _copies(
     """Tell which links may as well be a copy of themselves, as those of a lattice.
 
     Loops of such links close whichever copies they choose. A link is told from its
-    copies by the stage, or by links around it that are.
+    copies by the stage, or by another of the same two groups of tiles that has no copy
+    there: one that recurs in several links is a period, and all of them have it.
     """
     links = layout.links
     clear = matches.outcome != Outcome.AMBIGUOUS
-    told = kept & clear & (chosen == 0)
+    row = np.arange(len(links))
+    moves = matches.alternatives - matches.alternatives[row, chosen][:, np.newaxis]
+    rivals = np.abs(moves).max(axis=2) > SEPARATION
+    periodic = _recurring(moves, rivals & ~clear[:, np.newaxis])
     if layout.nominal is not None:
-        steps = layout.nominal[links[:, 1]] - layout.nominal[links[:, 0]]
-        spread = np.diagonal(_step_covariance(stage, steps), axis1=1, axis2=2)
-        errors = matches.alternatives - matches.moving_points[:, np.newaxis]
-        errors -= (expected[links[:, 1]] - expected[links[:, 0]])[:, np.newaxis]
-        square = (errors**2 / spread[:, np.newaxis]).sum(axis=2)
-        row = np.arange(len(links))
-        own = matches.alternatives[row, chosen][:, np.newaxis]
-        near = np.abs(matches.alternatives - own).max(axis=2) <= SEPARATION
-        rival = np.where(near, np.inf, square).min(axis=1)
-        # Student's tails: few links told how far the stage strays.
-        freedom = LINKS_BEFORE + stage.links
-        ratio = (1 + rival / freedom) / (1 + square[row, chosen] / freedom)
-        power = (freedom + steps.shape[1]) / 2
-        told |= kept & ~clear & (power * np.log(ratio) > -np.log(BELIEVED))
-    group = connected_groups(links[told], len(layout.labels))
-    return np.asarray(kept & (group[links[:, 0]] != group[links[:, 1]]))
+        rivals &= ~_excluded_by_stage(layout, matches, chosen, stage, expected)
+    told = kept & clear & (chosen == 0)
+    while True:
+        group = connected_groups(links[told], len(layout.labels))
+        ends = group[links]
+        apart = kept & (ends[:, 0] != ends[:, 1])
+        pairs: dict[tuple[int, ...], list[int]] = {}
+        for link in np.flatnonzero(apart).tolist():
+            pairs.setdefault(tuple(sorted(ends[link].tolist())), []).append(link)
+        more = False
+        for link in np.flatnonzero(apart & ~clear).tolist():
+            recurs = rivals[link] & periodic[link]
+            left = moves[link, rivals[link] & ~recurs]
+            for other in pairs[tuple(sorted(ends[link].tolist()))]:
+                sign = 1 if ends[other, 0] == ends[link, 0] else -1
+                away = sign * moves[other] - left[:, np.newaxis]
+                left = left[(np.abs(away).max(axis=2) <= SEPARATION).any(axis=1)]
+            if not len(left) and not recurs.any():
+                told[link] = more = True
+        if not more:
+            return apart
+
+
+def _excluded_by_stage(
+    layout: Layout,
+    matches: TileMatches,
+    chosen: Ints,
+    stage: StageModel,
+    expected: Floats,
+) -> Flags:
+    """Tell which alternatives of links the stage excludes beside the chosen ones."""
+    reference, moving = layout.links.T
+    nominal: Any = layout.nominal
+    spread = np.diagonal(
+        _step_covariance(stage, nominal[moving] - nominal[reference]), axis1=1, axis2=2
+    )
+    errors = matches.alternatives - matches.moving_points[:, np.newaxis]
+    errors -= (expected[moving] - expected[reference])[:, np.newaxis]
+    square = (errors**2 / spread[:, np.newaxis]).sum(axis=2)
+    own = square[np.arange(len(chosen)), chosen][:, np.newaxis]
+    # Student's tails: few links told how far the stage strays.
+    freedom = LINKS_BEFORE + stage.links
+    power = (freedom + errors.shape[2]) / 2
+    odds = power * np.log((freedom + square) / (freedom + own))
+    return np.asarray(odds > -np.log(BELIEVED))
+
+
+def _recurring(moves: Floats, rivals: Flags) -> Flags:
+    """Tell which rivals of some links lie as far away as those of other links."""
+    ahead = np.sign(moves @ (2.0 ** -np.arange(moves.shape[2])))
+    cells = np.rint(moves * ahead[..., np.newaxis] / (2 * SEPARATION))
+    number = np.unique(cells.reshape(-1, cells.shape[2]), axis=0, return_inverse=True)[
+        1
+    ].reshape(rivals.shape)
+    seen = np.zeros((len(moves), int(number.max(initial=-1)) + 1), np.bool_)
+    link, peak = np.nonzero(rivals)
+    seen[link, number[link, peak]] = True
+    return np.asarray(rivals & (seen.sum(axis=0) > 1)[number])
 
 
 def _with_stage_steps(
