@@ -264,7 +264,9 @@ def as_link_weights(
     inverse = np.linalg.inv(safe)
     # Nothing is known better than rounding lets it be.
     sure = inverse.trace(axis1=1, axis2=2) > ROUNDING**-2
-    inverse[sure] = np.linalg.inv(safe[sure] + ROUNDING**2 * np.eye(ndim))
+    variances, axes = np.linalg.eigh(safe[sure])
+    scaled = axes / np.maximum(variances, ROUNDING**2)[:, np.newaxis]
+    inverse[sure] = scaled @ axes.transpose(0, 2, 1)
     weights = np.broadcast_to(inverse, full.shape)
     return full, weights, np.broadcast_to(usable, count)
 
@@ -321,7 +323,9 @@ def _positive_definite(matrices: Floats) -> Flags:
     symmetric: Flags = skew <= 1e-6 * size
     try:
         # Many times faster than eigenvalues, but mute on which matrix fails.
-        np.linalg.cholesky(matrices)
+        roots = np.linalg.cholesky(matrices)
     except np.linalg.LinAlgError:
         return symmetric & (np.linalg.eigvalsh(matrices)[:, 0] > 1e-15 * size)
-    return symmetric
+    # Rounding may leave something of nothing.
+    left, own = (np.diagonal(each, axis1=1, axis2=2) for each in (roots, matrices))
+    return symmetric & (left**2 > 1e-15 * own).all(axis=1)

@@ -372,3 +372,13 @@ def test_labels_may_come_in_a_buffer():
             known, given, 0 * given, fixed=memoryview(np.array(labels))
         )
         assert found.fixed.sum() == 1
+
+
+def test_covariances_may_be_singular_but_for_rounding():
+    moved = POINTS + np.array((3, 4))
+    nearly = 1e-13 * np.array([[1, 0.999999], [0.999999, 1]])
+    found = spt.estimate_transform(POINTS, moved, covariance=nearly)
+    assert_allclose(found.matrix, spt.translation((-3, -4)), atol=1e-6)
+    for size in (1.0, 1e300):
+        with pytest.raises(ValueError, match="`covariance` must be symmetric and pos"):
+            spt.estimate_transform(POINTS, moved, covariance=np.full((2, 2), size))
