@@ -62,6 +62,7 @@ def find_padding(image: AnyArray) -> Flags | None:
     if sum(size > 1 for size in image.shape) < 2:
         return found
     for value, noise in _border_levels(image):
+        # A scene may be dark where it ends at padding: that is no noise of a frame.
         if noise and found is not None:
             continue
         padding = _padding_of(image, value, noise)
@@ -128,8 +129,7 @@ def _padding_of(image: AnyArray, value: float, noise: float) -> Flags | None:
             else np.abs(image - value) < _reach(image, noise)
         )
         labels, _ = label(same)
-        corners = labels[ends]
-        padding = np.isin(labels, np.unique(corners[corners > 0]))
+        padding = np.isin(labels, labels[ends][labels[ends] > 0])
     # Specks on it belong to it.
     parts, _ = label(known & ~padding)
     sizes = np.bincount(parts[parts > 0], minlength=1)

@@ -529,8 +529,8 @@ def phase_correlate(
     Notes
     -----
     Borders of one value that surround an image, straight, round or turned, or of a
-    camera's noise about one level if they go all round, are taken
-    for padding and cut off; ``padding`` of the result says how much that is.
+    camera's noise about one level if they go all round, are taken for padding and cut
+    off; ``padding`` of the result says how much that is.
 
     A match has to repeat itself: cells of the overlap are asked one by one, and whatever
     quarter is left out, the rest must agree by more than chance. What one edge, one bar of

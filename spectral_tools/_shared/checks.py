@@ -491,15 +491,20 @@ def most_squared(dtype: Any) -> float:
 
 
 def check_sizes(
-    array: NDArray[Any], name: str, *, least: bool = False, dtype: Any = None
+    array: NDArray[Any],
+    name: str,
+    *,
+    least: bool = False,
+    dtype: Any = None,
+    degree: int = 2,
 ) -> None:
     """Raise if squares of finite numbers, or sums of some, are infinite in a dtype.
 
-    Or, if the `least` counts too, if the squares of all numbers are 0 and they are not.
+    Or products of a `degree` of them. Or, if the `least` counts too, if the squares of all numbers are 0 and they are not.
     """
     if array.dtype.kind != "f" or array.dtype.itemsize < 4 or not array.size:
         return
-    most = most_squared(dtype or image_dtype(array.dtype, name))
+    most = most_squared(dtype or image_dtype(array.dtype, name)) ** (2 / degree)
     plain = np.asarray(array)
     low, high = float(plain.min()), float(plain.max())
     if -most < low and high < most and max(-low, high) * most > 1:

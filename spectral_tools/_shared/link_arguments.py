@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import AT_ONCE, Flags, Floats, as_array
-from .checks import as_points, as_positions, as_shift, check_positive, most_squared
+from .checks import as_points, as_positions, as_shift, check_positive, check_sizes
 from .results import Outcome
 from .sparse import connected_groups
 from .statistics import ROUNDING
@@ -200,13 +200,7 @@ def as_link_points(points: ArrayLike, name: str, count: int) -> Floats:
         )
         raise ValueError(message)
     # Normal equations hold squares of levers, and their determinants the squares of these.
-    most = most_squared(array.dtype) ** 0.5
-    largest = float(np.abs(array).max(initial=0))
-    if largest >= most:
-        message = (
-            f"`{name}` must hold numbers below {most:.0e} in size; got {largest:.3g}."
-        )
-        raise ValueError(message)
+    check_sizes(array, name, degree=4)
     return array
 
 

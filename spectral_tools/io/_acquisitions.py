@@ -367,7 +367,8 @@ def read_bioio(
             data = file.dask_data
             sizes = dict(zip(axes, map(int, data.shape), strict=True))
             count = sizes.get(MOSAIC, 1)
-            sizes |= {axis: 1 for axis in MOSAIC if axis in sizes}
+            if MOSAIC in sizes:
+                sizes[MOSAIC] = 1
             record = _scene_record(file, scene, sizes, told[number] if told else None)
             images += [
                 stored_image(place, "bioio", f"{number}/{tile}", sizes, data.dtype)
